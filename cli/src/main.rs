@@ -1,0 +1,3 @@
+//! The `gprxy` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! One record per executed statement, and per session start, end and refusal.

@@ -1,0 +1,75 @@
+//! Evidence in, proof out.
+
+pub mod jwks;
+pub mod jwt;
+pub mod md5;
+pub mod roles;
+pub mod scram;
+
+use std::sync::Arc;
+
+use crate::time::UnixMicros;
+
+/// How somebody proved who they are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Method {
+    /// A token of a configured issuer.
+    Token,
+    /// A password that PostgreSQL itself accepted.
+    Password,
+}
+
+/// A verified person or service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The token's `iss`; empty for a password.
+    pub issuer: Arc<str>,
+    /// The token's `sub`; the PostgreSQL user for a password. This is who they are.
+    pub subject: Arc<str>,
+    /// The readable name from the configured user claim (`email`, ...): what audit trails and `user` checks show.
+    pub user: Arc<str>,
+    /// Role names as the token spells them.
+    pub roles: Arc<[Arc<str>]>,
+    /// When the token ends; `None` for a password.
+    pub expires: Option<UnixMicros>,
+    /// How it was proven.
+    pub method: Method,
+}
+
+/// The proof that an [`Identity`] was verified. Only this module and its children can make one.
+#[derive(Clone, Debug)]
+pub struct Authenticated(Arc<Identity>);
+
+impl Authenticated {
+    fn new(identity: Identity) -> Self {
+        Self(Arc::new(identity))
+    }
+
+    /// The proof for a user whose password PostgreSQL itself has just accepted.
+    #[must_use]
+    pub fn by_server(login: &crate::upstream::LoggedIn, user: &str) -> Self {
+        // Holding a `LoggedIn` is the evidence: only a finished server login makes one.
+        let _ = login;
+        let user: Arc<str> = user.into();
+        Self::new(Identity {
+            issuer: "".into(),
+            subject: user.clone(),
+            user,
+            roles: Arc::new([]),
+            expires: None,
+            method: Method::Password,
+        })
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.0
+    }
+}
+
+/// Whether a password is meant as a token: it starts with `eyJ` (base64url of `{"`) and has exactly two dots.
+#[must_use]
+pub fn looks_like_token(password: &[u8]) -> bool {
+    password.starts_with(b"eyJ") && memchr::memchr_iter(b'.', password).count() == 2
+}

@@ -1,0 +1,1 @@
+//! Our own cancel keys, and who may cancel what.

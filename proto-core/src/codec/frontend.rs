@@ -1,0 +1,129 @@
+//! Messages of a client: views for those that the relay looks into, emitters for those that the proxy sends itself.
+
+use super::{Malformed, Reader, cstr, message};
+
+/// Message types that a client may send after its startup.
+pub mod tag {
+    #![allow(missing_docs)]
+    pub const BIND: u8 = b'B';
+    pub const CLOSE: u8 = b'C';
+    pub const COPY_DATA: u8 = b'd';
+    pub const COPY_DONE: u8 = b'c';
+    pub const COPY_FAIL: u8 = b'f';
+    pub const DESCRIBE: u8 = b'D';
+    pub const EXECUTE: u8 = b'E';
+    pub const FLUSH: u8 = b'H';
+    pub const FUNCTION_CALL: u8 = b'F';
+    pub const PARSE: u8 = b'P';
+    /// PasswordMessage, SASLInitialResponse, SASLResponse and GSSResponse share it.
+    pub const PASSWORD: u8 = b'p';
+    pub const QUERY: u8 = b'Q';
+    pub const SYNC: u8 = b'S';
+    pub const TERMINATE: u8 = b'X';
+}
+
+/// Statement or portal, in Describe and Close.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// A prepared statement (`S`).
+    Statement,
+    /// A portal (`P`).
+    Portal,
+}
+
+/// The names in a Parse body: statement and the start of its text. `text` is whatever has been seen of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ParseView<'a> {
+    /// The prepared statement that is defined; empty for the unnamed one.
+    pub statement: &'a [u8],
+    /// Its text.
+    pub text: &'a [u8],
+}
+
+impl<'a> ParseView<'a> {
+    /// Reads statement name and text, which must be complete.
+    ///
+    /// # Errors
+    /// [`Malformed`] without their terminators.
+    pub fn parse(body: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(body);
+        Ok(Self { statement: reader.cstr()?, text: reader.cstr()? })
+    }
+}
+
+/// The names in a Bind body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BindView<'a> {
+    /// The portal that is made; empty for the unnamed one.
+    pub portal: &'a [u8],
+    /// The prepared statement that it is made of.
+    pub statement: &'a [u8],
+}
+
+impl<'a> BindView<'a> {
+    /// Reads the two names; the parameters behind them are not looked at.
+    ///
+    /// # Errors
+    /// [`Malformed`] without their terminators.
+    pub fn parse(body: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(body);
+        Ok(Self { portal: reader.cstr()?, statement: reader.cstr()? })
+    }
+}
+
+/// Reads the kind and name in a Describe or Close body.
+///
+/// # Errors
+/// [`Malformed`] for another kind than `S` or `P`, or without the terminator.
+pub fn target(body: &[u8]) -> Result<(Target, &[u8]), Malformed> {
+    let mut reader = Reader::new(body);
+    let target = match reader.u8()? {
+        b'S' => Target::Statement,
+        b'P' => Target::Portal,
+        _ => return Err(Malformed),
+    };
+    Ok((target, reader.cstr()?))
+}
+
+/// Appends a simple Query.
+pub fn emit_query(out: &mut Vec<u8>, text: &[u8]) {
+    message(out, tag::QUERY, |out| cstr(out, text));
+}
+
+/// Appends a PasswordMessage.
+pub fn emit_password(out: &mut Vec<u8>, password: &[u8]) {
+    message(out, tag::PASSWORD, |out| cstr(out, password));
+}
+
+/// Appends a SASLInitialResponse.
+pub fn emit_sasl_initial(out: &mut Vec<u8>, mechanism: &[u8], data: &[u8]) {
+    message(out, tag::PASSWORD, |out| {
+        cstr(out, mechanism);
+        out.extend_from_slice(&u32::try_from(data.len()).unwrap_or(u32::MAX).to_be_bytes());
+        out.extend_from_slice(data);
+    });
+}
+
+/// Appends a SASLResponse.
+pub fn emit_sasl_response(out: &mut Vec<u8>, data: &[u8]) {
+    message(out, tag::PASSWORD, |out| out.extend_from_slice(data));
+}
+
+/// Appends a Terminate.
+pub fn emit_terminate(out: &mut Vec<u8>) {
+    message(out, tag::TERMINATE, |_| {});
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_read_names_and_stop() {
+        assert_eq!(ParseView::parse(b"s1\0select 1\0\0\0"), Ok(ParseView { statement: b"s1", text: b"select 1" }));
+        assert_eq!(BindView::parse(b"p\0s\0\0\0"), Ok(BindView { portal: b"p", statement: b"s" }));
+        assert_eq!(target(b"Sname\0"), Ok((Target::Statement, &b"name"[..])));
+        assert_eq!(target(b"Xname\0"), Err(Malformed));
+        assert_eq!(BindView::parse(b"p\0s"), Err(Malformed));
+    }
+}

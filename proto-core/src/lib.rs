@@ -1,0 +1,14 @@
+//! The sans-IO heart of gprxy.
+#![forbid(unsafe_code)]
+
+pub mod audit;
+pub mod auth;
+pub mod cancel;
+pub mod codec;
+pub mod entropy;
+pub mod fault;
+pub mod policy;
+pub mod pool;
+pub mod secret;
+pub mod time;
+pub mod upstream;

@@ -1,0 +1,122 @@
+//! Who may connect as what, from where, and to which server. Settings only: they are read once and shared.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::secret::Secret;
+
+/// Whether a password or token may be asked for on a connection without TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum AllowPlaintext {
+    /// Not even from this machine.
+    Never,
+    /// From loopback addresses and Unix sockets only.
+    #[default]
+    Loopback,
+    /// From anywhere: only behind something else that encrypts.
+    Always,
+}
+
+impl AllowPlaintext {
+    /// Whether a client at such an address may send its secret in clear.
+    #[must_use]
+    pub const fn allows(self, peer_is_local: bool) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Loopback => peer_is_local,
+            Self::Always => true,
+        }
+    }
+}
+
+/// A PostgreSQL account that roles map to, with its own credentials.
+pub struct Account {
+    /// The PostgreSQL role name.
+    pub name: Arc<str>,
+    /// Its password; `None` where the server trusts the proxy (trust, peer or certificate authentication).
+    pub password: Option<Secret<String>>,
+}
+
+/// libpq's `sslmode`, same names and meanings (PostgreSQL manual, section 34.19).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SslMode {
+    /// Never TLS.
+    Disable,
+    /// TLS when the server offers it, not verified.
+    #[default]
+    Prefer,
+    /// TLS or nothing, not verified.
+    Require,
+    /// TLS whose certificate a known authority signed.
+    VerifyCa,
+    /// The same, and it names this host.
+    VerifyFull,
+}
+
+/// Where a server listens.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Endpoint {
+    /// Host name or address (IPv6 without brackets) and port.
+    Tcp {
+        /// Name or address.
+        host: Arc<str>,
+        /// 5432 by default.
+        port: u16,
+    },
+    /// The path of a Unix socket, the file itself (`/var/run/postgresql/.s.PGSQL.5432`).
+    Unix(Arc<str>),
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => f.write_str(path),
+        }
+    }
+}
+
+/// A database as clients name it, and where it is.
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// The name on the server; `None`: the name that the client asked for (the `*` entry).
+    pub dbname: Option<Arc<str>>,
+    /// Tried in this order until one accepts the connection.
+    pub endpoints: Arc<[Endpoint]>,
+    /// How TLS to the server is handled.
+    pub sslmode: SslMode,
+    /// The PEM file with the authorities for `verify-ca` and `verify-full`; `None`: those of the system.
+    pub sslrootcert: Option<Arc<str>>,
+    /// How long opening and logging in to one endpoint may take.
+    pub connect_timeout: Duration,
+    /// Pool limits of this database.
+    pub pool: crate::pool::PoolSettings,
+}
+
+/// Bounds on what a client may make the proxy hold or wait for.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Client connections, those before authentication included (PgBouncer's `max_client_conn`).
+    pub max_client_conn: u32,
+    /// Startup and login together (PgBouncer's `client_login_timeout`).
+    pub client_login_timeout: Duration,
+    /// Token or password, in bytes.
+    pub max_password_bytes: usize,
+    /// How long a drain waits for running work.
+    pub drain_timeout: Duration,
+    /// How long forwarding a cancel request may take (PgBouncer's `cancel_wait_timeout`).
+    pub cancel_wait_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_client_conn: 10_000,
+            client_login_timeout: Duration::from_secs(60),
+            max_password_bytes: 65_536,
+            drain_timeout: Duration::from_secs(30),
+            cancel_wait_timeout: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! gprxy on smol.
