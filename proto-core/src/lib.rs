@@ -9,6 +9,7 @@ pub mod entropy;
 pub mod fault;
 pub mod policy;
 pub mod pool;
+pub mod preamble;
 pub mod secret;
 pub mod time;
 pub mod upstream;
