@@ -294,7 +294,7 @@ impl<'a> Attributes<'a> {
         self.0 = rest;
         let mut chars = attribute.chars();
         let name = chars.next().filter(char::is_ascii_alphabetic)?;
-        (chars.next()? == '=').then(|| (name, chars.as_str()))
+        (chars.next()? == '=').then_some((name, chars.as_str()))
     }
 
     fn take(&mut self, name: char, what: &'static str) -> Result<&'a str, ScramFault> {

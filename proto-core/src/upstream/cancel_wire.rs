@@ -179,3 +179,115 @@ impl CancelRequest {
         self.outputs.push_back(CancelOutput::Finished(result));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::time::Tick;
+
+    fn at(seconds: u64) -> Now {
+        Now { tick: Tick::from_nanos(seconds * 1_000_000_000), ..Now::default() }
+    }
+
+    fn begin(key: &[u8], tls: bool) -> CancelRequest {
+        let key = BackendKey { pid: 258, key: Arc::new(Secret::new(key.to_vec())) };
+        CancelRequest::new(&key, tls, Duration::from_secs(5), at(0))
+    }
+
+    #[derive(PartialEq, Debug)]
+    enum Seen {
+        Send(Vec<u8>),
+        StartTls,
+        Finished(Result<(), CancelFailure>),
+    }
+
+    fn seen(cancel: &mut CancelRequest) -> Vec<Seen> {
+        std::iter::from_fn(|| cancel.poll_output())
+            .map(|output| match output {
+                CancelOutput::Send(bytes) => Seen::Send(bytes.expose().clone()),
+                CancelOutput::StartTls => Seen::StartTls,
+                CancelOutput::Finished(result) => Seen::Finished(result),
+            })
+            .collect()
+    }
+
+    fn request() -> Seen {
+        Seen::Send(b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\x01\x02abcd".to_vec())
+    }
+
+    fn wish() -> Seen {
+        Seen::Send(b"\0\0\0\x08\x04\xd2\x16\x2f".to_vec())
+    }
+
+    #[test]
+    fn waits_for_the_servers_close() {
+        let mut cancel = begin(b"abcd", false);
+        assert_eq!(seen(&mut cancel), [request()]);
+        assert_eq!(cancel.handle_input(b"anything", at(1)), 8);
+        assert_eq!(seen(&mut cancel), []);
+        cancel.handle_close(Lost::Closed, at(1));
+        cancel.handle_close(Lost::Broken, at(1));
+        assert_eq!(seen(&mut cancel), [Seen::Finished(Ok(()))]);
+        assert_eq!(cancel.poll_timeout(), None);
+    }
+
+    #[test]
+    fn carries_the_longest_key_of_protocol_3_2() {
+        let mut cancel = begin(&[7; 256], false);
+        let [Seen::Send(bytes)] = &seen(&mut cancel)[..] else { panic!("one packet") };
+        assert_eq!((bytes.len(), &bytes[..4], &bytes[12..]), (268, &268u32.to_be_bytes()[..], &[7; 256][..]));
+    }
+
+    #[test]
+    fn a_session_under_tls_is_cancelled_under_tls() {
+        let mut cancel = begin(b"abcd", true);
+        cancel.handle_tls_established(at(0));
+        assert_eq!(cancel.handle_input(b"S", at(0)), 1);
+        assert_eq!(seen(&mut cancel), [wish(), Seen::StartTls]);
+        cancel.handle_tls_established(at(0));
+        assert_eq!(seen(&mut cancel), [request()]);
+    }
+
+    #[test]
+    fn the_key_never_travels_in_clear_instead() {
+        let cases = [
+            (&b"N"[..], CancelFailure::TlsRefused),
+            (b"E", CancelFailure::TlsRefused),
+            (b"SX", CancelFailure::Protocol(Violation::PlaintextBehindTlsRequest)),
+            (b"H", CancelFailure::Protocol(Violation::UnexpectedMessage(b'H'))),
+        ];
+        for (answer, failure) in cases {
+            let mut cancel = begin(b"abcd", true);
+            cancel.handle_input(answer, at(0));
+            cancel.handle_tls_established(at(0));
+            assert_eq!(seen(&mut cancel), [wish(), Seen::Finished(Err(failure))]);
+            assert!(!failure.may_strike_late());
+        }
+    }
+
+    #[test]
+    fn nothing_is_sent_without_a_key() {
+        assert_eq!(seen(&mut begin(b"", true)), [Seen::Finished(Err(CancelFailure::NoKey))]);
+    }
+
+    #[test]
+    fn a_timeout_tells_whether_the_cancel_may_still_strike() {
+        for (tls, late) in [(true, false), (false, true)] {
+            let mut cancel = begin(b"abcd", tls);
+            assert_eq!(cancel.poll_timeout(), Some(Deadline { at: at(5).tick, why: Timer::ServerCancel }));
+            cancel.handle_timeout(at(4));
+            cancel.handle_timeout(at(6));
+            cancel.handle_timeout(at(7));
+            let outputs = seen(&mut cancel);
+            assert_eq!(outputs.len(), 2, "one packet and one end: {outputs:?}");
+            let Seen::Finished(Err(failure)) = outputs[1] else { panic!("not failed") };
+            assert_eq!(failure, CancelFailure::TimedOut { sent: late });
+            assert_eq!(failure.may_strike_late(), late);
+        }
+        let mut cancel = begin(b"abcd", true);
+        cancel.handle_close(Lost::Broken, at(0));
+        assert_eq!(seen(&mut cancel), [wish(), Seen::Finished(Err(CancelFailure::Lost(Lost::Broken)))]);
+    }
+}

@@ -150,7 +150,7 @@ impl ServerError {
                 (b'C', Ok(value)) if has.contains(&kind) || code.is_none_or(|code| code.0 != *value) => continue,
                 (_, Ok(value)) => shorten(value),
                 // Half a message tells more than none.
-                (b'M', Err(_)) => shorten(reader.rest()),
+                (b'M', Err(_)) if !reader.is_empty() => shorten(reader.rest()),
                 (_, Err(_)) => break,
             };
             if fields.len() + value.len() <= MAX_ERROR {
