@@ -10,15 +10,15 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::failure::{LoginFailure, ServerError};
 use super::frames::{Frame, Frames};
 use super::proving::{Checked, Evidence, Proving, Step};
+use super::settings::{LoginSettings, startup_packet};
 use super::{BackendKey, LoggedIn, Parameters, remember};
-use crate::auth::scram::{Derivation, NONCE_LEN, ScramKeys};
+use crate::auth::scram::{Derivation, ScramKeys};
 use crate::codec::backend::{self, Authentication, TransactionStatus, tag};
-use crate::codec::{Reader, startup};
+use crate::codec::startup;
 use crate::fault::{Lost, Violation};
 use crate::policy::SslMode;
 use crate::secret::Secret;
@@ -33,57 +33,6 @@ const MIN_CANCEL_KEY: usize = 4;
 
 /// The longest error without fields that is waited for (a line such as `could not fork new process`).
 const MAX_OLD_ERROR: usize = 1024;
-
-/// What a login proves itself with.
-#[derive(Clone)]
-pub enum Credential {
-    /// Nothing: the server must trust the proxy (trust, peer or certificate authentication).
-    None,
-    /// A password. An empty one counts as none, as for libpq.
-    Password {
-        /// Its bytes; they need not be UTF-8.
-        password: Arc<Secret<Vec<u8>>>,
-        /// The `new_keys` of an earlier login with it, if there was one. Used only when they fit.
-        keys: Option<Arc<ScramKeys>>,
-    },
-}
-
-impl Credential {
-    pub(super) fn password(&self) -> Result<&Arc<Secret<Vec<u8>>>, LoginFailure> {
-        match self {
-            Self::Password { password, .. } if !password.expose().is_empty() => Ok(password),
-            Self::Password { .. } | Self::None => Err(LoginFailure::PasswordMissing),
-        }
-    }
-
-    pub(super) const fn keys(&self) -> Option<&Arc<ScramKeys>> {
-        match self {
-            Self::Password { keys, .. } => keys.as_ref(),
-            Self::None => None,
-        }
-    }
-}
-
-/// Everything that a login needs to know beforehand.
-pub struct LoginSettings {
-    /// The account.
-    pub user: Arc<str>,
-    /// The database's name on the server.
-    pub database: Arc<str>,
-    /// Further startup parameters, each as `name\0value\0`, sent as they are. `user` and `database` must not be among
-    /// them: PostgreSQL takes the last of two, so they would override the ones above.
-    pub parameters: Arc<[u8]>,
-    /// What to answer when the server asks.
-    pub credential: Credential,
-    /// Whether TLS is asked for, and what happens without it.
-    pub sslmode: SslMode,
-    /// `false` on a Unix socket, where libpq ignores `sslmode` as well.
-    pub tls_possible: bool,
-    /// Fresh random bytes for SCRAM.
-    pub nonce: [u8; NONCE_LEN],
-    /// How long all of it may take, the TLS handshake included.
-    pub timeout: Duration,
-}
 
 /// What a login wants done, in this order.
 #[must_use]
@@ -147,6 +96,7 @@ impl Login {
     }
 
     /// Takes bytes from the server, chopped in any way, and says how many it took: all of them, up to the end.
+    #[must_use = "what it did not take belongs to the session that follows"]
     pub fn handle_input(&mut self, bytes: &[u8], _now: Now) -> usize {
         let mut taken = 0;
         while taken < bytes.len() {
@@ -384,34 +334,6 @@ impl Login {
         self.phase = Phase::Finished;
         self.outputs.push_back(LoginOutput::Finished(Err(failure)));
     }
-}
-
-/// The startup packet, or which setting cannot stand in one.
-fn startup_packet(settings: &LoginSettings) -> Result<Vec<u8>, &'static str> {
-    let (user, database) = (settings.user.as_bytes(), settings.database.as_bytes());
-    if user.is_empty() || user.contains(&0) {
-        return Err("the user name is empty or holds a zero byte");
-    }
-    if database.contains(&0) {
-        return Err("the database name holds a zero byte");
-    }
-    let mut pairs = vec![(&b"user"[..], user), (b"database", database)];
-    let mut reader = Reader::new(&settings.parameters);
-    while !reader.is_empty() {
-        let (Ok(name), Ok(value)) = (reader.cstr(), reader.cstr()) else {
-            return Err("a startup parameter has no end");
-        };
-        if matches!(name, b"" | b"user" | b"database") {
-            return Err("a startup parameter is named \"user\" or \"database\", or has no name");
-        }
-        pairs.push((name, value));
-    }
-    let mut packet = Vec::new();
-    startup::emit(&mut packet, startup::PROTOCOL_3_0, pairs);
-    if packet.len() > startup::MAX_STARTUP_PACKET as usize {
-        return Err("the startup parameters are longer than a server accepts (10000 bytes)");
-    }
-    Ok(packet)
 }
 
 #[cfg(test)]

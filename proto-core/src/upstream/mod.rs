@@ -10,6 +10,7 @@ mod frames;
 pub mod login;
 mod proving;
 pub mod reset;
+pub mod settings;
 
 use std::sync::Arc;
 
@@ -18,8 +19,9 @@ use crate::secret::Secret;
 
 pub use cancel_wire::{CancelFailure, CancelOutput, CancelRequest};
 pub use failure::{LoginFailure, ServerError};
-pub use login::{Credential, Login, LoginOutput, LoginSettings};
+pub use login::{Login, LoginOutput};
 pub use reset::{Reset, ResetFault, ResetOutcome, ResetOutput, ResetPlan};
+pub use settings::{Credential, LoginSettings};
 
 /// Server parameters as told in ParameterStatus: name and value.
 pub type Parameters = Vec<(Box<[u8]>, Box<[u8]>)>;

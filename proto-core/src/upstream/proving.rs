@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::failure::LoginFailure;
-use super::login::Credential;
+use super::settings::Credential;
 use crate::auth::md5;
 use crate::auth::scram::{Derivation, MECHANISM, ScramChallenge, ScramClient, ScramKeys, ScramProof};
 use crate::codec::backend::{Authentication, tag};

@@ -1,8 +1,11 @@
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use postgres_protocol::authentication::md5_hash;
 use ring::{digest, hmac, pbkdf2};
 
+use super::super::settings::Credential;
 use super::*;
 use crate::auth::Authenticated;
 use crate::auth::scram::{MAX_ITERATIONS, ScramFault};
@@ -379,7 +382,7 @@ fn an_error_that_is_cut_off_by_the_close_still_tells() {
     let whole = msg(b'E', b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0");
     let ended = |bytes: &[u8]| {
         let mut login = Login::new(settings(), at(0));
-        login.handle_input(bytes, at(0));
+        let _ = login.handle_input(bytes, at(0));
         login.handle_close(Lost::Closed, at(0));
         match std::iter::from_fn(|| login.poll_output()).last() {
             Some(LoginOutput::Finished(Err(failure))) => failure,
@@ -564,7 +567,7 @@ fn a_server_that_speaks_or_leaves_during_the_derivation_is_heard() {
         (login, derivation)
     };
     let (mut login, derivation) = challenged();
-    login.handle_input(&msg(b'E', b"SFATAL\0C57P01\0Mgoing down\0\0"), at(1));
+    let _ = login.handle_input(&msg(b'E', b"SFATAL\0C57P01\0Mgoing down\0\0"), at(1));
     login.handle_derived(derivation.run(), at(2));
     let end = std::iter::from_fn(|| login.poll_output()).collect::<Vec<_>>();
     assert!(matches!(&end[..], [LoginOutput::Finished(Err(LoginFailure::Server(error)))]
