@@ -26,7 +26,7 @@ use crate::secret::{Secret, equal_in_constant_time};
 pub const MECHANISM: &str = "SCRAM-SHA-256";
 
 /// The most PBKDF2 rounds that a server may ask for. The server picks how much of our processor a login takes, so
-/// there must be an end: this is about half a second, and 244 times PostgreSQL's default (`scram_iterations`, 4096).
+/// there must be an end: this is some tenths of a second, and 244 times PostgreSQL's default (`scram_iterations`, 4096).
 pub const MAX_ITERATIONS: u32 = 1_000_000;
 
 /// The longest SCRAM message that is read. PostgreSQL's own have about 100 bytes.
@@ -150,7 +150,7 @@ impl ScramChallenge {
         keys.iterations == self.iterations && keys.salt == self.salt
     }
 
-    /// The work that makes the keys. It takes milliseconds to half a second of processor time.
+    /// The work that makes the keys. It takes from under a millisecond to some tenths of a second.
     #[must_use]
     pub fn derivation(&self, password: &Arc<Secret<Vec<u8>>>) -> Derivation {
         Derivation { password: password.clone(), salt: self.salt.clone(), iterations: self.iterations }
