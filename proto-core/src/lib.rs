@@ -10,5 +10,7 @@ pub mod fault;
 pub mod policy;
 pub mod pool;
 pub mod secret;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod time;
 pub mod upstream;
