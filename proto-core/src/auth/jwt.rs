@@ -94,6 +94,12 @@ impl Keyring {
         }
     }
 
+    /// How many keys each issuer has.
+    #[cfg(test)]
+    pub(crate) fn issuer_keys(&self) -> Vec<usize> {
+        self.issuers.iter().map(|known| known.keys.len()).collect()
+    }
+
     fn judge(&self, token: &[u8], now: Now) -> Result<Verdict, TokenFault> {
         let parts = Parts::split(token)?;
         let (algorithm, kid) = read_header(parts.header)?;

@@ -22,11 +22,18 @@ const MAX_ROLES: usize = 512;
 
 type Claims = Map<String, Value>;
 
-/// Whether a character has no place in a name that people read in logs and compare by eye: control characters could
-/// forge lines, separators and direction marks could disguise one name as another.
+/// Whether a character has no place in a name that people read in logs and compare by eye: control characters and line
+/// separators could forge lines, direction marks and empty characters disguise one name as another. The two joiners
+/// (U+200C, U+200D) stay: names in several scripts need them.
 pub(crate) fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    const HIDDEN: [std::ops::RangeInclusive<char>; 5] = [
+        '\u{200b}'..='\u{200b}',
+        '\u{200e}'..='\u{200f}',
+        '\u{2028}'..='\u{202e}',
+        '\u{2060}'..='\u{206f}',
+        '\u{feff}'..='\u{feff}',
+    ];
+    c.is_control() || HIDDEN.iter().any(|range| range.contains(&c))
 }
 
 /// Checks all claims of a token whose `iss` is that of `settings`.
