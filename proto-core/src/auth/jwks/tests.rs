@@ -142,6 +142,29 @@ fn a_discovery_document_of_somebody_else_is_not_followed() {
 }
 
 #[test]
+fn a_key_set_that_moved_is_found_again_and_its_old_tag_stays_behind() {
+    let key = TestKey::ed25519("a");
+    let mut sets = machine(discovered());
+    answer(&mut sets, discovery(ISSUER, KEYS_URL), at(0));
+    let tagged = Fetched { etag: Some("\"v1\"".into()), ..ok(key_set(&[&key])).unwrap() };
+    answer(&mut sets, Ok(tagged), at(0));
+    for (place, expected_etag) in [(KEYS_URL, Some("\"v1\"")), ("https://idp.example/moved", None)] {
+        sets.handle_timeout(at(due(&sets)));
+        answer(&mut sets, status(404), at(HOUR));
+        sets.handle_timeout(at(due(&sets)));
+        let fetch = only_fetch(&mut sets);
+        assert!(fetch.url.ends_with("/openid-configuration"), "{}", fetch.url);
+        sets.handle_fetched(fetch.request, discovery(ISSUER, place), at(2 * HOUR));
+        let fetch = only_fetch(&mut sets);
+        assert_eq!((fetch.url.as_str(), fetch.etag.as_deref()), (place, expected_etag));
+        let answer = if expected_etag.is_some() { status(304) } else { ok(key_set(&[&key])) };
+        sets.handle_fetched(fetch.request, answer, at(2 * HOUR));
+        assert_eq!(view(&sets).last_error, None);
+    }
+    assert_eq!(verdict(&sets, &key, 2 * HOUR), "proven");
+}
+
+#[test]
 fn max_age_is_honoured_within_bounds() {
     let key = TestKey::ed25519("a");
     for (max_age, refreshed_after) in
