@@ -11,5 +11,7 @@ pub mod policy;
 pub mod pool;
 pub mod preamble;
 pub mod secret;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod time;
 pub mod upstream;
