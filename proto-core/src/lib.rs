@@ -10,5 +10,6 @@ pub mod fault;
 pub mod policy;
 pub mod pool;
 pub mod secret;
+pub mod session_id;
 pub mod time;
 pub mod upstream;
