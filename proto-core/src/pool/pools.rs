@@ -172,6 +172,10 @@ impl Pools {
         for _ in 0..TIMERS_PER_CALL {
             let Some(due) = self.timers.pop(now.tick) else { return };
             self.handle_due(due, now);
+            // A queue that needs another go takes it in another call.
+            if matches!(due, Due::Continue(_)) {
+                return;
+            }
         }
     }
 
