@@ -73,11 +73,14 @@ pub(super) enum SlotState {
     },
 }
 
+/// What a connection was opened with, then its recency.
+type Fit = (Arc<[u8]>, Stamp);
+
 /// The idle connections of one pool, by recency and by what they can serve.
 #[derive(Default)]
 pub(super) struct Idle {
     by_age: BTreeMap<Stamp, SlotId>,
-    by_parameters: BTreeMap<(Arc<[u8]>, Stamp), (SlotId, Tick)>,
+    by_parameters: BTreeMap<Fit, (SlotId, Tick)>,
 }
 
 impl Idle {

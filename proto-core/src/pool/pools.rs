@@ -279,7 +279,9 @@ impl Pools {
             return;
         }
         let until = now.tick.after(retry);
-        log::warn!("login of {} failed, next try in {}: {refusal}", pool.key, words::span(retry));
+        // Quoted: the text is the server's and may hold line breaks.
+        let (wait, code, message) = (words::span(retry), refusal.code, &refusal.message);
+        log::warn!("login of {} failed, next try in {wait}: {code} {message:?}", pool.key);
         pool.backoff = Some(Backoff { since: now.tick, until, concerns, refusal });
         self.timers.set(until, Due::Retry(id));
     }

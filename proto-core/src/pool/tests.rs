@@ -233,6 +233,23 @@ fn a_connection_that_comes_back_after_the_deadline_is_too_late() {
 }
 
 #[test]
+fn the_end_of_a_back_off_does_not_serve_those_whose_time_is_over() {
+    let mut room = Room::of_size(2);
+    room.settings.query_wait_timeout = Duration::from_secs(20);
+    let held = room.hold(1, b"");
+    room.ask(2, b"");
+    let (failing, _) = room.lease(2);
+    room.ask(3, b"");
+    room.fail(failing, SqlState::CONNECTION_FAILURE);
+    // Both the back-off and the wait are over before anything is handled; the back-off was over first.
+    room.sleep(20);
+    room.wake();
+    assert_eq!(room.refusal(3).code, SqlState::TOO_MANY_CONNECTIONS);
+    room.silent();
+    room.end([held]);
+}
+
+#[test]
 fn nothing_comes_out_for_a_session_that_gave_up() {
     let mut room = Room::of_size(1);
     // While its grant lies in the output queue: the connection was never opened, so the next one opens it.
@@ -396,7 +413,9 @@ fn an_overdue_idle_connection_is_not_granted_even_when_its_timer_is_still_queued
     // More connections than one call retires: the request must not get one of the rest.
     let mut room = Room::of_size(100);
     let leases: Vec<_> = (0..100).map(|session| room.hold(session, b"")).collect();
-    leases.into_iter().for_each(|lease| drop(room.give_back(lease)));
+    for lease in leases {
+        room.give_back(lease);
+    }
     room.sleep(1800);
     room.ask(200, b"");
     let mut closed = 0;
