@@ -5,10 +5,14 @@ pub mod audit;
 pub mod auth;
 pub mod cancel;
 pub mod codec;
+#[cfg(feature = "driver")]
+pub mod driver;
 pub mod entropy;
 pub mod fault;
 pub mod policy;
 pub mod pool;
+pub mod relay;
 pub mod secret;
+pub mod session_id;
 pub mod time;
 pub mod upstream;

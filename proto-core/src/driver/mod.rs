@@ -1,0 +1,3 @@
+//! The runtime-neutral pump around the machines.
+
+pub mod audit_log;

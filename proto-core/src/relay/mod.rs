@@ -1,0 +1,3 @@
+//! What stands between two logged-in peers.
+
+pub mod statements;
