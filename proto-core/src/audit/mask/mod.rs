@@ -38,6 +38,22 @@ pub fn mask(text: &[u8], truncated: bool) -> Cow<'_, [u8]> {
     }
     let mut spans = Vec::new();
     rules::scan(text, 0, truncated, 0, &mut spans);
+    finish(text, truncated, spans)
+}
+
+/// The same for prose, such as an error message: read as the inside of one literal.
+#[must_use]
+pub fn mask_message(text: &str) -> Cow<'_, [u8]> {
+    let text = text.as_bytes();
+    if !may_hold_secret(text) {
+        return Cow::Borrowed(text);
+    }
+    let mut spans = Vec::new();
+    let _ = inside::scan(text, 0, false, &mut spans);
+    finish(text, false, spans)
+}
+
+fn finish(text: &[u8], truncated: bool, mut spans: Vec<Range<usize>>) -> Cow<'_, [u8]> {
     token::scan(text, truncated, &mut spans);
     if spans.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(replace(text, spans)) }
 }
