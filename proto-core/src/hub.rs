@@ -117,6 +117,6 @@ impl Hub {
     /// The trusted keys as they are now.
     #[must_use]
     pub fn keyring(&self) -> Arc<crate::auth::jwt::Keyring> {
-        self.keys.keyring()
+        self.keys.keyring().clone()
     }
 }

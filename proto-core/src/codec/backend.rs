@@ -222,11 +222,6 @@ pub fn emit_error(out: &mut Vec<u8>, severity: Severity, refusal: &Refusal) {
     });
 }
 
-/// Appends an ErrorResponse with a body as another server wrote it.
-pub fn emit_error_body(out: &mut Vec<u8>, body: &[u8]) {
-    message(out, tag::ERROR_RESPONSE, |out| out.extend_from_slice(body));
-}
-
 /// Appends AuthenticationOk.
 pub fn emit_authentication_ok(out: &mut Vec<u8>) {
     message(out, tag::AUTHENTICATION, |out| out.extend_from_slice(&0u32.to_be_bytes()));

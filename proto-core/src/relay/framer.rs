@@ -16,13 +16,6 @@ pub(super) struct Framer {
     kept: Vec<u8>,
 }
 
-/// A message that has passed, with as much of its body as was asked for.
-pub(super) struct Passed<'a> {
-    pub(super) tag: u8,
-    pub(super) body: u32,
-    pub(super) seen: &'a [u8],
-}
-
 impl Framer {
     /// Whether the next byte belongs to a message that has begun.
     pub(super) const fn is_inside(&self) -> bool {

@@ -14,11 +14,12 @@ use crate::codec::frontend::tag as front;
 use crate::codec::{HEADER_LEN, Header};
 use crate::fault::Violation;
 use crate::time::Now;
+use crate::upstream::Parameters;
 
 use framer::Framer;
 pub use ledger::{Ledger, Outcome};
 use rules::Rule;
-use tracker::{Op, Settled, Tracker};
+use tracker::Tracker;
 
 /// What the relay says of the bytes that it was shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,9 +38,6 @@ pub enum Step {
     /// The peer broke the protocol.
     Broken(Violation),
 }
-
-/// Changed parameters as the server reported them.
-pub type Parameters = Vec<(Box<[u8]>, Box<[u8]>)>;
 
 /// Both directions of a session.
 pub struct Relay {
@@ -138,7 +136,7 @@ impl Relay {
                 Rule::Terminate => return forward_or(at, Step::Terminate),
                 Rule::Refuse => return forward_or(at, Step::Broken(Violation::UnexpectedMessage(header.tag))),
             };
-            if self.tracker.is_full() {
+            if self.tracker.is_full() || self.ledger.as_ref().is_some_and(|ledger| ledger.is_full()) {
                 return forward_or_wait(at);
             }
             if begins_statement(header.tag)
@@ -227,7 +225,7 @@ impl Relay {
     fn server_message(&mut self, tag: u8, body: u32, seen: &[u8], now: Now) {
         if tag == back::DATA_ROW || tag == back::COPY_DATA {
             if let Some(ledger) = &mut self.ledger {
-                ledger.count_result(body);
+                ledger.count_answer(body);
             }
             return;
         }
@@ -246,9 +244,9 @@ impl Relay {
                 tracker.handle_backend(tag, seen, |_| {});
             }
             Some(ledger) => {
-                ledger.count_result(body);
+                ledger.count_answer(body);
                 let settled = tracker.handle_backend(tag, seen, |op| ledger.handle_dropped(op));
-                ledger.handle_settled(settled, tag, seen, tracker.status(), now);
+                ledger.handle_backend(settled, tag, seen, tracker.status(), now);
             }
         }
     }

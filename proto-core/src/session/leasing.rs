@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::audit::{Record, RecordKind};
+use crate::audit::{Event, Record};
 use crate::auth::Authenticated;
 use crate::cancel::CancelKey;
 use crate::codec::backend::{
-    Severity, TransactionStatus, emit_authentication_ok, emit_backend_key_data, emit_error, emit_error_body,
-    emit_parameter_status, emit_ready_for_query,
+    Severity, TransactionStatus, emit_authentication_ok, emit_backend_key_data, emit_error, emit_parameter_status, emit_ready_for_query,
 };
 use crate::fault::Refusal;
 use crate::preamble::Startup;
@@ -21,7 +20,6 @@ pub(super) struct Leasing {
     pub(super) startup: Startup,
     pub(super) who: Option<Authenticated>,
     pub(super) account: Option<Arc<str>>,
-    pub(super) role: Option<Arc<str>>,
     key: Option<CancelKey>,
 }
 
@@ -30,9 +28,8 @@ impl Leasing {
         startup: Startup,
         who: Option<Authenticated>,
         account: Option<Arc<str>>,
-        role: Option<Arc<str>>,
     ) -> Self {
-        Self { startup, who, account, role, key: None }
+        Self { startup, who, account, key: None }
     }
 }
 
@@ -41,7 +38,7 @@ impl Session {
     pub(super) fn leasing_enrolled(&mut self, key: CancelKey) {
         let Phase::Leasing(leasing) = &mut self.phase else { return };
         if leasing.who.is_some() {
-            self.write(|out| emit_backend_key_data(out, key.pid(), key.expose()));
+            self.write(|out| emit_backend_key_data(out, key.pid(), key.key()));
         } else {
             leasing.key = Some(key);
         }
@@ -63,9 +60,9 @@ impl Session {
     }
 
     /// The server's own words reach the client, with their SQLSTATE.
-    pub(super) fn leasing_refused_by_server(&mut self, body: &[u8], refusal: Refusal, now: Now) {
+    pub(super) fn leasing_refused_by_server(&mut self, message: Box<[u8]>, refusal: Refusal, now: Now) {
         if matches!(self.phase, Phase::Leasing(_)) {
-            self.write(|out| emit_error_body(out, body));
+            self.send(message.into_vec());
             self.note_refusal(&refusal, now);
             self.finish(Finish::Refused(refusal), now);
         }
@@ -81,14 +78,14 @@ impl Session {
             return self.give_back_unused(lease);
         };
         let key = leasing.key.take();
-        let (startup, account, role) = (leasing.startup.clone(), leasing.account.clone(), leasing.role.clone());
-        let facts = self.facts_of(&startup, Some(&who), account.as_ref(), role.as_ref());
+        let (startup, account) = (leasing.startup.clone(), leasing.account.clone());
+        let facts = self.facts_of(&startup, Some(&who), account.as_deref());
 
         let mut out = Vec::with_capacity(512);
         if proven_now {
             emit_authentication_ok(&mut out);
             if let Some(key) = key {
-                emit_backend_key_data(&mut out, key.pid(), key.expose());
+                emit_backend_key_data(&mut out, key.pid(), key.key());
             }
         }
         for (name, value) in &parameters {
@@ -99,7 +96,7 @@ impl Session {
 
         let ledger = self.profile.audit.map(|audit| Box::new(Ledger::new(audit)));
         if ledger.is_some() {
-            let record = Record { time: now.unix, facts: facts.clone(), kind: RecordKind::SessionStart };
+            let record = Record { time: now.unix, facts: facts.clone(), event: Event::SessionStart };
             self.out.push_back(Output::Audit(Box::new(record)));
         }
         self.phase = Phase::Relaying(Box::new(Relaying::new(who, lease, facts, Relay::new(ledger), now)));

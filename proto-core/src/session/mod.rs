@@ -21,7 +21,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::audit::{Record, RecordKind, SessionFacts};
+use crate::audit::{Event, Record, Refused, SessionFacts, Sheet, Tls};
 use crate::auth::Authenticated;
 use crate::auth::roles::RoleMap;
 use crate::cancel::CancelKey;
@@ -29,7 +29,8 @@ use crate::codec::backend::{Severity, TransactionStatus, emit_error};
 use crate::fault::{Lost, Refusal, SqlState, Violation};
 use crate::policy::{AllowPlaintext, Database, Databases, Limits};
 use crate::pool::Lease;
-use crate::relay::Parameters;
+use crate::preamble::Startup;
+use crate::upstream::Parameters;
 use crate::secret::Secret;
 use crate::session_id::SessionId;
 use crate::time::{Deadline, Now, Tick, Timer};
@@ -97,6 +98,15 @@ pub struct Peer {
     pub address: Arc<str>,
     /// Loopback or a Unix socket.
     pub is_local: bool,
+}
+
+/// How a client's connection is encrypted, in PostgreSQL's words (`pg_stat_ssl`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Encryption {
+    /// `TLSv1.3`, ...
+    pub version: Arc<str>,
+    /// `TLS_AES_256_GCM_SHA384`, ...
+    pub cipher: Arc<str>,
 }
 
 /// What the machine wants to happen, in this order.
@@ -196,7 +206,7 @@ pub enum Reply {
     Leased(Box<Leased>),
     /// To [`Action::Lease`], when there will be none.
     Refused(Refusal),
-    /// To [`Action::Lease`], when the server refused: the body of its ErrorResponse, and what it says.
+    /// To [`Action::Lease`], when the server refused: its ErrorResponse, and what it says.
     RefusedByServer(Box<[u8]>, Refusal),
     /// While [`Action::Lease`] is waiting: something to tell the person.
     Waiting(Refusal),
@@ -247,7 +257,7 @@ pub struct Session {
     id: SessionId,
     profile: Arc<Profile>,
     peer: Peer,
-    tls: Option<Arc<str>>,
+    tls: Option<Encryption>,
     phase: Phase,
     out: VecDeque<Output>,
     login_until: Tick,
@@ -308,8 +318,8 @@ impl Session {
     }
 
     /// The client's TLS is established: how, in words, and the ALPN protocol that was agreed on.
-    pub fn handle_tls(&mut self, description: Arc<str>, alpn: Option<&[u8]>, now: Now) {
-        self.tls = Some(description);
+    pub fn handle_tls(&mut self, encryption: Encryption, alpn: Option<&[u8]>, now: Now) {
+        self.tls = Some(encryption);
         self.opening_encrypted(alpn, now);
     }
 
@@ -321,7 +331,7 @@ impl Session {
             Reply::Enrolled(key) => self.leasing_enrolled(key),
             Reply::Leased(leased) => self.leasing_leased(leased, now),
             Reply::Refused(refusal) => self.leasing_refused(refusal, now),
-            Reply::RefusedByServer(body, refusal) => self.leasing_refused_by_server(&body, refusal, now),
+            Reply::RefusedByServer(message, refusal) => self.leasing_refused_by_server(message, refusal, now),
             Reply::Waiting(notice) => self.leasing_waiting(&notice),
             Reply::Reserved(granted) => self.relaying_reserved(granted),
         }
@@ -444,33 +454,22 @@ impl Session {
             Phase::Leasing(leasing) => (&leasing.startup, leasing.who.as_ref()),
             _ => return,
         };
-        let facts = self.facts_of(startup, who, None, None);
-        let kind = RecordKind::Refusal { sqlstate: refusal.code, message: refusal.message.as_str().into() };
-        self.out.push_back(Output::Audit(Box::new(Record { time: now.unix, facts, kind })));
+        let facts = self.facts_of(startup, who, None);
+        let refused = Refused { refusal: refusal.clone(), claimed_user: Some(startup.user.as_bytes().into()) };
+        let event = Event::Refusal(Box::new(refused));
+        self.out.push_back(Output::Audit(Box::new(Record { time: now.unix, facts, event })));
     }
 
-    fn facts_of(
-        &self,
-        startup: &crate::preamble::Startup,
-        who: Option<&Authenticated>,
-        account: Option<&Arc<str>>,
-        role: Option<&Arc<str>>,
-    ) -> Arc<SessionFacts> {
-        let identity = who.map(Authenticated::identity);
-        Arc::new(SessionFacts {
-            session: self.id,
-            subject: identity.map(|identity| identity.subject.clone()),
-            issuer: identity.map(|identity| identity.issuer.clone()),
-            user: identity.map(|identity| identity.user.clone()),
-            roles: identity.map(|identity| identity.roles.clone()).unwrap_or_default(),
-            role: role.cloned(),
-            requested_user: startup.user.clone(),
-            account: account.cloned(),
-            database: startup.database.clone(),
-            client_address: self.peer.address.clone(),
-            application: startup.application.clone(),
-            tls: self.tls.clone(),
-        })
+    fn facts_of(&self, startup: &Startup, who: Option<&Authenticated>, account: Option<&str>) -> Arc<SessionFacts> {
+        let sheet = Sheet {
+            who,
+            account,
+            database: Some(startup.database.as_bytes()),
+            client_addr: Some(&self.peer.address),
+            application: startup.application.as_deref().map(str::as_bytes),
+            tls: self.tls.as_ref().map(|tls| Tls { version: &tls.version, cipher: &tls.cipher }),
+        };
+        Arc::new(SessionFacts::new(self.id, &sheet))
     }
 }
 

@@ -114,12 +114,12 @@ impl Session {
         let grant = match granted {
             Ok(grant) => grant,
             Err(refusal) => {
-                self.phase = Phase::Leasing(Box::new(Leasing::new(startup, Some(who), None, None)));
+                self.phase = Phase::Leasing(Box::new(Leasing::new(startup, Some(who), None)));
                 return self.refuse(refusal, now);
             }
         };
         let account = grant.account.name.clone();
-        let leasing = Leasing::new(startup, Some(who), Some(account), Some(grant.role));
+        let leasing = Leasing::new(startup, Some(who), Some(account));
         self.phase = Phase::Leasing(Box::new(leasing));
         self.write(emit_authentication_ok);
         self.lease(Credential::Account(grant.account), now);
@@ -129,7 +129,7 @@ impl Session {
     fn lease_with_password(&mut self, secret: Secret<Vec<u8>>, now: Now) {
         let Phase::Proving(proving) = &self.phase else { return };
         let account = proving.startup.user.clone();
-        self.phase = Phase::Leasing(Box::new(Leasing::new(proving.startup.clone(), None, Some(account), None)));
+        self.phase = Phase::Leasing(Box::new(Leasing::new(proving.startup.clone(), None, Some(account))));
         self.lease(Credential::Own(Arc::new(secret)), now);
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::audit::{Record, RecordKind, SessionFacts};
+use crate::audit::{Event, Record, SessionEnd, SessionFacts};
 use crate::auth::Authenticated;
 use crate::codec::backend::{Severity, TransactionStatus, emit_error, emit_ready_for_query};
 use crate::fault::{Lost, Refusal, SqlState, Violation};
@@ -180,12 +180,19 @@ impl Session {
             while let Some(outcome) = ledger.poll_outcome() {
                 self.out.push_back(Output::Audit(Box::new(outcome.into_record(&facts))));
             }
-            let kind = RecordKind::SessionEnd {
+            let (from_client, to_client) = ledger.totals();
+            let event = Event::SessionEnd(SessionEnd {
+                statements: ledger.recorded(),
+                duration: now.tick.since(began),
                 reason: describe(&finish).into(),
-                duration_us: u64::try_from(now.tick.since(began).as_micros()).unwrap_or(u64::MAX),
-                statements: ledger.statements(),
-            };
-            self.out.push_back(Output::Audit(Box::new(Record { time: now.unix, facts, kind })));
+                sqlstate: match &finish {
+                    Finish::Refused(refusal) => Some(refusal.code),
+                    _ => None,
+                },
+                bytes_to_client: to_client,
+                bytes_to_server: from_client,
+            });
+            self.out.push_back(Output::Audit(Box::new(Record { time: now.unix, facts, event })));
         }
         let changed = relay.take_changed();
         self.out.push_back(Output::Do(Action::Release(Box::new(Return { lease, state, changed }))));
