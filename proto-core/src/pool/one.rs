@@ -63,14 +63,26 @@ pub(super) enum SlotState {
         session: SessionId,
         /// Not yet logged in.
         opening: bool,
-        /// The driver has got the lease; before that a change of mind costs nothing.
-        handed_out: bool,
+        hold: Hold,
     },
-    Idle {
-        stamp: Stamp,
-        /// The earlier of its idle timeout and the end of its lifetime.
-        retire: Tick,
-    },
+    Idle(Rest),
+}
+
+/// How firmly a session has a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// The output queue holds the grant. A change of mind costs nothing: an idle connection goes back to its old place.
+    Promised(Option<Rest>),
+    /// The driver has got the lease.
+    HandedOut,
+}
+
+/// The place of an idle connection among the others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rest {
+    pub(super) stamp: Stamp,
+    /// The earlier of its idle timeout and the end of its lifetime.
+    pub(super) retire: Tick,
 }
 
 /// What a connection was opened with, then its recency.
@@ -84,7 +96,8 @@ pub(super) struct Idle {
 }
 
 impl Idle {
-    pub(super) fn insert(&mut self, stamp: Stamp, slot: SlotId, parameters: Arc<[u8]>, retire: Tick) {
+    pub(super) fn insert(&mut self, slot: SlotId, parameters: Arc<[u8]>, rest: Rest) {
+        let Rest { stamp, retire } = rest;
         self.by_age.insert(stamp, slot);
         self.by_parameters.insert((parameters, stamp), (slot, retire));
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::lease::{Lease, SlotId};
-use super::one::{Backoff, Claim, Concerns, Pool, PoolId, Slot, SlotState, Ticket};
+use super::one::{Backoff, Claim, Concerns, Hold, Pool, PoolId, Slot, SlotState, Ticket};
 use super::timers::{Due, Timers};
 use super::{Counts, How, PoolKey, PoolOutput, PoolSettings, Request, Returned, words};
 use crate::fault::Refusal;
@@ -157,13 +157,13 @@ impl Pools {
     pub fn handle_idle_lost(&mut self, slot: SlotId, now: Now) {
         self.handle_timeout(now);
         match self.slots.get(&slot).map(|it| (it.pool, &it.state)) {
-            Some((id, SlotState::Idle { .. })) => {
+            Some((id, SlotState::Idle(_))) => {
                 self.take_idle(slot);
                 self.pump(id, now);
                 self.tidy(id);
             }
-            Some((_, SlotState::Leased { handed_out: false, .. })) => self.set_opening(slot, true, now),
-            Some((_, SlotState::Leased { handed_out: true, .. })) | None => {}
+            Some((_, SlotState::Leased { hold: Hold::Promised(_), .. })) => self.set_opening(slot, true, now),
+            Some((_, SlotState::Leased { hold: Hold::HandedOut, .. })) | None => {}
         }
     }
 
@@ -296,18 +296,18 @@ impl Pools {
     fn hand_out(&mut self, slot: SlotId, expected: u32) -> Option<(SessionId, How)> {
         let slot = self.slots.get_mut(&slot).filter(|it| it.generation == expected)?;
         match &mut slot.state {
-            SlotState::Leased { session, opening, handed_out: handed_out @ false } => {
-                *handed_out = true;
+            SlotState::Leased { session, opening, hold: hold @ Hold::Promised(_) } => {
+                *hold = Hold::HandedOut;
                 Some((*session, if *opening { How::Open } else { How::Reuse }))
             }
-            SlotState::Leased { .. } | SlotState::Idle { .. } => None,
+            SlotState::Leased { .. } | SlotState::Idle(_) => None,
         }
     }
 
     /// Whether a lease is the present one of its slot. Leases cannot be copied, so another one comes from elsewhere.
     fn is_current(&self, slot: SlotId, generation: u32, event: &str) -> bool {
         let current = self.slots.get(&slot).is_some_and(|it| {
-            it.generation == generation && matches!(it.state, SlotState::Leased { handed_out: true, .. })
+            it.generation == generation && matches!(it.state, SlotState::Leased { hold: Hold::HandedOut, .. })
         });
         if !current {
             log::error!("lease {slot}#{generation} {event}, but it is not a current one: ignored");

@@ -1,7 +1,7 @@
 //! What follows from each event: whose turn it is, what a queue does, where a connection goes.
 
 use super::lease::SlotId;
-use super::one::{Claim, PoolId, Slot, SlotState, Stamp, Ticket, Turn, Waiter};
+use super::one::{Claim, Hold, PoolId, Rest, Slot, SlotState, Stamp, Ticket, Turn, Waiter};
 use super::pools::{Pending, Place, Pools};
 use super::timers::Due;
 use super::words;
@@ -88,7 +88,7 @@ impl Pools {
     fn grant_new(&mut self, id: PoolId, claim: Claim, now: Now) {
         let Claim { session, parameters, reuse } = claim;
         let slot = SlotId(self.next_serial());
-        let state = SlotState::Leased { session, opening: true, handed_out: false };
+        let state = SlotState::Leased { session, opening: true, hold: Hold::Promised(None) };
         self.slots.insert(slot, Slot { pool: id, parameters, opened: now.tick, generation: 0, reuse, state });
         if let Some(pool) = self.pools.get_mut(&id) {
             pool.opening += 1;
@@ -98,9 +98,9 @@ impl Pools {
     }
 
     fn grant_idle(&mut self, id: SlotId, session: SessionId) {
-        let Some(mut slot) = self.take_idle(id) else { return };
+        let Some((mut slot, rest)) = self.take_idle(id) else { return };
         slot.generation = slot.generation.wrapping_add(1);
-        slot.state = SlotState::Leased { session, opening: false, handed_out: false };
+        slot.state = SlotState::Leased { session, opening: false, hold: Hold::Promised(Some(rest)) };
         if let Some(pool) = self.pools.get_mut(&slot.pool) {
             pool.active += 1;
         }
@@ -155,39 +155,49 @@ impl Pools {
     }
 
     /// A returned, clean connection: idle, or closed when it may not be used again.
-    pub(super) fn park(&mut self, id: SlotId, mut slot: Slot, now: Now) {
+    pub(super) fn park(&mut self, id: SlotId, slot: Slot, now: Now) {
         let stamp = Stamp(self.next_serial());
-        let Some(pool) = self.pools.get_mut(&slot.pool) else { return };
+        let Some(pool) = self.pools.get(&slot.pool) else { return };
         let settings = &pool.settings;
         let age = now.tick.since(slot.opened);
-        // `end_lease` has taken it off the books already: with it there would be one more.
         let never_opened = matches!(slot.state, SlotState::Leased { opening: true, .. });
-        if never_opened || !slot.reuse || age >= settings.server_lifetime || pool.total() >= pool.size() {
+        if never_opened || !slot.reuse || age >= settings.server_lifetime {
             self.outputs.push_back(Pending::Close(id));
             return;
         }
         let end = slot.opened.after(settings.server_lifetime);
         let unused = settings.server_idle_timeout;
         let retire = if unused.is_zero() { end } else { end.min(now.tick.after(unused)) };
-        self.timers.set(retire, Due::Retire(id));
-        pool.idle.insert(stamp, id, slot.parameters.clone(), retire);
-        slot.state = SlotState::Idle { stamp, retire };
+        self.rest(id, slot, Rest { stamp, retire });
+    }
+
+    /// Puts a connection among the idle ones, unless the pool has become too small for it.
+    fn rest(&mut self, id: SlotId, mut slot: Slot, rest: Rest) {
+        let Some(pool) = self.pools.get_mut(&slot.pool) else { return };
+        // `end_lease` has taken it off the books already: with it there would be one more.
+        if pool.total() >= pool.size() {
+            self.outputs.push_back(Pending::Close(id));
+            return;
+        }
+        self.timers.set(rest.retire, Due::Retire(id));
+        pool.idle.insert(id, slot.parameters.clone(), rest);
+        slot.state = SlotState::Idle(rest);
         self.slots.insert(id, slot);
     }
 
     /// Takes an idle connection off the books; the caller puts it to use, closes it, or knows it lost.
-    pub(super) fn take_idle(&mut self, id: SlotId) -> Option<Slot> {
+    pub(super) fn take_idle(&mut self, id: SlotId) -> Option<(Slot, Rest)> {
         let slot = self.slots.get(&id)?;
-        let SlotState::Idle { stamp, retire } = slot.state else { return None };
-        self.timers.unset(Some(retire), Due::Retire(id));
+        let SlotState::Idle(rest) = slot.state else { return None };
+        self.timers.unset(Some(rest.retire), Due::Retire(id));
         if let Some(pool) = self.pools.get_mut(&slot.pool) {
-            pool.idle.remove(stamp, &slot.parameters);
+            pool.idle.remove(rest.stamp, &slot.parameters);
         }
-        self.slots.remove(&id)
+        Some((self.slots.remove(&id)?, rest))
     }
 
     pub(super) fn close_idle(&mut self, id: SlotId) -> Option<PoolId> {
-        let slot = self.take_idle(id)?;
+        let (slot, _) = self.take_idle(id)?;
         self.outputs.push_back(Pending::Close(id));
         Some(slot.pool)
     }
@@ -220,12 +230,13 @@ impl Pools {
     /// The session does not want what it was promised. What it has in its hands already, it returns itself.
     pub(super) fn withdraw(&mut self, session: SessionId, id: SlotId, now: Now) {
         let Some(slot) = self.slots.get(&id) else { return };
-        let SlotState::Leased { opening, handed_out: false, .. } = slot.state else { return };
+        let SlotState::Leased { opening, hold: Hold::Promised(rest), .. } = slot.state else { return };
         let Some((slot, _)) = self.end_lease(id) else { return };
         self.places.remove(&session);
         let pool = slot.pool;
-        if !opening {
-            self.park(id, slot, now);
+        // One that was found dead meanwhile is `opening` again.
+        if let Some(rest) = rest.filter(|_| !opening) {
+            self.rest(id, slot, rest);
         }
         self.pump(pool, now);
         self.tidy(pool);
