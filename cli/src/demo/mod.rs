@@ -31,11 +31,9 @@ mod terminal;
 #[cfg(unix)]
 mod trail;
 
-#[cfg(unix)]
-pub(crate) use issuer::DEMO_ISSUER_PATH;
-
 /// What `gprxy demo` may be told; it needs nothing.
 #[derive(clap::Args, Clone, Debug, Default)]
+#[cfg_attr(not(unix), allow(dead_code, reason = "there the demo only says that it does not run"))]
 pub(crate) struct DemoArgs {
     /// Use the PostgreSQL programs in this folder (initdb, postgres; psql there or on PATH)
     #[arg(long, value_name = "DIR")]

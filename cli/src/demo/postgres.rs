@@ -193,6 +193,19 @@ impl Owner {
         }
     }
 
+    /// Most failures of another account come from a folder that it may not enter.
+    fn explain(&self, failure: Failure, programs: &Programs) -> Failure {
+        match (self, failure) {
+            (Self::Unprivileged { name, .. }, Failure::Broken(message)) => Failure::Broken(format!(
+                "{message}\nPostgreSQL refuses to run as root, so it runs as {name}, who must be allowed to enter {} \
+                 and {}; TMPDIR chooses the second",
+                programs.bin.display(),
+                std::env::temp_dir().display()
+            )),
+            (_, failure) => failure,
+        }
+    }
+
     /// A command that runs as this account, in a folder that it may enter. std drops root's other groups with the uid.
     fn command(&self, program: &Path, folder: &Path) -> Command {
         let mut command = client(program);
@@ -247,14 +260,11 @@ fn initialise(programs: &Programs, folder: &Path, password: &str, owner: &Owner,
     let mut command = owner.command(&programs.bin.join("initdb"), folder);
     command.arg("-D").arg(&data).arg("--pwfile").arg(&password_file);
     command.args(["-U", "postgres", "-E", "UTF8", "--no-locale", "--auth=scram-sha-256", "--no-sync"]);
-    let finished = nursery.run(command, INITDB)?;
+    let finished = nursery.run(command, INITDB).map_err(|failure| owner.explain(failure, programs))?;
     if !finished.status.success() {
-        return Err(Failure::broken(format!(
-            "initdb of {} failed ({}):\n{}",
-            programs.bin.display(),
-            finished.status,
-            finished.transcript().trim()
-        )));
+        let (bin, status, said) = (programs.bin.display(), finished.status, finished.transcript());
+        let failure = Failure::broken(format!("initdb of {bin} failed ({status}):\n{}", said.trim()));
+        return Err(owner.explain(failure, programs));
     }
     fs::remove_file(&password_file).doing("remove the superuser's password file")?;
     let configuration = data.join("postgresql.conf");

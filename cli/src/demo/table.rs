@@ -23,6 +23,8 @@ pub(super) struct Column {
     pub(super) align: Align,
     /// The width that is kept while another column still has more than its own.
     pub(super) least: usize,
+    /// Where even the least widths do not fit, columns are left out, the highest number first; 0 stays.
+    pub(super) dispensable: u8,
 }
 
 /// Columns and rows. Widths are counted in characters: what the demo shows is one column a character.
@@ -60,7 +62,8 @@ impl Table {
         lines
     }
 
-    /// Natural widths, and while they do not fit, one character less for the column that has most to give.
+    /// Natural widths, and while they do not fit, one character less for the column that has most to give. A column
+    /// that is left out has the width 0.
     fn widths(&self, room: usize) -> Vec<usize> {
         let mut widths: Vec<usize> = self.columns.iter().map(|column| column.title.chars().count()).collect();
         for (_, cells) in &self.rows {
@@ -68,8 +71,8 @@ impl Table {
                 *width = (*width).max(cell.chars().count());
             }
         }
-        let gaps = SEPARATOR.len() * self.columns.len().saturating_sub(1);
-        while widths.iter().sum::<usize>() + gaps > room {
+        self.leave_out(&mut widths, room);
+        while total(&widths) > room {
             let spare = |(index, width): &(usize, usize)| width.saturating_sub(self.columns[*index].least);
             let candidates = widths.iter().copied().enumerate().filter(|(_, width)| *width > 1);
             // Above the least widths the one with most to spare gives way, below them the widest.
@@ -79,9 +82,25 @@ impl Table {
         widths
     }
 
+    /// Gives up dispensable columns until the least widths of the others fit.
+    fn leave_out(&self, widths: &mut [usize], room: usize) {
+        let mut order: Vec<usize> = (0..self.columns.len()).filter(|at| self.columns[*at].dispensable > 0).collect();
+        order.sort_by_key(|at| self.columns[*at].dispensable);
+        let fits = |widths: &[usize]| {
+            let least: Vec<usize> =
+                widths.iter().zip(&self.columns).map(|(width, column)| column.least.min(*width)).collect();
+            total(&least) <= room
+        };
+        while !fits(widths) {
+            let Some(index) = order.pop() else { break };
+            widths[index] = 0;
+        }
+    }
+
     fn line(&self, cells: &[String], widths: &[usize]) -> String {
         let mut line = String::new();
-        for ((cell, width), column) in cells.iter().zip(widths).zip(&self.columns) {
+        for ((cell, width), column) in cells.iter().zip(widths).zip(&self.columns).filter(|((_, width), _)| **width > 0)
+        {
             if !line.is_empty() {
                 line.push_str(SEPARATOR);
             }
@@ -94,6 +113,12 @@ impl Table {
         line.truncate(line.trim_end().len());
         line
     }
+}
+
+/// The width of a line: the columns that are there, and what stands between them.
+fn total(widths: &[usize]) -> usize {
+    let shown = widths.iter().filter(|width| **width > 0).count();
+    widths.iter().sum::<usize>() + SEPARATOR.len() * shown.saturating_sub(1)
 }
 
 /// At most `width` characters, the last of them `…` when something is missing.
@@ -118,9 +143,9 @@ mod tests {
 
     fn table() -> Table {
         let mut table = Table::new(vec![
-            Column { title: "user", align: Align::Left, least: 6 },
-            Column { title: "statement", align: Align::Left, least: 10 },
-            Column { title: "ms", align: Align::Right, least: 3 },
+            Column { title: "user", align: Align::Left, least: 6, dispensable: 0 },
+            Column { title: "statement", align: Align::Left, least: 10, dispensable: 0 },
+            Column { title: "ms", align: Align::Right, least: 3, dispensable: 1 },
         ]);
         table.push(Tone::Plain, ["alice@example.com".into(), "select 1 from a_rather_long_name".into(), "0.4".into()]);
         table.push(Tone::Bad, ["bob".into(), "drop\n\x1b[2Jtable".into()]);
@@ -152,6 +177,13 @@ mod tests {
         assert!(lines[2].1.starts_with("alice@example.com  select 1 from"), "{}", lines[2].1);
         assert!(lines[2].1.contains('…'));
         assert!(lines[2].1.ends_with("0.4"), "numbers stay whole: {}", lines[2].1);
+    }
+
+    #[test]
+    fn a_dispensable_column_is_left_out_before_others_fall_below_their_least() {
+        let head = |room: usize| table().lay_out(room)[0].1.clone();
+        assert!(head(23).ends_with("ms"), "6 + 10 + 3 and two gaps are 23");
+        assert!(!head(22).contains("ms"));
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(super) struct Record {
     pub(super) event: String,
     /// The verified name; none where nobody was verified.
     pub(super) user: Option<String>,
+    /// What a refused client said it was.
+    pub(super) claimed_user: Option<String>,
     /// The PostgreSQL account that ran it.
     pub(super) account: Option<String>,
     /// The database.
@@ -28,7 +30,7 @@ pub(super) struct Record {
     /// Rows returned or changed.
     pub(super) rows: Option<u64>,
     /// PostgreSQL's command tag.
-    pub(super) tag: Option<String>,
+    pub(super) command_tag: Option<String>,
     /// The SQLSTATE of an error.
     pub(super) sqlstate: Option<String>,
     /// From the statement to its outcome.
@@ -38,12 +40,12 @@ pub(super) struct Record {
 impl Record {
     /// Whether this is an executed statement.
     pub(super) fn is_statement(&self) -> bool {
-        self.statement.is_some()
+        self.event == "statement"
     }
 
     /// Whether this is a login that was refused.
     pub(super) fn is_refusal(&self) -> bool {
-        self.event.contains("refus")
+        self.event == "refusal"
     }
 
     /// The SQLSTATE when it is an error.
@@ -51,8 +53,18 @@ impl Record {
         self.sqlstate.as_deref().filter(|code| *code != "00000")
     }
 
+    /// What was tried: the statement, or the login.
+    fn attempt(&self) -> String {
+        match (&self.statement, &self.claimed_user) {
+            (Some(statement), _) => statement.clone(),
+            (None, _) if self.is_statement() => "(function call)".to_owned(),
+            (None, Some(claimed)) => format!("(login as {claimed})"),
+            (None, None) => "(login)".to_owned(),
+        }
+    }
+
     fn outcome(&self) -> String {
-        match (self.error(), self.rows, &self.tag) {
+        match (self.error(), self.rows, &self.command_tag) {
             (Some(code), _, _) => code.to_owned(),
             (None, Some(1), _) => "1 row".to_owned(),
             (None, Some(rows), _) => format!("{rows} rows"),
@@ -88,15 +100,15 @@ fn parse(text: &str) -> Vec<Record> {
 
 /// Statements and refusals; session starts and ends are left to the file.
 pub(super) fn print(records: &[Record], terminal: &Terminal) {
-    let column = |title, align, least| Column { title, align, least };
+    let column = |title, align, least, dispensable| Column { title, align, least, dispensable };
     let mut table = Table::new(vec![
-        column("time", Align::Left, 8),
-        column("user", Align::Left, 9),
-        column("account", Align::Left, 10),
-        column("db", Align::Left, 4),
-        column("statement", Align::Left, 16),
-        column("outcome", Align::Left, 7),
-        column("ms", Align::Right, 6),
+        column("time", Align::Left, 8, 1),
+        column("user", Align::Left, 9, 0),
+        column("account", Align::Left, 10, 0),
+        column("db", Align::Left, 4, 3),
+        column("statement", Align::Left, 16, 0),
+        column("outcome", Align::Left, 7, 0),
+        column("ms", Align::Right, 6, 2),
     ]);
     for record in records.iter().filter(|record| record.is_statement() || record.is_refusal()) {
         let dash = |value: &Option<String>| value.clone().unwrap_or_else(|| "–".to_owned());
@@ -106,7 +118,7 @@ pub(super) fn print(records: &[Record], terminal: &Terminal) {
             dash(&record.user),
             dash(&record.account),
             dash(&record.database),
-            record.statement.clone().unwrap_or_else(|| "(login refused)".to_owned()),
+            record.attempt(),
             record.outcome(),
             record.duration_us.map(milliseconds).unwrap_or_default(),
         ];
@@ -132,9 +144,9 @@ mod tests {
 
     const LINES: &str = concat!(
         r#"{"time":"2026-03-01T09:30:15.123456Z","event":"statement","user":"alice@example.com","account":"app_reader","#,
-        r#""statement":"select 1","rows":1,"tag":"SELECT 1","sqlstate":"00000","duration_us":1249,"more":{"x":1}}"#,
+        r#""statement":"select 1","rows":1,"command_tag":"SELECT 1","sqlstate":"00000","duration_us":1249,"more":{"x":1}}"#,
         "\n",
-        r#"{"time":"2026-03-01T09:30:16.1Z","event":"session_refused","user":null,"sqlstate":"28P01"}"#,
+        r#"{"time":"2026-03-01T09:30:16.1Z","event":"refusal","user":null,"claimed_user":"bob@example.com","sqlstate":"28P01"}"#,
         "\n",
         r#"{"time":"2026-03-01T09:30:17"#,
     );
@@ -147,6 +159,7 @@ mod tests {
         assert_eq!(records[0].outcome(), "1 row");
         assert!(records[1].is_refusal() && !records[1].is_statement());
         assert_eq!(records[1].outcome(), "28P01");
+        assert_eq!(records[1].attempt(), "(login as bob@example.com)");
     }
 
     #[test]
@@ -161,6 +174,6 @@ mod tests {
         assert_eq!(milliseconds(1249), "1.2");
         assert_eq!(milliseconds(1250), "1.3");
         assert_eq!(milliseconds(60_000_000), "60000.0");
-        assert_eq!(milliseconds(u64::MAX), "184467440737095516.1");
+        assert_eq!(milliseconds(u64::MAX), "18446744073709551.6");
     }
 }
