@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::entropy::Entropy;
-use crate::policy::{Endpoint, SslMode};
+use crate::policy::{Endpoint, TlsTerms};
 use crate::pool::SlotId;
 use crate::secret::{Secret, equal_in_constant_time};
 use crate::session_id::SessionId;
@@ -82,15 +82,6 @@ impl KeyBytes {
     fn copy(&self) -> Self {
         Self { bytes: Secret::new(*self.bytes.expose()), wide: self.wide }
     }
-}
-
-/// How the server connection is encrypted, and therefore its cancel too.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsTerms {
-    /// How the certificate is verified.
-    pub sslmode: SslMode,
-    /// The authorities' PEM file; `None`: those of the system.
-    pub sslrootcert: Option<Arc<str>>,
 }
 
 /// A server process that runs a session's queries, and the way to it.

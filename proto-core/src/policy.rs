@@ -39,7 +39,7 @@ pub struct Account {
 }
 
 /// libpq's `sslmode`, same names and meanings (PostgreSQL manual, section 34.19).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum SslMode {
     /// Never TLS.
     Disable,
@@ -93,6 +93,23 @@ pub struct Database {
     pub connect_timeout: Duration,
     /// Pool limits of this database.
     pub pool: crate::pool::PoolSettings,
+}
+
+impl Database {
+    /// How TLS to its servers is verified.
+    #[must_use]
+    pub fn tls_terms(&self) -> TlsTerms {
+        TlsTerms { sslmode: self.sslmode, sslrootcert: self.sslrootcert.clone() }
+    }
+}
+
+/// What decides how TLS to a server is verified.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct TlsTerms {
+    /// How far the certificate is verified.
+    pub sslmode: SslMode,
+    /// The authorities that it is verified with; `None`: those of the system.
+    pub sslrootcert: Option<Arc<str>>,
 }
 
 /// The databases that clients may name.

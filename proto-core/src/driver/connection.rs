@@ -12,6 +12,7 @@ use super::replayed::Replayed;
 use super::runtime::{Alarm, Runtime};
 use super::server::{OpenFailure, ServerConnection};
 use super::shared::Shared;
+use crate::auth::jwks::Awaited;
 use crate::fault::Lost;
 use crate::pool::{How, Lease};
 use crate::secret::Secret;
@@ -57,7 +58,7 @@ pub(super) struct Connection<R: Runtime> {
     pub(super) wish: Option<Box<Wish>>,
     pub(super) slow: Option<Slow<R>>,
     /// A token whose key is being fetched.
-    pub(super) unverified: Option<Secret<Vec<u8>>>,
+    pub(super) unverified: Option<(Secret<Vec<u8>>, Awaited)>,
     start_tls: bool,
     finish: Option<Finish>,
 }
@@ -68,7 +69,7 @@ impl<R: Runtime> Connection<R> {
             shared,
             session,
             mailbox,
-            client: Some(Link::Plain(Replayed::new(Vec::new(), socket))),
+            client: Some(Link::Plain(Replayed::new(socket))),
             server: None,
             from_client: Inbound::default(),
             from_server: Inbound::default(),
@@ -238,9 +239,7 @@ impl<R: Runtime> Connection<R> {
                 Output::StartTls => self.start_tls = true,
                 Output::Do(action) => self.perform(action, now),
                 Output::Audit(record) => {
-                    if let Some(audit) = &self.shared.audit {
-                        audit.record(*record);
-                    }
+                    drop(record);
                 }
                 Output::Finished(finish) => self.finish = Some(finish),
             }
@@ -256,9 +255,7 @@ impl<R: Runtime> Connection<R> {
             }
             Mail::Notice(notice) => self.reply(Reply::Waiting(notice), now),
             Mail::KeysFetched => {
-                if let Some(token) = self.unverified.take() {
-                    self.verify_again(token, now);
-                }
+                self.verify_again(now);
             }
             Mail::Drain => self.session.handle_drain(now),
             Mail::Kill(refusal) => self.session.handle_kill(refusal, now),
@@ -285,7 +282,10 @@ impl<R: Runtime> Connection<R> {
         {
             return self.leased(lease, connection, None, now);
         }
-        // A new connection, also in place of an idle one that its server has closed meanwhile.
+        if how == How::Reuse {
+            // Its server has closed it meanwhile: a new one takes its place.
+            self.shared.with_hub(|hub, now| hub.pools.handle_reopen(&lease, now));
+        }
         self.open(lease);
     }
 
@@ -356,7 +356,7 @@ impl<R: Runtime> Connection<R> {
     }
 
     pub(super) fn audit_reserve(&self) -> bool {
-        self.shared.audit.as_ref().is_none_or(super::audit_log::AuditLog::try_reserve)
+        self.shared.audit.is_none()
     }
 
     pub(super) fn perform(&mut self, action: Action, now: Now) {

@@ -9,15 +9,21 @@ use futures_io::{AsyncRead, AsyncWrite};
 use super::runtime::Socket;
 
 /// Gives back what was read to find out that a client speaks TLS without asking, then the socket's own bytes.
-pub struct Replayed<S> {
+pub(super) struct Replayed<S> {
     front: Vec<u8>,
     at: usize,
     socket: S,
 }
 
 impl<S> Replayed<S> {
-    pub(super) const fn new(front: Vec<u8>, socket: S) -> Self {
-        Self { front, at: 0, socket }
+    pub(super) const fn new(socket: S) -> Self {
+        Self { front: Vec::new(), at: 0, socket }
+    }
+
+    /// What was read of a client that speaks TLS without asking comes again.
+    pub(super) fn replay(&mut self, front: Vec<u8>) {
+        self.front = front;
+        self.at = 0;
     }
 }
 

@@ -8,16 +8,16 @@ use super::runtime::Runtime;
 use super::server::{self, OpenFailure, ServerConnection};
 use super::shared::Shared;
 use crate::auth::jwks::Unknown;
-use crate::auth::jwt::Verdict;
-use crate::auth::{Authenticated, jwt};
-use crate::cancel::{BackendTarget, Decision};
+use crate::auth::jwt::{IssuerId, Verdict};
+use crate::auth::Authenticated;
+use crate::cancel::{BackendTarget, CancelOrder, Decision};
 use crate::fault::{Refusal, SqlState};
 use crate::pool::{Lease, PoolKey, Request, Returned};
 use crate::secret::Secret;
 use crate::session::{Credential, Leased, Reply, Return, ReturnState, Wish};
 use crate::session_id::SessionId;
 use crate::time::Now;
-use crate::upstream::{self, LoggedIn, LoginFailure, LoginSettings, Reset, ResetPlan};
+use crate::upstream::{self, BackendKey, LoggedIn, LoginFailure, LoginSettings, Reset, ResetPlan};
 
 /// How long a server may take to answer a reset before its connection is closed instead.
 const RESET_TIME: Duration = Duration::from_secs(5);
@@ -28,22 +28,28 @@ impl<R: Runtime> Connection<R> {
             Verdict::Proven(who) => self.reply(Reply::Verified(Ok(who)), now),
             Verdict::Refused(refusal) => self.reply(Reply::Verified(Err(refusal)), now),
             Verdict::NeedsKey(issuer) => match self.shared.with_hub(|hub, now| hub.keys.handle_unknown_key(issuer, now)) {
-                Unknown::Fetching => self.unverified = Some(token),
-                Unknown::CoolingDown => self.reply(Reply::Verified(Err(jwt::unknown_key())), now),
+                Unknown::Fetching(awaited) => self.unverified = Some((token, awaited)),
+                Unknown::CoolingDown => self.without_key(issuer, now),
             },
         }
     }
 
-    /// A fetch has ended: this time the keys decide.
-    pub(super) fn verify_again(&mut self, token: Secret<Vec<u8>>, now: Now) {
+    fn without_key(&mut self, issuer: IssuerId, now: Now) {
+        let refusal = self.shared.keyring().without_key(issuer);
+        self.reply(Reply::Verified(Err(refusal)), now);
+    }
+
+    /// A fetch has ended; if it was the awaited one, the keys decide this time.
+    pub(super) fn verify_again(&mut self, now: Now) {
+        let Some((token, awaited)) = self.unverified.take() else { return };
+        if !self.shared.with_hub(|hub, _| hub.keys.has_ended(awaited)) {
+            self.unverified = Some((token, awaited));
+            return;
+        }
         match self.shared.keyring().verify(token.expose(), now) {
             Verdict::Proven(who) => self.reply(Reply::Verified(Ok(who)), now),
             Verdict::Refused(refusal) => self.reply(Reply::Verified(Err(refusal)), now),
-            // The fetch may have been another issuer's.
-            Verdict::NeedsKey(issuer) if self.shared.with_hub(|hub, _| hub.keys.is_fetching(issuer)) => {
-                self.unverified = Some(token);
-            }
-            Verdict::NeedsKey(_) => self.reply(Reply::Verified(Err(jwt::unknown_key())), now),
+            Verdict::NeedsKey(issuer) => self.without_key(issuer, now),
         }
     }
 
@@ -60,6 +66,7 @@ impl<R: Runtime> Connection<R> {
         self.wish = Some(wish);
         let key = self.shared.with_hub(|hub, now| {
             let key = hub.enroll(session, wide);
+            hub.cancels.handle_waiting(session);
             hub.pools.handle_request(request, now);
             key
         });
@@ -93,13 +100,14 @@ impl<R: Runtime> Connection<R> {
             },
         };
         let shared = self.shared.clone();
-        let (account, database, parameters) = (wish.account.clone(), wish.database.clone(), wish.parameters.clone());
+        let (account, parameters) = (wish.account.clone(), wish.parameters.clone());
+        let dbname = wish.target.dbname.clone().unwrap_or_else(|| wish.database.clone());
         let target = wish.target.clone();
         let job = async move {
-            let tls = shared.server_tls_for(&database);
-            server::open::<R>(&database, &target.endpoints, tls, |endpoint| LoginSettings {
+            let tls = shared.server_tls(&target.tls_terms());
+            server::open::<R>(&target, tls, |endpoint| LoginSettings {
                 user: account.clone(),
-                database: target.dbname.clone().unwrap_or_else(|| database.clone()),
+                database: dbname.clone(),
                 parameters: parameters.clone(),
                 credential: credential.clone(),
                 sslmode: target.sslmode,
@@ -180,14 +188,13 @@ impl<R: Runtime> Connection<R> {
         self.wish = None;
         let target = BackendTarget {
             endpoint: connection.endpoint.clone(),
-            database: connection.database.clone(),
-            tls: connection.tls,
-            backend: connection.key.clone(),
+            tls: connection.tls.clone(),
+            backend: BackendKey { pid: connection.key.pid, key: connection.key.key.clone() },
             slot: lease.slot(),
             generation: lease.generation(),
         };
         let session = self.session.id();
-        self.shared.with_hub(|hub, _| hub.cancels.handle_lease(session, target));
+        self.shared.with_hub(|hub, _| hub.cancels.handle_lease(session, Arc::new(target)));
         let parameters = connection.parameters.clone();
         self.server = Some(connection);
         self.reply(Reply::Leased(Box::new(Leased { lease, parameters, proof })), now);
@@ -211,25 +218,25 @@ impl<R: Runtime> Connection<R> {
     pub(super) fn pass_on_cancel(&mut self, pid: u32, key: &[u8]) {
         let decision = self.shared.with_hub(|hub, now| hub.cancels.handle_request(pid, key, now));
         match decision {
-            Decision::Unknown | Decision::NotLeased => {}
+            Decision::Unknown | Decision::NotLeased(_) | Decision::InFlight(_) => {}
+            Decision::Overloaded(session) => log::warn!("session {session}: too many cancel requests are under way"),
             Decision::Waiting(session) => self.shared.cancel_waiting(session),
             Decision::Forward(order) => {
-                let shared = self.shared.clone();
-                let limit = shared.profile.limits.cancel_wait_timeout;
-                let job = async move {
-                    let target = &order.target;
-                    let tls = shared.server_tls_for(&target.database).filter(|_| target.tls);
-                    let result = server::cancel::<R>(&target.endpoint, &target.backend, tls, limit).await;
-                    if let Err(error) = result {
-                        log::warn!("session {}: a cancel request was not delivered: {error}", order.session);
-                    }
-                    shared.with_hub(|hub, _| hub.cancels.handle_finished(order.id));
-                };
-                self.slow = Some(Slow::Cancelling(Box::pin(job)));
+                self.slow = Some(Slow::Cancelling(Box::pin(forward_cancel(self.shared.clone(), order))));
                 self.mailbox.wake();
             }
         }
     }
+}
+
+async fn forward_cancel<R: Runtime>(shared: Arc<Shared<R>>, order: CancelOrder) {
+    let target = &order.target;
+    let tls = target.tls.as_ref().and_then(|terms| shared.server_tls(terms));
+    let limit = shared.profile.limits.cancel_wait_timeout;
+    if let Err(error) = server::cancel::<R>(&target.endpoint, &target.backend, tls, limit).await {
+        log::warn!("session {}: a cancel request was not delivered: {error}", order.session);
+    }
+    shared.with_hub(|hub, now| hub.cancels.handle_finished(order.id, now));
 }
 
 /// Makes a server connection fit for the next session, or closes it.
@@ -240,14 +247,18 @@ async fn give_back<R: Runtime>(
     mut connection: ServerConnection<R::Socket>,
     state: ReturnState,
 ) {
+    let slot = lease.slot();
+    // A cancel that is still on its way must hit neither the reset nor whoever comes next.
+    let cancelled = !shared.with_hub(|hub, _| hub.cancels.may_release(slot));
     let clean = match state {
+        ReturnState::Quiet { .. } if cancelled => false,
         ReturnState::Quiet { touched: false, .. } => true,
         ReturnState::Quiet { status, touched: true } => {
             let plan = ResetPlan { rollback: true, discard_all: true };
             server::reset::<R>(&mut connection, Reset::new(status, plan, RESET_TIME, R::now())).await
         }
         ReturnState::Busy => {
-            let tls = shared.server_tls_for(&connection.database).filter(|_| connection.tls);
+            let tls = connection.tls.as_ref().and_then(|terms| shared.server_tls(terms));
             let limit = shared.profile.limits.cancel_wait_timeout;
             if let Err(error) = server::cancel::<R>(&connection.endpoint, &connection.key, tls, limit).await {
                 log::warn!("session {session}: what its client left running could not be cancelled: {error}");
@@ -256,9 +267,7 @@ async fn give_back<R: Runtime>(
         }
         ReturnState::Broken => false,
     };
-    // A cancel that is still on its way must not hit whoever comes next.
-    let slot = lease.slot();
-    if clean && shared.with_hub(|hub, _| hub.cancels.may_release(slot)) {
+    if clean {
         shared.park(slot, connection);
         shared.with_hub(|hub, now| hub.pools.handle_release(lease, Returned::Clean, now));
     } else {

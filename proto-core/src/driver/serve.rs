@@ -100,12 +100,13 @@ impl<R: Runtime> Drop for Departure<R> {
 
 async fn start_tls<R: Runtime>(connection: &mut Connection<R>) {
     let Some(config) = connection.shared.tls.clone() else { return };
-    let Some((Link::Plain(socket), early)) = connection.take_client_for_tls() else { return };
+    let Some((Link::Plain(mut socket), early)) = connection.take_client_for_tls() else { return };
+    socket.replay(early);
     let until = connection.session.poll_timeout().map_or_else(|| R::now().tick, |deadline| deadline.at);
-    match within::<R, _>(until, tls::accept(config, socket, early)).await {
-        Some(Ok((link, description, alpn))) => {
+    match within::<R, _>(until, tls::accept(config, socket)).await {
+        Some(Ok((link, encryption, alpn))) => {
             connection.client = Some(link);
-            connection.session.handle_tls(description, alpn.as_deref(), R::now());
+            connection.session.handle_tls(encryption, alpn.as_deref(), R::now());
             connection.from_client.waiting = false;
         }
         Some(Err(error)) => {
@@ -141,7 +142,7 @@ async fn farewell<R: Runtime, S: super::runtime::Socket>(link: &mut Link<S>, fin
                 n => left = left.saturating_sub(n),
             }
         }
-        Ok(())
+        io::Result::Ok(())
     })
     .await;
 }

@@ -13,7 +13,7 @@ use super::runtime::{Alarm, Runtime, Socket};
 use super::tls;
 use crate::codec::frontend::emit_terminate;
 use crate::fault::{Lost, Refusal, SqlState};
-use crate::policy::{Endpoint, SslMode};
+use crate::policy::{Database, Endpoint, SslMode, TlsTerms};
 use crate::time::Tick;
 use crate::upstream::{
     BackendKey, CancelOutput, CancelRequest, LoggedIn, Login, LoginFailure, LoginOutput, LoginSettings, Parameters,
@@ -29,9 +29,8 @@ pub(super) struct ServerConnection<S> {
     pub(super) parameters: Parameters,
     pub(super) key: Arc<BackendKey>,
     pub(super) endpoint: Endpoint,
-    /// The database as clients name it.
-    pub(super) database: Arc<str>,
-    pub(super) tls: bool,
+    /// How it is encrypted, if it is: a cancel request goes the same way.
+    pub(super) tls: Option<TlsTerms>,
 }
 
 impl<S: Socket> ServerConnection<S> {
@@ -84,14 +83,14 @@ impl OpenFailure {
 
 /// Opens a connection to the first endpoint that lets the account in.
 pub(super) async fn open<R: Runtime>(
-    database: &Arc<str>,
-    endpoints: &[Endpoint],
+    target: &Database,
     tls: Option<Arc<ClientConfig>>,
     mut settings: impl FnMut(&Endpoint) -> LoginSettings,
 ) -> Result<(ServerConnection<R::Socket>, LoggedIn), OpenFailure> {
     let mut last = None;
-    for endpoint in endpoints {
-        match open_one::<R>(database.clone(), endpoint, tls.clone(), settings(endpoint)).await {
+    let terms = tls.is_some().then(|| target.tls_terms());
+    for endpoint in &*target.endpoints {
+        match open_one::<R>(endpoint, tls.clone(), terms.clone(), settings(endpoint)).await {
             Ok(opened) => return Ok(opened),
             Err(failure) if failure.is_final() => return Err(failure),
             Err(failure) => last = Some(failure),
@@ -101,9 +100,9 @@ pub(super) async fn open<R: Runtime>(
 }
 
 async fn open_one<R: Runtime>(
-    database: Arc<str>,
     endpoint: &Endpoint,
     tls: Option<Arc<ClientConfig>>,
+    terms: Option<TlsTerms>,
     settings: LoginSettings,
 ) -> Result<(ServerConnection<R::Socket>, LoggedIn), OpenFailure> {
     let until = R::now().tick.after(settings.timeout);
@@ -124,8 +123,7 @@ async fn open_one<R: Runtime>(
         parameters: logged_in.parameters.clone(),
         key: Arc::new(BackendKey { pid: logged_in.key.pid, key: logged_in.key.key.clone() }),
         endpoint: endpoint.clone(),
-        database,
-        tls: logged_in.tls,
+        tls: terms.filter(|_| logged_in.tls),
     };
     Ok((connection, logged_in))
 }
@@ -171,7 +169,10 @@ async fn log_in<R: Runtime>(
             None => login.handle_timeout(R::now()),
             Some(Ok(0)) => login.handle_close(Lost::Closed, R::now()),
             Some(Ok(n)) => {
-                login.handle_input(&bytes[..n], R::now());
+                if login.handle_input(&bytes[..n], R::now()) < n {
+                    // A server that goes on behind its first ReadyForQuery is out of step before the session began.
+                    return (None, Err(LoginFailure::TooMuchData));
+                }
             }
             Some(Err(_)) => login.handle_close(Lost::Broken, R::now()),
         }
@@ -205,7 +206,7 @@ pub(super) async fn reset<R: Runtime>(connection: &mut ServerConnection<R::Socke
                         reset.handle_close(Lost::Broken, R::now());
                     }
                 }
-                ResetOutput::Finished(ResetOutcome::Clean { parameters }) => {
+                ResetOutput::Finished(ResetOutcome::Clean(parameters)) => {
                     for (name, value) in parameters {
                         let _ = crate::upstream::remember(&mut connection.parameters, &name, &value);
                     }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use atomic_waker::AtomicWaker;
 use futures_rustls::rustls::{ClientConfig, ServerConfig};
 
-use super::audit_log::AuditLog;
+
 use super::mailbox::{Mail, Mailbox, lock};
 use super::runtime::{Alarm, Runtime};
 use super::server::ServerConnection;
@@ -20,14 +20,14 @@ use crate::auth::jwt::Keyring;
 use crate::auth::scram::ScramKeys;
 use crate::fault::{Refusal, SqlState};
 use crate::hub::{Hub, HubOutput};
-use crate::policy::Databases;
+use crate::policy::TlsTerms;
 use crate::pool::{PoolOutput, SlotId};
 use crate::session::Profile;
 use crate::session_id::SessionId;
 use crate::time::{Deadline, Now};
 
-/// TLS configurations for servers, by the name of the database in the configuration.
-pub type ServerTls = HashMap<String, Arc<ClientConfig>>;
+/// TLS configurations for servers, one for each way to verify.
+pub type ServerTls = HashMap<TlsTerms, Arc<ClientConfig>>;
 
 /// What a proxy is made of.
 pub struct Parts {
@@ -40,15 +40,15 @@ pub struct Parts {
     /// TLS for servers.
     pub server_tls: ServerTls,
     /// Where statements are written down.
-    pub audit: Option<AuditLog>,
+    pub audit: Option<()>,
 }
 
 /// What all sessions share.
 pub struct Shared<R: Runtime> {
     pub(super) profile: Arc<Profile>,
     pub(super) tls: Option<Arc<ServerConfig>>,
-    pub(super) server_tls: ServerTls,
-    pub(super) audit: Option<AuditLog>,
+    server_tls: ServerTls,
+    pub(super) audit: Option<()>,
     hub: Mutex<Hub>,
     keyring: RwLock<Arc<Keyring>>,
     shelf: Mutex<HashMap<SlotId, ServerConnection<R::Socket>>>,
@@ -136,9 +136,9 @@ impl<R: Runtime> Shared<R> {
         self.post(session, Mail::Kill(refusal));
     }
 
-    /// TLS for the server of a database.
-    pub(super) fn server_tls_for(&self, database: &str) -> Option<Arc<ClientConfig>> {
-        self.server_tls.get(database).or_else(|| self.server_tls.get(Databases::ANY)).cloned()
+    /// TLS to a server, when these terms have any.
+    pub(super) fn server_tls(&self, terms: &TlsTerms) -> Option<Arc<ClientConfig>> {
+        self.server_tls.get(terms).cloned()
     }
 
     /// Gives a lease back together with its connection, which is closed.
@@ -152,11 +152,8 @@ impl<R: Runtime> Shared<R> {
     fn fetch(self: &Arc<Self>, fetch: Fetch) {
         let shared = self.clone();
         R::spawn(async move {
-            let (request, issuer) = (fetch.request, fetch.issuer);
+            let request = fetch.request;
             let result = R::blocking(move || super::keys::get(&fetch.url, fetch.etag.as_deref())).await;
-            if let Err(error) = &result {
-                log::warn!("issuer {issuer}: fetching its keys failed: {error}");
-            }
             let keyring = shared.with_hub(|hub, now| {
                 hub.keys.handle_fetched(request, result, now);
                 hub.keyring()
@@ -251,20 +248,20 @@ impl<R: Runtime> Shared<R> {
 
     /// Closes all idle server connections.
     pub fn close_idle(self: &Arc<Self>) {
-        self.with_hub(|hub, now| hub.pools.close_all_idle(now));
+        self.with_hub(|hub, _| hub.pools.close_all_idle());
     }
 
     /// Opens the audit file anew, for rotation.
     pub fn reopen_audit(&self) {
         if let Some(audit) = &self.audit {
-            audit.reopen();
+            let () = audit;
         }
     }
 
-    /// Whether every issuer's keys were fetched at least once.
+    /// Whether every issuer's keys are known.
     #[must_use]
-    pub fn has_keys(&self) -> bool {
-        self.keyring().has_keys()
+    pub fn is_ready(&self) -> bool {
+        lock(&self.hub).keys.is_ready()
     }
 
     /// Keeps the hub's deadlines. One task per process runs this for ever.

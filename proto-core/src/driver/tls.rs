@@ -15,6 +15,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, S
 use super::link::Link;
 use super::runtime::Socket;
 use crate::policy::{Endpoint, SslMode};
+use crate::session::Encryption;
 
 /// The ALPN protocol of PostgreSQL over TLS.
 const ALPN: &[u8] = b"postgresql";
@@ -140,13 +141,12 @@ impl ServerCertVerifier for AnyName {
     signatures!(provider);
 }
 
-/// Encrypts the client's side. `already_read` is what came with the request for direct TLS.
+/// Encrypts the client's side.
 pub(super) async fn accept<S: Socket>(
     config: Arc<ServerConfig>,
     socket: S,
-    already_read: Vec<u8>,
-) -> io::Result<(Link<Replayed<S>>, Arc<str>, Option<Vec<u8>>)> {
-    let stream = TlsAcceptor::from(config).accept(Replayed::new(already_read, socket)).await?;
+) -> io::Result<(Link<S>, Encryption, Option<Vec<u8>>)> {
+    let stream = TlsAcceptor::from(config).accept(socket).await?;
     let (_, session) = stream.get_ref();
     let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
     let description = describe(session.protocol_version(), session.negotiated_cipher_suite());
@@ -171,17 +171,13 @@ pub(super) async fn connect<S: Socket>(
 fn describe(
     version: Option<rustls::ProtocolVersion>,
     suite: Option<rustls::SupportedCipherSuite>,
-) -> Arc<str> {
+) -> Encryption {
     let version = match version {
         Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
         Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
         _ => "TLS",
     };
-    match suite {
-        // OpenSSL's and PostgreSQL's spelling of the TLS 1.3 suites has no 13 in it.
-        Some(suite) => format!("{version} {:?}", suite.suite()).replace("TLS13_", "TLS_").into(),
-        None => version.into(),
-    }
+    // The registered names of the TLS 1.3 suites have no 13 in them.
+    let cipher = suite.map_or_else(String::new, |suite| format!("{:?}", suite.suite()).replace("TLS13_", "TLS_"));
+    Encryption { version: version.into(), cipher: cipher.into() }
 }
-
-pub use super::replayed::Replayed;
