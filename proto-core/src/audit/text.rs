@@ -29,6 +29,15 @@ impl StatementText {
         Self { kept: kept.into(), length, truncated: cut || kept.len() < masked.len() }
     }
 
+    /// The same, with at most `limit` bytes kept.
+    #[must_use]
+    pub fn shortened(&self, limit: usize) -> Self {
+        if self.kept.len() <= limit {
+            return self.clone();
+        }
+        Self { kept: self.kept[..boundary(&self.kept, limit)].into(), length: self.length, truncated: true }
+    }
+
     /// What is kept, in the client's encoding.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
