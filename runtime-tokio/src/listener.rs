@@ -30,6 +30,10 @@ impl Bound {
     pub fn tcp(address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            // IPv4 has sockets of its own.
+            socket.set_only_v6(true)?;
+        }
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
@@ -44,6 +48,17 @@ impl Bound {
         let listener = std::os::unix::net::UnixListener::bind(path)?;
         listener.set_nonblocking(true)?;
         Ok(Self::Unix(listener))
+    }
+
+    /// The same socket once more.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn share(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(listener) => listener.try_clone().map(Self::Tcp),
+            Self::Unix(listener) => listener.try_clone().map(Self::Unix),
+        }
     }
 
     /// The address that was bound; `None` for Unix sockets.

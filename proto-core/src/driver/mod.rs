@@ -5,6 +5,7 @@
 pub mod audit_log;
 pub mod buffers;
 mod connection;
+pub mod entropy;
 mod flow;
 pub mod keys;
 pub mod link;

@@ -11,7 +11,8 @@ use super::connection::{Connection, Next};
 use super::link::Link;
 use super::mailbox::Mailbox;
 use super::runtime::{Alarm, Caller, Listener, Runtime};
-use super::server::{within, write_all};
+use super::server::write_all;
+pub use super::server::within;
 use super::shared::Shared;
 use super::tls;
 use crate::codec::backend::{Severity, emit_error};
@@ -27,13 +28,13 @@ const LINGER_BYTES: usize = 256 * 1024;
 /// After a failed accept (no file descriptors left, say) the next one waits this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts clients until `stop` resolves.
-pub async fn serve<R, L>(shared: Arc<Shared<R>>, listener: L, stop: impl Future<Output = ()>)
+/// Accepts clients until the drain begins.
+pub async fn serve<R, L>(shared: Arc<Shared<R>>, listener: L)
 where
     R: Runtime,
     L: Listener<Socket = R::Socket>,
 {
-    let mut stop = pin!(stop);
+    let mut stop = pin!(shared.drain_begun());
     loop {
         let accepted = {
             let mut accept = pin!(listener.accept());

@@ -297,7 +297,7 @@ async fn read_until<R: Runtime>(
 }
 
 /// The future's result, or `None` when the tick comes first.
-pub(super) async fn within<R: Runtime, F: Future>(until: Tick, future: F) -> Option<F::Output> {
+pub async fn within<R: Runtime, F: Future>(until: Tick, future: F) -> Option<F::Output> {
     let mut alarm = R::alarm();
     alarm.set(Some(until));
     let mut future = pin!(future);

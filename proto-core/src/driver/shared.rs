@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use atomic_waker::AtomicWaker;
 use futures_rustls::rustls::{ClientConfig, ServerConfig};
@@ -55,6 +55,8 @@ pub struct Shared<R: Runtime> {
     mailboxes: Mutex<HashMap<SessionId, Arc<Mailbox>>>,
     scram: Mutex<HashMap<Arc<str>, Arc<ScramKeys>>>,
     draining: AtomicBool,
+    /// Who waits for the drain to begin, or for the last session to end.
+    watchers: Mutex<Vec<Waker>>,
     /// Wakes the task that keeps the hub's deadlines.
     keeper: AtomicWaker,
 }
@@ -75,6 +77,7 @@ impl<R: Runtime> Shared<R> {
             mailboxes: Mutex::default(),
             scram: Mutex::default(),
             draining: AtomicBool::new(false),
+            watchers: Mutex::default(),
             keeper: AtomicWaker::new(),
         })
     }
@@ -208,6 +211,9 @@ impl<R: Runtime> Shared<R> {
                 self.discard(lease);
             }
         }
+        if self.is_draining() {
+            self.wake_watchers();
+        }
     }
 
     /// Sessions that have not ended.
@@ -231,9 +237,40 @@ impl<R: Runtime> Shared<R> {
     /// Sessions end as soon as nothing runs in them.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
+        self.wake_watchers();
         for mailbox in self.all_mailboxes() {
             mailbox.put(Mail::Drain);
         }
+    }
+
+    fn wake_watchers(&self) {
+        for waker in lock(&self.watchers).drain(..) {
+            waker.wake();
+        }
+    }
+
+    /// Resolves when the drain begins.
+    pub async fn drain_begun(&self) {
+        self.watch(|| self.is_draining()).await;
+    }
+
+    /// Resolves when no session is left.
+    pub async fn emptied(&self) {
+        self.watch(|| self.sessions() == 0).await;
+    }
+
+    async fn watch(&self, is_so: impl Fn() -> bool) {
+        std::future::poll_fn(|context| {
+            let mut watchers = lock(&self.watchers);
+            if is_so() {
+                return Poll::Ready(());
+            }
+            if !watchers.iter().any(|waker| waker.will_wake(context.waker())) {
+                watchers.push(context.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Sessions end now.
@@ -264,10 +301,18 @@ impl<R: Runtime> Shared<R> {
         lock(&self.hub).keys.is_ready()
     }
 
+    /// Whether a fetch of keys is under way.
+    #[must_use]
+    pub fn is_fetching(&self) -> bool {
+        let hub = lock(&self.hub);
+        hub.keys.issuers().any(|issuer| hub.keys.status(issuer).is_some_and(|status| status.fetching))
+    }
+
     /// Keeps the hub's deadlines. One task per process runs this for ever.
     pub async fn keep(self: Arc<Self>) {
         let mut alarm = R::alarm();
         let mut set = None;
+        self.with_hub(Hub::handle_timeout);
         std::future::poll_fn(|context| self.poll_keep(context, &mut alarm, &mut set)).await
     }
 
