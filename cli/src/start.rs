@@ -1,5 +1,6 @@
 //! `gprxy start`: the proxy itself, from its settings to its last session.
 
+mod audit;
 mod listen;
 mod parts;
 

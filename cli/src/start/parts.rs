@@ -12,14 +12,13 @@ use gprxy_proto::driver::runtime::Runtime as _;
 use gprxy_proto::driver::shared::{Parts, ServerTls};
 use gprxy_proto::driver::tls;
 use gprxy_proto::hub::Hub;
-use gprxy_proto::policy::{Account, Database, Databases, SslMode};
-use gprxy_proto::secret::Secret;
+use gprxy_proto::policy::{Database, Databases, SslMode};
 use gprxy_proto::session::{AuditProfile, Profile};
 use gprxy_tokio::Tokio;
 use rustls::RootCertStore;
 use rustls::server::ServerConfig;
 
-use super::super::config::{self, AuditFailure, AuditSettings, IssuerConfig, RoleConfig, Roles, Settings, TlsSettings, TlsVersion};
+use crate::config::{self, AuditFailure, AuditSettings, IssuerConfig, RoleConfig, Roles, Settings, TlsSettings, TlsVersion};
 
 /// Everything that was checked when the settings were read may still have changed since: files are read again here.
 pub(super) fn assemble(settings: Settings) -> Result<Parts, String> {
@@ -63,14 +62,9 @@ fn role_map(roles: Roles) -> Result<RoleMap, String> {
     let entries = roles.mappings.into_iter().map(|mapping| RoleEntry {
         role: mapping.role.to_string(),
         priority: mapping.priority,
-        account: Arc::new(account(mapping)),
+        account: Arc::new(mapping.into()),
     });
     RoleMap::new(entries, roles.default_role.as_deref()).map_err(|error| error.to_string())
-}
-
-fn account(mapping: RoleConfig) -> Account {
-    let password = mapping.password.map(|password| Arc::new(Secret::new(password.expose().as_bytes().to_vec())));
-    Account { name: mapping.account, password }
 }
 
 fn client_tls(settings: &TlsSettings) -> Result<Arc<ServerConfig>, String> {

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use super::audit_log::Permit;
 use super::flow::{Inbound, Outbound};
 use super::link::Link;
 use super::mailbox::{Mail, Mailbox};
@@ -12,6 +13,7 @@ use super::replayed::Replayed;
 use super::runtime::{Alarm, Runtime};
 use super::server::{OpenFailure, ServerConnection};
 use super::shared::Shared;
+use crate::audit::{Event, Record};
 use crate::auth::jwks::Awaited;
 use crate::fault::Lost;
 use crate::pool::{How, Lease};
@@ -59,6 +61,8 @@ pub(super) struct Connection<R: Runtime> {
     pub(super) slow: Option<Slow<R>>,
     /// A token whose key is being fetched.
     pub(super) unverified: Option<(Secret<Vec<u8>>, Awaited)>,
+    /// Places in the audit trail for statements that run or are about to.
+    permits: Vec<Permit>,
     start_tls: bool,
     finish: Option<Finish>,
 }
@@ -80,6 +84,7 @@ impl<R: Runtime> Connection<R> {
             wish: None,
             slow: None,
             unverified: None,
+            permits: Vec::new(),
             start_tls: false,
             finish: None,
         }
@@ -238,9 +243,7 @@ impl<R: Runtime> Connection<R> {
                 Output::Send(Side::Server, bytes) => self.to_server.push(bytes),
                 Output::StartTls => self.start_tls = true,
                 Output::Do(action) => self.perform(action, now),
-                Output::Audit(record) => {
-                    drop(record);
-                }
+                Output::Audit(record) => self.record(*record),
                 Output::Finished(finish) => self.finish = Some(finish),
             }
         }
@@ -355,8 +358,29 @@ impl<R: Runtime> Connection<R> {
         (self.server.take(), certain)
     }
 
-    pub(super) fn audit_reserve(&self) -> bool {
-        self.shared.audit.is_none()
+    /// Sets a place in the audit trail aside for a statement.
+    fn reserve(&mut self) -> bool {
+        let Some(audit) = &self.shared.audit else { return false };
+        match audit.try_reserve() {
+            Ok(permit) => {
+                self.permits.push(permit);
+                true
+            }
+            Err(down) => {
+                log::warn!("session {}: a statement is refused: {down}", self.session.id());
+                false
+            }
+        }
+    }
+
+    /// A statement has its place already where that is required; everything else takes what is free.
+    fn record(&mut self, record: Record) {
+        let permit = if matches!(record.event, Event::Statement(_)) { self.permits.pop() } else { None };
+        match (permit, &self.shared.audit) {
+            (Some(permit), _) => drop(permit.record(record)),
+            (None, Some(audit)) => drop(audit.offer(record)),
+            (None, None) => {}
+        }
     }
 
     pub(super) fn perform(&mut self, action: Action, now: Now) {
@@ -365,7 +389,7 @@ impl<R: Runtime> Connection<R> {
             Action::Lease(wish) => self.request(wish, now),
             Action::GiveUp => self.give_up(),
             Action::Reserve => {
-                let granted = self.audit_reserve();
+                let granted = self.reserve();
                 self.reply(Reply::Reserved(granted), now);
             }
             Action::Release(back) => self.give_back(*back),

@@ -7,11 +7,13 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
 use futures_rustls::rustls::{ClientConfig, ServerConfig};
 
 
+use super::audit_log::AuditLog;
 use super::mailbox::{Mail, Mailbox, lock};
 use super::runtime::{Alarm, Runtime};
 use super::server::ServerConnection;
@@ -29,6 +31,9 @@ use crate::time::{Deadline, Now};
 /// TLS configurations for servers, one for each way to verify.
 pub type ServerTls = HashMap<TlsTerms, Arc<ClientConfig>>;
 
+/// How long the last audit records may take to be written.
+const AUDIT_CLOSING: Duration = Duration::from_secs(10);
+
 /// What a proxy is made of.
 pub struct Parts {
     /// Policy for every session.
@@ -40,7 +45,7 @@ pub struct Parts {
     /// TLS for servers.
     pub server_tls: ServerTls,
     /// Where statements are written down.
-    pub audit: Option<()>,
+    pub audit: Option<AuditLog>,
 }
 
 /// What all sessions share.
@@ -48,7 +53,7 @@ pub struct Shared<R: Runtime> {
     pub(super) profile: Arc<Profile>,
     pub(super) tls: Option<Arc<ServerConfig>>,
     server_tls: ServerTls,
-    pub(super) audit: Option<()>,
+    pub(super) audit: Option<AuditLog>,
     hub: Mutex<Hub>,
     keyring: RwLock<Arc<Keyring>>,
     shelf: Mutex<HashMap<SlotId, ServerConnection<R::Socket>>>,
@@ -291,7 +296,14 @@ impl<R: Runtime> Shared<R> {
     /// Opens the audit file anew, for rotation.
     pub fn reopen_audit(&self) {
         if let Some(audit) = &self.audit {
-            let () = audit;
+            audit.reopen();
+        }
+    }
+
+    /// Writes what is left of the audit trail.
+    pub fn close_audit(&self) {
+        if let Some(audit) = &self.audit {
+            audit.close(AUDIT_CLOSING);
         }
     }
 
