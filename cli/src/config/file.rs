@@ -12,8 +12,8 @@ use super::reader::{Entry, Found};
 use super::schema::{self, Form, Key, Section};
 use super::sources::Variables;
 
-/// Reads the file; everything that is wrong with it is noted. `None`: it cannot be read or is no TOML, and what it would
-/// have said is not known, so that further complaints would only mislead.
+/// Reads the file; everything that is wrong with it is noted. `None`: it cannot be read or is no TOML, and what it
+/// would have said is not known, so that further complaints would only mislead.
 pub(crate) fn read(path: &Path, variables: &Variables<'_>, draft: &mut Draft) -> Option<Merged> {
     FileReader { path: path.display().to_string().into(), variables, draft }.tables(path)
 }
@@ -32,7 +32,7 @@ impl FileReader<'_, '_> {
                 self.draft.problem(Problem {
                     setting: "configuration file".into(),
                     origin: None,
-                    found: format!("{} cannot be read ({why})", self.path),
+                    found: format!("{}, which cannot be read ({why})", self.path),
                     expected: "a readable TOML file".into(),
                 });
                 return None;

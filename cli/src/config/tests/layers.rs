@@ -47,6 +47,14 @@ fn the_environment_of_the_first_gprxy_is_enough() {
         ("GPRXY_PASS", "pool password"),
         ("LOG_LEVEL", "debug"),
     ]);
+    let shown = case.effective();
+    for line in [
+        "auth0_tenant = \"corp.eu.auth0.com\"  # environment AUTH0_TENANT\n",
+        "# jwks_url: not set, https://corp.eu.auth0.com/.well-known/jwks.json\n",
+        "# GPRXY_USER = \"pool\" (environment GPRXY_USER): for `gprxy check`, nobody's queries run as it\n",
+    ] {
+        assert!(shown.contains(line), "{line}{shown}");
+    }
     let settings = case.settings();
     let issuer = &settings.issuers[0];
     assert_eq!(issuer.issuer, "https://corp.eu.auth0.com/");

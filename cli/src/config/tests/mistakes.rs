@@ -184,7 +184,7 @@ fn a_file_that_is_not_there_or_no_toml_is_told() {
     let problems = case.problems();
     assert_eq!(
         problems.join("; "),
-        "configuration file: found gprxy.toml cannot be read (No such file or directory); expected a readable TOML file"
+        "configuration file: found gprxy.toml, which cannot be read (No such file or directory); expected a readable TOML file"
     );
     let broken = Case::least_and("a = \nb = s3cret s3cret\n[sever]").problems();
     assert!(broken[0].starts_with("configuration file (gprxy.toml:11): found "), "{broken:?}");
