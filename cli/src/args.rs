@@ -13,10 +13,11 @@ Examples:
   ROLE_MAPPING_reader=app_reader:secret DB_HOST=db.corp.example gprxy start
 
 Then, with a token of your provider, any PostgreSQL client:
-  PGPASSWORD=$TOKEN psql \"host=localhost port=7777 dbname=app user=alice@corp.example sslmode=require\"
+  PGPASSWORD=$TOKEN psql \"host=localhost port=7777 dbname=app user=alice@corp.example\"
 
-Exit codes: 0 well, 1 failed while running, 2 wrong command line, 69 something does not answer (check),
-78 wrong or missing settings (one line for each on standard error).";
+Exit codes: 0 well, 1 failed while running, 2 wrong command line,
+  69 something does not answer (check),
+  78 wrong or missing settings: one line for each on standard error.";
 
 const START_EXAMPLES: &str = "\
 Examples:
@@ -24,21 +25,23 @@ Examples:
   gprxy start --config /etc/gprxy.toml     and from a file
   RUST_LOG=gprxy=debug gprxy start         more to read
 
-The environment wins over the file, the file over .env, .env over the defaults. Send SIGTERM to drain:
-sessions end their work, new ones are refused, and gprxy ends when all are done or server.drain_timeout is over.";
+The environment wins over the file, the file over .env, .env over the defaults.
+SIGTERM drains: new sessions are refused, running work may end, and gprxy ends
+when all is done or server.drain_timeout is over.";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
   gprxy check --config gprxy.toml          everything
   gprxy check --offline                    the settings alone, for a build or a container without network
-  gprxy check 2>/dev/null > effective.toml what is printed is TOML; what was tried stands in its comments
+  gprxy check > effective.toml             what is printed is TOML, trials are comments in it
 
-Exit codes: 0 all is well, 69 an issuer or a database does not answer, 78 wrong or missing settings.";
+Exit codes: 0 all is well, 69 an issuer or a database does not answer,
+  78 wrong or missing settings.";
 
 /// An SSO-first PostgreSQL proxy: people log in with a token of the company's identity provider, run as the
 /// PostgreSQL account that their role maps to, and every statement is recorded under their name.
 #[derive(Parser)]
-#[command(name = "gprxy", version, about, after_help = EXAMPLES, max_term_width = 110)]
+#[command(name = "gprxy", version, after_help = EXAMPLES, max_term_width = 110)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
     /// What to do

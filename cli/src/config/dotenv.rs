@@ -184,6 +184,20 @@ mod tests {
     }
 
     #[test]
+    fn any_cut_of_any_text_is_read_to_its_end() {
+        let text = "export é=1\nA=\"x\\\"é\ny\\\" # 'é\r\nB='\u{2028}\n' é\n\tC = #\\\n=\nexport\nD";
+        for (end, _) in text.char_indices() {
+            for (start, _) in text[..end].char_indices() {
+                let piece = &text[start..end];
+                let lines = piece.split('\n').count();
+                let (assignments, malformed) = parse(piece);
+                assert!(assignments.iter().all(|a| (1..=lines).contains(&a.line)), "{piece:?}");
+                assert!(malformed.iter().all(|m| (1..=lines).contains(&m.line)), "{piece:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_byte_order_mark_is_no_part_of_the_first_name() {
         assert_eq!(pairs("\u{feff}A=1")[0].0, "A");
     }

@@ -12,8 +12,9 @@ use super::reader::{Entry, Found};
 use super::schema::{self, Form, Key, Section};
 use super::sources::Variables;
 
-/// Reads the file as far as it can be read; everything that is wrong with it is noted.
-pub(crate) fn read(path: &Path, variables: &Variables<'_>, draft: &mut Draft) -> Merged {
+/// Reads the file; everything that is wrong with it is noted. `None`: it cannot be read or is no TOML, and what it
+/// would have said is not known, so that further complaints would only mislead.
+pub(crate) fn read(path: &Path, variables: &Variables<'_>, draft: &mut Draft) -> Option<Merged> {
     FileReader { path: path.display().to_string().into(), variables, draft }.tables(path)
 }
 
@@ -24,29 +25,33 @@ struct FileReader<'r, 's> {
 }
 
 impl FileReader<'_, '_> {
-    fn tables(mut self, path: &Path) -> Merged {
+    fn tables(mut self, path: &Path) -> Option<Merged> {
         let text = match files::read_text(path) {
             Ok(text) => text,
             Err(why) => {
                 self.draft.problem(Problem {
                     setting: "configuration file".into(),
                     origin: None,
-                    found: format!("{} cannot be read ({why})", self.path),
+                    found: format!("{}, which cannot be read ({why})", self.path),
                     expected: "a readable TOML file".into(),
                 });
-                return Merged::default();
+                return None;
             }
         };
         let (root, errors) = document::parse(text.expose());
+        let broken = !errors.is_empty();
         for error in errors {
             let origin = self.origin(error.line);
             self.draft.problem(Problem::at("configuration file", &origin, error.message, "TOML (toml.io)"));
+        }
+        if broken {
+            return None;
         }
         let mut merged = Merged::default();
         for item in root.entries {
             self.section(item, &mut merged);
         }
-        merged
+        Some(merged)
     }
 
     fn origin(&self, line: usize) -> Origin {

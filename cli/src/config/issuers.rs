@@ -39,7 +39,8 @@ pub(crate) fn issuers(entries: Vec<Entry>, allow_demo: bool, draft: &mut Draft) 
 
 fn issuer(reader: &mut Reader<'_>, allow_demo: bool) -> Option<IssuerConfig> {
     let (issuer, keys_of_tenant) = name(reader, allow_demo);
-    let stated = reader.optional("jwks_url", &Words("the URL of the issuer's key set"));
+    let absent = keys_of_tenant.as_ref().map_or("not set, discovery tells".to_owned(), |url| format!("not set, {url}"));
+    let stated = reader.optional_or("jwks_url", &Words("the URL of the issuer's key set"), &absent);
     if let Some(text) = &stated {
         match url::parse(text) {
             Ok(url) if url.is_safe() => {}
@@ -77,8 +78,9 @@ fn issuer(reader: &mut Reader<'_>, allow_demo: bool) -> Option<IssuerConfig> {
 /// The issuer's URL from either setting, and for a tenant the URL of its keys.
 fn name(reader: &mut Reader<'_>, allow_demo: bool) -> (Option<String>, Option<String>) {
     const TENANT: &str = "the host name of an Auth0 tenant such as tenant.eu.auth0.com";
-    let issuer = reader.optional("issuer", &Words("the issuer's URL as it stands in \"iss\""));
     let tenant = reader.optional("auth0_tenant", &Words(TENANT));
+    let absent = tenant.as_deref().map_or("not set".to_owned(), |tenant| format!("not set, {}", auth0_issuer(tenant)));
+    let issuer = reader.optional_or("issuer", &Words("the issuer's URL as it stands in \"iss\""), &absent);
     match (issuer, tenant) {
         (Some(text), None) => {
             check_issuer(reader, &text, allow_demo);

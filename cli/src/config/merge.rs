@@ -51,10 +51,10 @@ impl Merged {
     }
 }
 
-/// Reads the file, if there is one, and lays everything over each other.
-pub(crate) fn merge(file: Option<&Path>, variables: &Variables<'_>, draft: &mut Draft) -> Merged {
+/// Reads the file, if there is one, and lays everything over each other. `None`: there is one and it cannot be used.
+pub(crate) fn merge(file: Option<&Path>, variables: &Variables<'_>, draft: &mut Draft) -> Option<Merged> {
     let mut merged = match file {
-        Some(path) => file::read(path, variables, draft),
+        Some(path) => file::read(path, variables, draft)?,
         None => Merged::default(),
     };
     for section in schema::SECTIONS.iter().filter(|section| section.form == Form::One) {
@@ -66,7 +66,7 @@ pub(crate) fn merge(file: Option<&Path>, variables: &Variables<'_>, draft: &mut 
     issuers(&mut merged.issuers, variables, draft);
     roles(&mut merged.roles, variables, draft);
     databases(&mut merged.databases, variables, draft);
-    merged
+    Some(merged)
 }
 
 /// The environment wins; `.env` fills what is missing.

@@ -45,6 +45,7 @@ pub(crate) use sources::Sources;
 pub(crate) use url::parse as parse_url;
 
 use draft::Draft;
+use merge::Merged;
 use sources::Variables;
 
 /// The path that marks the development issuer of `gprxy demo`. `gprxy start` refuses every issuer that has it.
@@ -65,23 +66,32 @@ pub(crate) fn load(sources: &Sources) -> Loaded {
     let mut draft = Draft::default();
     let variables = Variables::read(sources, &mut draft);
     let file = sources.file.clone().or_else(|| variables.any(schema::env::CONFIG).map(|(path, _)| PathBuf::from(path)));
-    let merged = merge::merge(file.as_deref(), &variables, &mut draft);
+    let settings = merge::merge(file.as_deref(), &variables, &mut draft)
+        .map(|merged| settle(merged, &variables, sources.allow_demo_issuer, &mut draft));
+    let Draft { problems, warnings, effective } = draft;
+    let settings = match settings {
+        Some(settings) if problems.is_empty() => Ok(settings),
+        _ => Err(problems),
+    };
+    Loaded { settings, effective, warnings }
+}
 
+/// Reads every table. The settings are only worth something when no problem was noted.
+fn settle(merged: Merged, variables: &Variables<'_>, allow_demo_issuer: bool, draft: &mut Draft) -> Settings {
     // `[server]` is shown first and needs to know whether a certificate is meant to be there.
     let has_tls = ["cert", "key"].iter().any(|key| merged.tls.values.contains_key(key));
-    let server = server::server(merged.server, has_tls, &mut draft);
-    let tls = tls::tls(merged.tls, &mut draft);
-    let issuers = issuers::issuers(merged.issuers, sources.allow_demo_issuer, &mut draft);
-    let roles = roles::roles(merged.roles, server.default_role, &variables, &mut draft);
-    let check_account = roles::check_account(&variables, &mut draft);
-    let (pool, connect_timeout) = server::pool(merged.pool, &mut draft);
-    let databases = databases::databases(merged.databases, &pool, connect_timeout, &mut draft);
-    let audit = server::audit(merged.audit, &mut draft);
-    let limits = server::limits(merged.limits, server.drain_timeout, &mut draft);
-    let log = server::log(merged.log, &mut draft);
+    let server = server::server(merged.server, has_tls, draft);
+    let tls = tls::tls(merged.tls, draft);
+    let issuers = issuers::issuers(merged.issuers, allow_demo_issuer, draft);
+    let roles = roles::roles(merged.roles, server.default_role, variables, draft);
+    let check_account = roles::check_account(variables, draft);
+    let (pool, connect_timeout) = server::pool(merged.pool, draft);
+    let databases = databases::databases(merged.databases, &pool, connect_timeout, draft);
+    let audit = server::audit(merged.audit, draft);
+    let limits = server::limits(merged.limits, server.drain_timeout, draft);
+    let log = server::log(merged.log, draft);
 
-    let Draft { problems, warnings, effective } = draft;
-    let settings = Settings {
+    Settings {
         listen: server.listen,
         workers: server.workers,
         access: server.access,
@@ -94,7 +104,5 @@ pub(crate) fn load(sources: &Sources) -> Loaded {
         audit,
         limits,
         log,
-    };
-    let settings = if problems.is_empty() { Ok(settings) } else { Err(problems) };
-    Loaded { settings, effective, warnings }
+    }
 }

@@ -88,9 +88,14 @@ impl<'d> Reader<'d> {
 
     /// A setting that may be missing; a wrong value is noted.
     pub(crate) fn optional<K: Kind>(&mut self, name: &str, kind: &K) -> Option<K::Out> {
+        self.optional_or(name, kind, "not set")
+    }
+
+    /// The same; `absent` is what the effective settings say when it is missing.
+    pub(crate) fn optional_or<K: Kind>(&mut self, name: &str, kind: &K, absent: &str) -> Option<K::Out> {
         let key = self.key(name);
         let Some(found) = self.entry.values.get(key.name) else {
-            self.block.unset(key.name, "not set");
+            self.block.unset(key.name, absent);
             return None;
         };
         let out = kind.parse(&found.value);

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use gprxy_proto::policy::Account;
 use gprxy_proto::secret::{Secret, equal_in_constant_time};
 
-use super::draft::Draft;
+use super::draft::{Block, Draft};
 use super::kinds::{Rank, Words};
 use super::problem::{Origin, Problem, quoted};
 use super::reader::{Entry, Reader};
 use super::schema::{self, env};
 use super::settings::{RoleConfig, Roles};
 use super::sources::Variables;
+use crate::logging::one_line;
 
 /// PostgreSQL cuts longer names (NAMEDATALEN - 1), so that another account than the one written would log in.
 const MAX_NAME: usize = 63;
@@ -69,6 +70,8 @@ pub(crate) fn check_account(variables: &Variables<'_>, draft: &mut Draft) -> Opt
     if name.len() > MAX_NAME || name.contains('\0') {
         draft.problem(Problem::at(env::USER, &origin, quoted(name), NAME));
     }
+    let words = format!("# {} = {} ({origin}): for `gprxy check`, nobody's queries run as it", env::USER, quoted(name));
+    draft.effective.push(Block::new(one_line(&words)));
     Some(Account { name: name.into(), password: password.map(|(text, _)| Secret::from(text)) })
 }
 

@@ -109,9 +109,8 @@ impl<'s> Variables<'s> {
     }
 
     fn read_dotenv(&mut self, path: &Path, draft: &mut Draft) {
-        match path.try_exists() {
-            Ok(false) => return,
-            Ok(true) | Err(_) => {}
+        if let Ok(false) = path.try_exists() {
+            return;
         }
         let text = match files::read_text(path) {
             Ok(text) => text,
@@ -266,6 +265,17 @@ mod tests {
         for bad in ["${A", "${}", "${A B}"] {
             assert!(variables.expand(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn our_own_variables_must_be_text_and_others_may_be_anything() {
+        let unreadable = vec!["PROXY_HOST".to_owned(), "ROLE_MAPPING_x".to_owned(), "OTHER".to_owned()];
+        let environment = Environment { vars: BTreeMap::new(), unreadable };
+        let sources = Sources { environment, dotenv: None, file: None, allow_demo_issuer: false };
+        let mut draft = Draft::default();
+        Variables::read(&sources, &mut draft);
+        let settings: Vec<_> = draft.problems.iter().map(|problem| problem.setting.as_str()).collect();
+        assert_eq!(settings, ["PROXY_HOST", "ROLE_MAPPING_x"]);
     }
 
     #[test]

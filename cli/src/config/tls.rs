@@ -29,9 +29,13 @@ pub(crate) fn tls(entry: Entry, draft: &mut Draft) -> Option<TlsSettings> {
     if key.is_some() && !reader.is_set("cert") {
         reader.require("cert", "the certificate of tls.key (environment PROXY_CERT)");
     }
+    let chain = cert.as_deref().and_then(|cert| chain(cert, &mut reader));
+    let private = key.as_deref().and_then(|key| private(key, &mut reader));
     let settings = match (cert, key) {
         (Some(cert), Some(key)) => {
-            try_pair(&cert, &key, &mut reader);
+            if let (Some(chain), Some(private)) = (chain, private) {
+                try_pair((&cert, chain), (&key, private), &mut reader);
+            }
             Some(TlsSettings { cert, key, min_version })
         }
         _ => None,
@@ -40,53 +44,39 @@ pub(crate) fn tls(entry: Entry, draft: &mut Draft) -> Option<TlsSettings> {
     settings
 }
 
-/// Notes what is wrong with the two files.
-fn try_pair(cert: &Path, key: &Path, reader: &mut Reader<'_>) {
-    let chain = match certificates(cert) {
-        Ok(chain) => Some(chain),
-        Err(found) => {
-            reader.reject("cert", found, "a readable PEM file with the certificate chain, the server's own first");
-            None
-        }
-    };
-    let private = match private_key(key) {
-        Ok(private) => Some(private),
-        Err(found) => {
-            reader.reject("key", found, "a readable PEM file with an unencrypted private key");
-            None
-        }
-    };
-    if files::readable_by_all(key) {
-        let path = key.display();
-        reader.warn(&format!("{path} is a private key and readable by every user of this machine: chmod 600 {path}"));
+fn chain(path: &Path, reader: &mut Reader<'_>) -> Option<Vec<CertificateDer<'static>>> {
+    const EXPECTED: &str = "a readable PEM file with the certificate chain, the server's own first";
+    certificates(path).map_err(|found| reader.reject("cert", found, EXPECTED)).ok()
+}
+
+fn private(path: &Path, reader: &mut Reader<'_>) -> Option<PrivateKeyDer<'static>> {
+    const EXPECTED: &str = "a readable PEM file with an unencrypted private key";
+    if files::readable_by_all(path) {
+        let shown = path.display();
+        reader.warn(&format!("{shown} is a private key and readable by every user of this machine: chmod 600 {shown}"));
     }
-    let (Some(chain), Some(private)) = (chain, private) else { return };
+    private_key(path).map_err(|found| reader.reject("key", found, EXPECTED)).ok()
+}
+
+/// Notes when the two files do not fit together, or when one of them is of no use.
+fn try_pair(
+    (cert, chain): (&Path, Vec<CertificateDer<'static>>),
+    (key, private): (&Path, PrivateKeyDer<'static>),
+    reader: &mut Reader<'_>,
+) {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    if let Err(error) = CertifiedKey::from_der(chain, private, &provider) {
-        let shown = quoted(&key.display().to_string());
-        match error {
-            rustls::Error::InconsistentKeys(_) => {
-                reader.reject(
-                    "key",
-                    format!("{shown}, which is not the key of tls.cert"),
-                    "the key of the certificate",
-                );
-            }
-            rustls::Error::InvalidCertificate(why) => {
-                let shown = quoted(&cert.display().to_string());
-                reader.reject(
-                    "cert",
-                    format!("{shown}, whose first certificate is invalid ({why:?})"),
-                    "an X.509 certificate",
-                );
-            }
-            other => {
-                reader.reject(
-                    "key",
-                    format!("{shown}, which is no usable key ({other})"),
-                    "an RSA, ECDSA or Ed25519 key",
-                );
-            }
+    let Err(error) = CertifiedKey::from_der(chain, private, &provider) else { return };
+    let (cert, key) = (quoted(&cert.display().to_string()), quoted(&key.display().to_string()));
+    match error {
+        rustls::Error::InconsistentKeys(_) => {
+            reader.reject("key", format!("{key}, which is not the key of tls.cert"), "the key of the certificate");
+        }
+        rustls::Error::InvalidCertificate(why) => {
+            let found = format!("{cert}, whose first certificate is invalid ({why:?})");
+            reader.reject("cert", found, "an X.509 certificate");
+        }
+        other => {
+            reader.reject("key", format!("{key}, which is no usable key ({other})"), "an RSA, ECDSA or Ed25519 key");
         }
     }
 }
