@@ -5,6 +5,7 @@ mod check;
 mod config;
 #[cfg(feature = "demo")]
 mod demo;
+mod http;
 mod logging;
 mod start;
 

@@ -157,7 +157,10 @@ impl Startup {
             return Err(Violation::UnsupportedProtocol.into());
         }
         let pairs = startup::parameters(body).map_err(|_| {
-            Refusal::new(SqlState::PROTOCOL_VIOLATION, "invalid startup packet layout: expected terminator as last byte")
+            Refusal::new(
+                SqlState::PROTOCOL_VIOLATION,
+                "invalid startup packet layout: expected terminator as last byte",
+            )
         })?;
         let mut user = None;
         let mut database = None;
@@ -271,10 +274,7 @@ mod tests {
         assert_eq!(preamble.handle_input(&bytes), Ok((8, Some(Opening::SslRequest))));
         assert_eq!(preamble.handle_input(&bytes).unwrap_err(), Violation::RepeatedRequest.into());
         bytes.push(b'x');
-        assert_eq!(
-            Preamble::default().handle_input(&bytes).unwrap_err(),
-            Violation::PlaintextBehindTlsRequest.into()
-        );
+        assert_eq!(Preamble::default().handle_input(&bytes).unwrap_err(), Violation::PlaintextBehindTlsRequest.into());
     }
 
     #[test]

@@ -18,10 +18,7 @@ pub(crate) fn origin() -> Instant {
 pub(crate) fn now() -> Now {
     let tick = u64::try_from(origin().elapsed().as_nanos()).unwrap_or(u64::MAX);
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now {
-        tick: Tick::from_nanos(tick),
-        unix: UnixMicros(i64::try_from(unix.as_micros()).unwrap_or(i64::MAX)),
-    }
+    Now { tick: Tick::from_nanos(tick), unix: UnixMicros(i64::try_from(unix.as_micros()).unwrap_or(i64::MAX)) }
 }
 
 /// The instant of a tick.

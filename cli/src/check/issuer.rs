@@ -1,48 +1,23 @@
 //! Tries an issuer: its discovery document and its keys, as the proxy itself will fetch them.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use serde_json::Value;
 use ureq::Agent;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::Outcome;
 use crate::config::{IssuerConfig, parse_url};
 
-/// The whole exchange, name resolution included.
-const TIMEOUT: Duration = Duration::from_secs(10);
 /// Real documents and key sets are a few kilobytes.
 const MAX_BODY: u64 = 1 << 20;
 
 /// Fetches the discovery document, unless the keys' URL is configured, and then the keys.
 pub(super) fn probe(issuer: &IssuerConfig) -> Outcome {
-    let agent = agent();
+    let agent = crate::http::agent();
     let (jwks_url, way) = match &issuer.jwks_url {
         Some(url) => (url.clone(), "keys at their configured URL"),
         None => (discover(&agent, &issuer.issuer)?, "discovery"),
     };
     let words = keys(&fetch(&agent, &jwks_url)?).map_err(|why| format!("{jwks_url}: {why}"))?;
     Ok(format!("{way}, {words}"))
-}
-
-fn agent() -> Agent {
-    let native = rustls_native_certs::load_native_certs().certs;
-    let roots = if native.is_empty() {
-        // A container without a certificate store.
-        RootCerts::WebPki
-    } else {
-        let certificates = native.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
-        RootCerts::Specific(Arc::new(certificates))
-    };
-    let config = Agent::config_builder()
-        .timeout_global(Some(TIMEOUT))
-        // A redirect could lead from https to http, and away from the issuer.
-        .max_redirects(0)
-        .http_status_as_error(false)
-        .user_agent(concat!("gprxy/", env!("CARGO_PKG_VERSION")))
-        .tls_config(TlsConfig::builder().root_certs(roots).build());
-    config.build().new_agent()
 }
 
 fn discover(agent: &Agent, issuer: &str) -> Result<String, String> {

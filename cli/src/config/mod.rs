@@ -25,7 +25,6 @@ mod reader;
 mod roles;
 mod schema;
 mod server;
-#[allow(dead_code, reason = "`gprxy start` reads what `gprxy check` does not")]
 mod settings;
 mod sources;
 mod tls;
@@ -42,6 +41,7 @@ pub(crate) use files::words as io_words;
 pub(crate) use problem::Problem;
 pub(crate) use settings::*;
 pub(crate) use sources::Sources;
+pub(crate) use tls::{certificates, private_key};
 pub(crate) use url::parse as parse_url;
 
 use draft::Draft;

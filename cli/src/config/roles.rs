@@ -72,7 +72,10 @@ pub(crate) fn check_account(variables: &Variables<'_>, draft: &mut Draft) -> Opt
     }
     let words = format!("# {} = {} ({origin}): for `gprxy check`, nobody's queries run as it", env::USER, quoted(name));
     draft.effective.push(Block::new(one_line(&words)));
-    Some(Account { name: name.into(), password: password.map(|(text, _)| Secret::from(text)) })
+    Some(Account {
+        name: name.into(),
+        password: password.map(|(text, _)| Arc::new(Secret::new(text.as_bytes().to_vec()))),
+    })
 }
 
 /// `DEFAULT_ROLE` may name `GPRXY_USER`: the people without a role then run as the account of the first gprxy.

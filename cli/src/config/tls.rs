@@ -93,7 +93,7 @@ pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     }
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let shown = quoted(&path.display().to_string());
     let pem = files::read(path).map_err(|why| format!("{shown}, which cannot be read ({why})"))?;
     // The parser's own words are left out: they may quote the file.

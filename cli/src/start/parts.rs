@@ -18,7 +18,7 @@ use gprxy_tokio::Tokio;
 use rustls::RootCertStore;
 use rustls::server::ServerConfig;
 
-use crate::config::{self, AuditFailure, AuditSettings, IssuerConfig, RoleConfig, Roles, Settings, TlsSettings, TlsVersion};
+use crate::config::{self, AuditFailure, AuditSettings, IssuerConfig, Roles, Settings, TlsSettings, TlsVersion};
 
 /// Everything that was checked when the settings were read may still have changed since: files are read again here.
 pub(super) fn assemble(settings: Settings) -> Result<Parts, String> {
@@ -36,7 +36,8 @@ pub(super) fn assemble(settings: Settings) -> Result<Parts, String> {
         limits: settings.limits,
         audit: settings.audit.enabled.then(|| audit_profile(&settings.audit)),
     };
-    Ok(Parts { profile: Arc::new(profile), hub, tls, server_tls, audit: super::audit::open(&settings.audit)? })
+    let audit = super::audit::open(&settings.audit)?;
+    Ok(Parts { profile: Arc::new(profile), hub, tls, server_tls, audit, http: crate::http::agent() })
 }
 
 fn audit_profile(audit: &AuditSettings) -> AuditProfile {

@@ -8,15 +8,12 @@ use crate::auth::jwks::Fetched;
 /// A key set or discovery document is a few KiB; this is the limit that the key cache names, too.
 const MAX_BODY: u64 = 1024 * 1024;
 
-/// Gets a document within ten seconds. Redirects are not followed: what an issuer publishes is where it says.
-pub fn get(url: &str, etag: Option<&str>) -> Result<Fetched, String> {
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_global(Some(Duration::from_secs(10)))
-        .max_redirects(0)
-        .http_status_as_error(false)
-        .user_agent(concat!("gprxy/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .into();
+/// Gets a document. The agent brings time limits and authorities, and follows no redirects: what an issuer publishes
+/// is where it says.
+///
+/// # Errors
+/// When there is no answer, in the words of the library.
+pub fn get(agent: &ureq::Agent, url: &str, etag: Option<&str>) -> Result<Fetched, String> {
     let mut request = agent.get(url).header("Accept", "application/json");
     if let Some(etag) = etag {
         request = request.header("If-None-Match", etag);

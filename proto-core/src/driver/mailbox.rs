@@ -52,7 +52,11 @@ impl Mailbox {
 
     /// Everything that has come, oldest first. An empty box costs one load.
     pub(super) fn take(&self) -> Vec<Mail> {
-        if self.full.load(Ordering::Acquire) && self.full.swap(false, Ordering::AcqRel) { std::mem::take(&mut *lock(&self.letters)) } else { Vec::new() }
+        if self.full.load(Ordering::Acquire) && self.full.swap(false, Ordering::AcqRel) {
+            std::mem::take(&mut *lock(&self.letters))
+        } else {
+            Vec::new()
+        }
     }
 }
 

@@ -7,9 +7,9 @@ use super::connection::{Connection, Slow};
 use super::runtime::Runtime;
 use super::server::{self, OpenFailure, ServerConnection};
 use super::shared::Shared;
+use crate::auth::Authenticated;
 use crate::auth::jwks::Unknown;
 use crate::auth::jwt::{IssuerId, Verdict};
-use crate::auth::Authenticated;
 use crate::cancel::{BackendTarget, CancelOrder, Decision};
 use crate::fault::{Refusal, SqlState};
 use crate::pool::{Lease, PoolKey, Request, Returned};
@@ -27,10 +27,12 @@ impl<R: Runtime> Connection<R> {
         match self.shared.keyring().verify(token.expose(), now) {
             Verdict::Proven(who) => self.reply(Reply::Verified(Ok(who)), now),
             Verdict::Refused(refusal) => self.reply(Reply::Verified(Err(refusal)), now),
-            Verdict::NeedsKey(issuer) => match self.shared.with_hub(|hub, now| hub.keys.handle_unknown_key(issuer, now)) {
-                Unknown::Fetching(awaited) => self.unverified = Some((token, awaited)),
-                Unknown::CoolingDown => self.without_key(issuer, now),
-            },
+            Verdict::NeedsKey(issuer) => {
+                match self.shared.with_hub(|hub, now| hub.keys.handle_unknown_key(issuer, now)) {
+                    Unknown::Fetching(awaited) => self.unverified = Some((token, awaited)),
+                    Unknown::CoolingDown => self.without_key(issuer, now),
+                }
+            }
         }
     }
 

@@ -12,7 +12,6 @@ use std::time::Duration;
 use atomic_waker::AtomicWaker;
 use futures_rustls::rustls::{ClientConfig, ServerConfig};
 
-
 use super::audit_log::AuditLog;
 use super::mailbox::{Mail, Mailbox, lock};
 use super::runtime::{Alarm, Runtime};
@@ -46,6 +45,8 @@ pub struct Parts {
     pub server_tls: ServerTls,
     /// Where statements are written down.
     pub audit: Option<AuditLog>,
+    /// For issuers' documents; it gives up by itself and follows no redirects.
+    pub http: ureq::Agent,
 }
 
 /// What all sessions share.
@@ -54,6 +55,7 @@ pub struct Shared<R: Runtime> {
     pub(super) tls: Option<Arc<ServerConfig>>,
     server_tls: ServerTls,
     pub(super) audit: Option<AuditLog>,
+    http: ureq::Agent,
     hub: Mutex<Hub>,
     keyring: RwLock<Arc<Keyring>>,
     shelf: Mutex<HashMap<SlotId, ServerConnection<R::Socket>>>,
@@ -76,6 +78,7 @@ impl<R: Runtime> Shared<R> {
             tls: parts.tls,
             server_tls: parts.server_tls,
             audit: parts.audit,
+            http: parts.http,
             hub: Mutex::new(parts.hub),
             keyring,
             shelf: Mutex::default(),
@@ -140,7 +143,8 @@ impl<R: Runtime> Shared<R> {
 
     /// A session that waits for a server connection was cancelled.
     pub(super) fn cancel_waiting(self: &Arc<Self>, session: SessionId) {
-        let refusal = Refusal::new(SqlState::QUERY_CANCELED, "canceling the wait for a server connection due to user request");
+        let refusal =
+            Refusal::new(SqlState::QUERY_CANCELED, "canceling the wait for a server connection due to user request");
         self.post(session, Mail::Kill(refusal));
     }
 
@@ -161,7 +165,8 @@ impl<R: Runtime> Shared<R> {
         let shared = self.clone();
         R::spawn(async move {
             let request = fetch.request;
-            let result = R::blocking(move || super::keys::get(&fetch.url, fetch.etag.as_deref())).await;
+            let agent = shared.http.clone();
+            let result = R::blocking(move || super::keys::get(&agent, &fetch.url, fetch.etag.as_deref())).await;
             let keyring = shared.with_hub(|hub, now| {
                 hub.keys.handle_fetched(request, result, now);
                 hub.keyring()

@@ -168,10 +168,7 @@ pub(super) async fn connect<S: Socket>(
     Ok(Link::Connected(Box::new(stream)))
 }
 
-fn describe(
-    version: Option<rustls::ProtocolVersion>,
-    suite: Option<rustls::SupportedCipherSuite>,
-) -> Encryption {
+fn describe(version: Option<rustls::ProtocolVersion>, suite: Option<rustls::SupportedCipherSuite>) -> Encryption {
     let version = match version {
         Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
         Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",

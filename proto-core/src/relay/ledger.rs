@@ -188,7 +188,14 @@ impl Ledger {
     }
 
     /// A whole message of the server was forwarded.
-    pub(super) fn handle_backend(&mut self, settled: Settled, tag: u8, seen: &[u8], status: TransactionStatus, now: Now) {
+    pub(super) fn handle_backend(
+        &mut self,
+        settled: Settled,
+        tag: u8,
+        seen: &[u8],
+        status: TransactionStatus,
+        now: Now,
+    ) {
         match tag {
             back::COMMAND_COMPLETE => {
                 let command_tag = seen.strip_suffix(b"\0").unwrap_or(seen);

@@ -6,7 +6,8 @@ use crate::audit::{Event, Record};
 use crate::auth::Authenticated;
 use crate::cancel::CancelKey;
 use crate::codec::backend::{
-    Severity, TransactionStatus, emit_authentication_ok, emit_backend_key_data, emit_error, emit_parameter_status, emit_ready_for_query,
+    Severity, TransactionStatus, emit_authentication_ok, emit_backend_key_data, emit_error, emit_parameter_status,
+    emit_ready_for_query,
 };
 use crate::fault::Refusal;
 use crate::preamble::Startup;
@@ -24,11 +25,7 @@ pub(super) struct Leasing {
 }
 
 impl Leasing {
-    pub(super) const fn new(
-        startup: Startup,
-        who: Option<Authenticated>,
-        account: Option<Arc<str>>,
-    ) -> Self {
+    pub(super) const fn new(startup: Startup, who: Option<Authenticated>, account: Option<Arc<str>>) -> Self {
         Self { startup, who, account, key: None }
     }
 }

@@ -30,10 +30,10 @@ use crate::fault::{Lost, Refusal, SqlState, Violation};
 use crate::policy::{AllowPlaintext, Database, Databases, Limits};
 use crate::pool::Lease;
 use crate::preamble::Startup;
-use crate::upstream::Parameters;
 use crate::secret::Secret;
 use crate::session_id::SessionId;
 use crate::time::{Deadline, Now, Tick, Timer};
+use crate::upstream::Parameters;
 
 use leasing::Leasing;
 use opening::Open;
@@ -407,7 +407,9 @@ impl Session {
             Phase::Opening(_) | Phase::Proving(_) => Some(Deadline { at: self.login_until, why: Timer::ClientLogin }),
             Phase::Closing(until) => Some(Deadline { at: *until, why: Timer::Closing }),
             // What was just judged is forwarded first; the farewell follows at the next wake-up, which is now.
-            Phase::Relaying(relaying) if relaying.may_drain() => Some(Deadline { at: Tick::default(), why: Timer::Drain }),
+            Phase::Relaying(relaying) if relaying.may_drain() => {
+                Some(Deadline { at: Tick::default(), why: Timer::Drain })
+            }
             Phase::Leasing(_) | Phase::Relaying(_) => None,
         }
     }

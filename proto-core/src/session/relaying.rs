@@ -29,7 +29,13 @@ pub(super) struct Relaying {
 }
 
 impl Relaying {
-    pub(super) const fn new(who: Authenticated, lease: Lease, facts: Arc<SessionFacts>, relay: Relay, now: Now) -> Self {
+    pub(super) const fn new(
+        who: Authenticated,
+        lease: Lease,
+        facts: Arc<SessionFacts>,
+        relay: Relay,
+        now: Now,
+    ) -> Self {
         Self { who, lease, facts, relay, draining: false, reserving: false, unrecorded: false, began: now.tick }
     }
 
@@ -224,5 +230,8 @@ fn server_lost() -> Refusal {
 }
 
 fn server_broke_protocol(violation: Violation) -> Refusal {
-    Refusal::new(SqlState::PROTOCOL_VIOLATION, format!("the PostgreSQL server broke the protocol: {}", violation.describe()))
+    Refusal::new(
+        SqlState::PROTOCOL_VIOLATION,
+        format!("the PostgreSQL server broke the protocol: {}", violation.describe()),
+    )
 }
