@@ -62,8 +62,6 @@ pub struct Statement {
     pub protocol: Protocol,
     /// Its text; `None` when it is not known.
     pub text: Option<StatementText>,
-    /// The length of its text in bytes, also known where the text itself could not be kept.
-    pub length: Option<u64>,
     /// The name of the prepared statement; `None` or empty when it had none.
     pub prepared: Option<Arc<[u8]>>,
     /// From its arrival at the proxy to its outcome.
@@ -195,7 +193,7 @@ impl Statement {
         object.number("statement_id", Some(self.id));
         object.string("protocol", Some(self.protocol.name()));
         object.text("statement", self.text.as_ref().map(StatementText::bytes));
-        object.number("statement_length", self.text.as_ref().map(StatementText::length).or(self.length));
+        object.number("statement_length", self.text.as_ref().map(StatementText::length));
         object.boolean("statement_truncated", self.text.as_ref().is_some_and(StatementText::truncated));
         object.text("prepared", self.prepared.as_deref().filter(|name| !name.is_empty()));
         object.number("duration_us", Some(micros(self.duration)));
