@@ -1,7 +1,7 @@
 //! Where the audit trail is written: a file, or standard output.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -38,9 +38,26 @@ struct AuditFile {
 }
 
 impl AuditFile {
+    /// A process that was killed may have left half a line behind: it is ended, so that the next one is whole.
     fn open(path: PathBuf) -> io::Result<Self> {
-        Ok(Self { file: append(&path)?, path })
+        let mut file = append(&path)?;
+        if ends_within_a_line(&path)? {
+            file.write_all(b"\n")?;
+        }
+        Ok(Self { file, path })
     }
+}
+
+fn ends_within_a_line(path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    // A pipe or device has no last byte to look at.
+    if !file.metadata()?.is_file() || file.metadata()?.len() == 0 {
+        return Ok(false);
+    }
+    file.seek(io::SeekFrom::End(-1))?;
+    let mut last = [0; 1];
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
 }
 
 fn append(path: &Path) -> io::Result<File> {

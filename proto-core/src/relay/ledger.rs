@@ -250,7 +250,6 @@ impl Ledger {
         let statement = Statement {
             id: self.recorded,
             protocol: execution.protocol,
-            length: execution.text.as_ref().map(crate::audit::StatementText::length),
             text: execution.text,
             prepared: execution.prepared,
             duration: now.tick.since(draft.as_ref().map_or(now.tick, |draft| draft.began.tick)),
