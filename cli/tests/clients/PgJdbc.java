@@ -1,0 +1,1 @@
+public class PgJdbc { public static void main(String[] a) {} }
