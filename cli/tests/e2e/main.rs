@@ -5,4 +5,15 @@
 
 mod support;
 
+mod audit_trail;
+mod cancel;
+mod drivers;
+mod hostile;
+mod login;
+mod never_again;
+mod pool;
+mod relay;
 mod rig;
+mod rust_driver;
+mod settings;
+mod upstream;

@@ -21,12 +21,12 @@ pub(crate) const HOSTSSL: (&str, &str) = ("acct_hostssl", "hostssl-secret-2b6f")
 /// `pg_hba.conf`: the way in is chosen by the account.
 pub(crate) const HBA: &str = "\
 local   all all            trust
-host    all acct_trust     127.0.0.1/32 trust
-host    all acct_cleartext 127.0.0.1/32 password
-host    all acct_md5       127.0.0.1/32 md5
-hostssl all acct_hostssl   127.0.0.1/32 scram-sha-256
-host    all acct_hostssl   127.0.0.1/32 reject
-host    all all            127.0.0.1/32 scram-sha-256
+host    all acct_trust     127.0.0.0/8 trust
+host    all acct_cleartext 127.0.0.0/8 password
+host    all acct_md5       127.0.0.0/8 md5
+hostssl all acct_hostssl   127.0.0.0/8 scram-sha-256
+host    all acct_hostssl   127.0.0.0/8 reject
+host    all all            127.0.0.0/8 scram-sha-256
 ";
 
 /// SQL by database, in order.

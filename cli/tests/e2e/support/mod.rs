@@ -5,6 +5,7 @@ pub(crate) mod deps;
 pub(crate) mod fixtures;
 pub(crate) mod gprxy;
 pub(crate) mod postgres;
+pub(crate) mod promise;
 pub(crate) mod provider;
 pub(crate) mod psql;
 pub(crate) mod reaper;

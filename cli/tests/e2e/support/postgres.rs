@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use super::reaper::{Leashed, free_port, fresh_path, run_dir};
 use super::{deps, eventually, fixtures, tls};
@@ -32,7 +32,7 @@ pub(crate) struct Cluster {
     /// Holds `.s.PGSQL.<port>`; whoever can open it is the superuser.
     pub(crate) socket_dir: PathBuf,
     data: PathBuf,
-    server: Leashed,
+    server: Mutex<Leashed>,
 }
 
 /// Whether these tests run as root, which PostgreSQL refuses to.
@@ -107,7 +107,7 @@ impl Cluster {
         let port = free_port();
         configure(&data, &socket_dir, port);
 
-        let server = launch(version, &data);
+        let server = Mutex::new(launch(version, &data));
         let cluster = Self { version, port, socket_dir, data, server };
         cluster.await_ready();
         for (database, sql) in fixtures::SCHEMA {
@@ -124,21 +124,24 @@ impl Cluster {
         });
     }
 
-    /// Stops at once, like a crash, and starts again on the same port.
-    pub(crate) fn restart(&mut self) {
-        self.server = {
-            self.server.signal("QUIT");
-            eventually("PostgreSQL to stop", || self.server.has_ended().then_some(()));
-            let _ = fs::remove_file(self.data.join("postmaster.pid"));
-            launch(self.version, &self.data)
-        };
-        self.await_ready();
+    /// A server of one's own that lives until the run ends, so that a [`Target`](super::target::Target) can name it.
+    pub(crate) fn leaked(version: Version) -> &'static Self {
+        Box::leak(Box::new(Self::start(version)))
     }
 
-    /// Stops at once and stays down.
-    pub(crate) fn stop(&mut self) {
-        self.server.signal("QUIT");
-        eventually("PostgreSQL to stop", || self.server.has_ended().then_some(()));
+    /// Stops at once, like a crash, and stays down.
+    pub(crate) fn stop(&self) {
+        let mut server = self.server.lock().unwrap();
+        server.signal("QUIT");
+        eventually("PostgreSQL to stop", || server.has_ended().then_some(()));
+        // An immediate shutdown leaves it behind.
+        let _ = fs::remove_file(self.data.join("postmaster.pid"));
+    }
+
+    /// Starts a stopped server again on the same port.
+    pub(crate) fn resume(&self) {
+        *self.server.lock().unwrap() = launch(self.version, &self.data);
+        self.await_ready();
     }
 
     /// Runs SQL as the superuser in the test database and returns unaligned rows.
@@ -190,7 +193,7 @@ fn configure(data: &Path, socket_dir: &Path, port: u16) {
         owned_by_server(&copy, 0o600);
     }
     let settings = format!(
-        "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{}'\nssl = on\n\
+        "listen_addresses = '127.0.0.1,127.0.0.2'\nport = {port}\nunix_socket_directories = '{}'\nssl = on\n\
          fsync = off\nmax_connections = 200\nlogging_collector = off\nlog_timezone = UTC\ntimezone = UTC\n",
         socket_dir.display()
     );

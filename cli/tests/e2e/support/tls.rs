@@ -17,9 +17,6 @@ pub(crate) struct Pki {
     pub(crate) key: PathBuf,
     /// An authority that signed nothing here.
     pub(crate) stranger: PathBuf,
-    /// Signed by the same authority for `elsewhere.example`.
-    pub(crate) misnamed_cert: PathBuf,
-    pub(crate) misnamed_key: PathBuf,
 }
 
 fn authority(name: &str) -> (Issuer<'static, KeyPair>, String) {
@@ -51,14 +48,11 @@ pub(crate) fn pki() -> &'static Pki {
         };
         let (issuer, ca) = authority("gprxy test authority");
         let (cert, key) = leaf(&issuer, &["localhost", "127.0.0.1", "::1"]);
-        let (misnamed_cert, misnamed_key) = leaf(&issuer, &["elsewhere.example"]);
         Pki {
             ca: write("ca.pem", ca),
             cert: write("server.pem", cert),
             key: write("server.key", key),
             stranger: write("stranger.pem", authority("nobody you know").1),
-            misnamed_cert: write("misnamed.pem", misnamed_cert),
-            misnamed_key: write("misnamed.key", misnamed_key),
         }
     })
 }
