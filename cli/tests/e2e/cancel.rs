@@ -1,7 +1,7 @@
 //! Cancel requests: the right statement, and no other.
 
 use crate::support::promise::unchanged;
-use crate::support::wire::{Wire, cancel, query};
+use crate::support::wire::{Wire, cancel, cancel_and_leave, query};
 use crate::support::{eventually, psql};
 
 unchanged! {
@@ -59,6 +59,22 @@ unchanged! {
         let (pid, secret) = wire.key.clone();
         cancel(&target.clone().in_plaintext(), pid, &secret);
         assert!(wire.read_until_ready().iter().any(|message| message.tag == 'E'));
+        wire.quit();
+    }
+}
+
+unchanged! {
+    fn a_cancel_counts_although_its_sender_is_gone_at_once(target) {
+        // libpq waits for the end of the connection; other drivers (tokio-postgres, pgx) send and leave.
+        let marker = format!("left-{}", target.port);
+        let mut wire = Wire::login(target).unwrap();
+        for _ in 0..10 {
+            wire.send(&query(&format!("select pg_sleep(25) /* {marker} */")));
+            target.server.await_running(&marker);
+            let (pid, secret) = wire.key.clone();
+            cancel_and_leave(&target.clone().in_plaintext(), pid, &secret);
+            assert!(wire.read_until_ready().iter().any(|message| message.tag == 'E'));
+        }
         wire.quit();
     }
 }

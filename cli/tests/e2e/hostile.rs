@@ -198,14 +198,14 @@ fn newer_minor_versions_and_unknown_options_are_negotiated_exactly_once() {
     for version in [Version::V15, Version::V18] {
         let gprxy = Config::new(version).start();
         let target = gprxy.target("alice");
-        for (protocol, newest) in [(V3_2, None), (0x0003_0003, Some(())), (0x0003_270f, Some(()))] {
+        for protocol in [V3_2, 0x0003_0003, 0x0003_270f] {
             let mut wire = Wire::open_tls(&target);
             let parameters = [("user", target.user.as_str()), ("database", &target.database), ("_pq_.anything", "on")];
             wire.send(&startup(protocol, &parameters));
             let negotiate = wire.read().expect("an answer");
             assert_eq!(negotiate.tag, 'v', "{protocol:#x}");
             let offered = i32::from_be_bytes(negotiate.body[..4].try_into().unwrap());
-            assert!(offered <= V3_2 && (newest.is_some() || offered == V3_2 || offered == V3_0), "{offered:#x}");
+            assert!([V3_0, V3_2].contains(&offered), "{offered:#x} for {protocol:#x}");
             assert_eq!(&negotiate.body[4..8], 1_i32.to_be_bytes(), "one unknown option");
             assert_eq!(&negotiate.body[8..], b"_pq_.anything\0");
             assert_eq!(wire.read().map(|message| message.tag), Some('R'), "exactly one NegotiateProtocolVersion");

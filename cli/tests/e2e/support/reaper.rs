@@ -25,6 +25,7 @@ done
 [ -z "$dirs" ] || rm -rf $dirs
 "#;
 
+#[expect(clippy::zombie_processes, reason = "the shell outlives this process on purpose")]
 fn tell(verb: &str, what: &str) {
     static PIPE: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
     let pipe = PIPE.get_or_init(|| {

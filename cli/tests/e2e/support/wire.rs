@@ -324,11 +324,21 @@ impl Wire {
 
 /// Sends a cancel request (section 55.2.8) and waits until the peer has closed.
 pub(crate) fn cancel(target: &Target, pid: i32, secret: &[u8]) {
+    let mut wire = send_cancel(target, pid, secret);
+    assert_eq!(wire.read(), None, "a cancel request is never answered");
+}
+
+/// Sends a cancel request and closes without waiting.
+pub(crate) fn cancel_and_leave(target: &Target, pid: i32, secret: &[u8]) {
+    drop(send_cancel(target, pid, secret));
+}
+
+fn send_cancel(target: &Target, pid: i32, secret: &[u8]) -> Wire {
     let mut wire = if target.sslmode == "disable" { Wire::open(target) } else { Wire::open_tls(target) };
     let mut packet = i32::try_from(12 + secret.len()).unwrap().to_be_bytes().to_vec();
     packet.extend([0x04, 0xd2, 0x16, 0x2e]);
     packet.extend(pid.to_be_bytes());
     packet.extend(secret);
     wire.send(&packet);
-    assert_eq!(wire.read(), None, "a cancel request is never answered");
+    wire
 }
