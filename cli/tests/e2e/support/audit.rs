@@ -35,7 +35,7 @@ impl Line {
     }
 
     pub(crate) fn session(&self) -> &Value {
-        &self.0["session"]
+        &self.0["session_id"]
     }
 
     pub(crate) fn user(&self) -> Option<&str> {

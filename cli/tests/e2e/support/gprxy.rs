@@ -54,6 +54,9 @@ impl Config {
             .set("databases.*.sslmode", "verify-full")
             .set("databases.*.sslrootcert", path(&pki.ca))
             .set("audit.path", path(&audit))
+            // Sooner than the defaults, which are meant for people who wait.
+            .set("pool.query_wait_notify", "200ms")
+            .set("pool.server_login_retry", "1s")
             .set("log.level", "debug")
             .role("reader", READER, 1)
             .role("writer", WRITER, 2)
