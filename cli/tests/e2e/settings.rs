@@ -40,7 +40,7 @@ fn check_prints_the_effective_settings_without_secrets_and_tries_what_they_name(
 #[test]
 fn a_secret_may_come_from_the_environment() {
     let gprxy = Config::new(Version::V15)
-        .role("writer", (WRITER.0, "${TEST_WRITER_PASSWORD}"), 2)
+        .role("writer", (WRITER.0, "${TEST_WRITER_PASSWORD}"), 1)
         .env("TEST_WRITER_PASSWORD", WRITER.1)
         .start();
     let mut wire = crate::support::wire::Wire::login(&gprxy.target("bob")).unwrap();

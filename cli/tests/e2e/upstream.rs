@@ -13,7 +13,7 @@ use crate::support::wire::{Complaint, SSL_REQUEST, Wire};
 
 /// `writer` mapped to another account.
 fn mapped_to(version: Version, account: (&str, &str)) -> Config {
-    Config::new(version).role("writer", account, 2)
+    Config::new(version).role("writer", account, 1)
 }
 
 #[track_caller]

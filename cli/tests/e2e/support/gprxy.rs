@@ -11,7 +11,7 @@ use super::audit::{self, Line};
 use super::fixtures::{DATABASE, READER, WRITER};
 use super::postgres::{Cluster, Version};
 use super::provider::{AUDIENCE, Provider};
-use super::reaper::{Leashed, free_port, fresh_path};
+use super::reaper::{Leashed, free_port, fresh_path, write_private};
 use super::target::Target;
 use super::{eventually, tls};
 
@@ -58,8 +58,8 @@ impl Config {
             .set("pool.query_wait_notify", "200ms")
             .set("pool.server_login_retry", "1s")
             .set("log.level", "debug")
-            .role("reader", READER, 1)
-            .role("writer", WRITER, 2)
+            .role("reader", READER, 2)
+            .role("writer", WRITER, 1)
     }
 
     /// Sets a value by its dotted name.
@@ -83,7 +83,7 @@ impl Config {
         self
     }
 
-    /// Maps a role to an account; an empty password is none. Replaces an earlier mapping of the same role.
+    /// Maps a role to an account, the highest priority counts; an empty password is none. Replaces an earlier mapping of the same role.
     pub(crate) fn role(mut self, name: &str, (account, password): (&str, &str), priority: i64) -> Self {
         self.roles.retain(|role| role["name"].as_str() != Some(name));
         let mut role = Table::new();
@@ -147,7 +147,7 @@ impl Config {
 
     fn command(&self, verb: &str) -> Command {
         let file = fresh_path("config").with_extension("toml");
-        fs::write(&file, self.render()).unwrap();
+        write_private(&file, &self.render());
         let mut command = Command::new(env!("CARGO_BIN_EXE_gprxy"));
         command.arg(verb).arg("--config").arg(&file);
         // A clean environment: the machine's own PG* or proxy variables must not decide a test.

@@ -62,6 +62,12 @@ pub(crate) fn fresh_path(name: &str) -> PathBuf {
     run_dir().join(format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
+/// Writes a file that only its owner may read, as passwords and keys want it.
+pub(crate) fn write_private(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 /// A child process that ends with its owner, or with the run.
 pub(crate) struct Leashed(pub(crate) Child);
 

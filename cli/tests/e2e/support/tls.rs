@@ -1,12 +1,11 @@
 //! A certificate authority for one test run, a stranger's, and what they signed.
 
-use std::fs;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
-use super::reaper::run_dir;
+use super::reaper::{run_dir, write_private};
 
 /// PEM files on disk.
 pub(crate) struct Pki {
@@ -40,10 +39,10 @@ pub(crate) fn pki() -> &'static Pki {
     static PKI: OnceLock<Pki> = OnceLock::new();
     PKI.get_or_init(|| {
         let dir = run_dir().join("pki");
-        fs::create_dir(&dir).unwrap();
+        std::fs::create_dir(&dir).unwrap();
         let write = |name: &str, pem: String| {
             let path = dir.join(name);
-            fs::write(&path, pem).unwrap();
+            write_private(&path, &pem);
             path
         };
         let (issuer, ca) = authority("gprxy test authority");
