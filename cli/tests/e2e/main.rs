@@ -1,0 +1,19 @@
+//! End to end: real PostgreSQL, a real OIDC provider, real clients, and the real `gprxy` between them.
+//!
+//! `scripts/install-test-deps` installs what these tests need; `make test` runs it and then them. Every test has its
+//! own proxy on its own port, so they run side by side. Set `GPRXY_TEST_KEEP=1` to keep logs and data directories.
+
+mod support;
+
+mod audit_trail;
+mod cancel;
+mod drivers;
+mod hostile;
+mod login;
+mod never_again;
+mod pool;
+mod relay;
+mod rig;
+mod rust_driver;
+mod settings;
+mod upstream;
