@@ -3,7 +3,7 @@
 //! No lock is held over an await, and none is taken per message: a session comes here when it begins, when it needs
 //! or returns a server connection, and when it ends.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::task::{Context, Poll, Waker};
@@ -59,7 +59,7 @@ pub struct Shared<R: Runtime> {
     hub: Mutex<Hub>,
     keyring: RwLock<Arc<Keyring>>,
     shelf: Mutex<HashMap<SlotId, ServerConnection<R::Socket>>>,
-    mailboxes: Mutex<HashMap<SessionId, Arc<Mailbox>>>,
+    mailboxes: Mutex<BTreeMap<SessionId, Arc<Mailbox>>>,
     scram: Mutex<HashMap<Arc<str>, Arc<ScramKeys>>>,
     draining: AtomicBool,
     /// Who waits for the drain to begin, or for the last session to end.
@@ -233,9 +233,7 @@ impl<R: Runtime> Shared<R> {
     }
 
     fn all_mailboxes(&self) -> Vec<Arc<Mailbox>> {
-        let mut boxes: Vec<_> = lock(&self.mailboxes).iter().map(|(id, mailbox)| (*id, mailbox.clone())).collect();
-        boxes.sort_by_key(|(id, _)| *id);
-        boxes.into_iter().map(|(_, mailbox)| mailbox).collect()
+        lock(&self.mailboxes).values().cloned().collect()
     }
 
     /// Whether the process is being stopped.
