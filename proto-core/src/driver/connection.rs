@@ -309,19 +309,20 @@ impl<R: Runtime> Connection<R> {
     }
 
     fn poll_slow(&mut self, context: &mut Context<'_>, now: Now) {
-        match &mut self.slow {
-            None => {}
-            Some(Slow::Cancelling(job)) if job.as_mut().poll(context).is_ready() => self.slow = None,
-            Some(Slow::Cancelling(_)) => {}
-            Some(Slow::Opening(lease, job)) => {
-                if let Poll::Ready(opened) = job.as_mut().poll(context) {
-                    let lease = lease.take();
-                    self.slow = None;
-                    if let Some(lease) = lease {
-                        self.opened(lease, opened, now);
-                    }
-                }
-            }
+        let (lease, opened) = match &mut self.slow {
+            None => return,
+            Some(Slow::Cancelling(job)) => match job.as_mut().poll(context) {
+                Poll::Ready(()) => (None, None),
+                Poll::Pending => return,
+            },
+            Some(Slow::Opening(lease, job)) => match job.as_mut().poll(context) {
+                Poll::Ready(opened) => (lease.take(), Some(opened)),
+                Poll::Pending => return,
+            },
+        };
+        self.slow = None;
+        if let (Some(lease), Some(opened)) = (lease, opened) {
+            self.opened(lease, opened, now);
         }
     }
 
