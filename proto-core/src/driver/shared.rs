@@ -106,6 +106,7 @@ impl<R: Runtime> Shared<R> {
             while let Some(output) = hub.poll_output() {
                 outputs.push(output);
             }
+            self.publish_keys(&hub);
             let set = self.keeper_set.load(Ordering::Acquire);
             (result, hub.poll_timeout().is_some_and(|deadline| deadline.at.as_nanos() < set))
         };
@@ -116,6 +117,14 @@ impl<R: Runtime> Shared<R> {
             self.keeper.wake();
         }
         result
+    }
+
+    /// Under the hub's lock, so before anybody can learn that a fetch has ended or that keys were dropped.
+    fn publish_keys(&self, hub: &Hub) {
+        let current = hub.keys.keyring();
+        if !Arc::ptr_eq(&self.keyring(), current) {
+            *self.keyring.write().unwrap_or_else(std::sync::PoisonError::into_inner) = current.clone();
+        }
     }
 
     fn carry_out(self: &Arc<Self>, output: HubOutput) {
@@ -176,11 +185,7 @@ impl<R: Runtime> Shared<R> {
             let request = fetch.request;
             let agent = shared.http.clone();
             let result = R::blocking(move || super::keys::get(&agent, &fetch.url, fetch.etag.as_deref())).await;
-            shared.with_hub(|hub, now| {
-                hub.keys.handle_fetched(request, result, now);
-                // Before anybody can learn that the fetch has ended.
-                *shared.keyring.write().unwrap_or_else(std::sync::PoisonError::into_inner) = hub.keyring();
-            });
+            shared.with_hub(|hub, now| hub.keys.handle_fetched(request, result, now));
             for session in std::mem::take(&mut *lock(&shared.awaiting_keys)) {
                 shared.post(session, Mail::KeysFetched);
             }
