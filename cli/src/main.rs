@@ -1,3 +1,58 @@
-//! The `gprxy` command.
+//! The `gprxy` command: the only crate that reads the command line, the environment and files.
 
-fn main() {}
+mod args;
+mod check;
+mod config;
+#[cfg(feature = "demo")]
+mod demo;
+mod http;
+mod logging;
+mod start;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command, StartArgs};
+use config::{Problem, Sources};
+
+/// `EX_UNAVAILABLE` of sysexits.h: something that is needed does not answer.
+const EX_UNAVAILABLE: u8 = 69;
+/// `EX_CONFIG` of sysexits.h: settings are wrong or missing.
+const EX_CONFIG: u8 = 78;
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Start(args) => start(args),
+        Command::Check(args) => check::run(&Sources::of_process(args.config.config), args.offline),
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => demo::run(args),
+    }
+}
+
+fn start(args: StartArgs) -> ExitCode {
+    #[cfg(feature = "demo")]
+    let allow_demo_issuer = args.allow_demo_issuer;
+    #[cfg(not(feature = "demo"))]
+    let allow_demo_issuer = false;
+    let sources = Sources { allow_demo_issuer, ..Sources::of_process(args.config.config) };
+    let loaded = config::load(&sources);
+    match loaded.settings {
+        Ok(settings) => {
+            logging::install(settings.log);
+            for warning in &loaded.warnings {
+                log::warn!("{warning}");
+            }
+            start::run(settings)
+        }
+        Err(problems) => refuse(&problems),
+    }
+}
+
+/// One line for each problem on standard error.
+fn refuse(problems: &[Problem]) -> ExitCode {
+    for problem in problems {
+        eprintln!("gprxy: {problem}");
+    }
+    ExitCode::from(EX_CONFIG)
+}

@@ -1,5 +1,6 @@
 //! Who may connect as what, from where, and to which server. Settings only: they are read once and shared.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,11 +35,11 @@ pub struct Account {
     /// The PostgreSQL role name.
     pub name: Arc<str>,
     /// Its password; `None` where the server trusts the proxy (trust, peer or certificate authentication).
-    pub password: Option<Secret<String>>,
+    pub password: Option<Arc<Secret<Vec<u8>>>>,
 }
 
 /// libpq's `sslmode`, same names and meanings (PostgreSQL manual, section 34.19).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum SslMode {
     /// Never TLS.
     Disable,
@@ -92,6 +93,62 @@ pub struct Database {
     pub connect_timeout: Duration,
     /// Pool limits of this database.
     pub pool: crate::pool::PoolSettings,
+}
+
+impl Database {
+    /// How TLS to its servers is verified.
+    #[must_use]
+    pub fn tls_terms(&self) -> TlsTerms {
+        TlsTerms { sslmode: self.sslmode, sslrootcert: self.sslrootcert.clone() }
+    }
+}
+
+/// What decides how TLS to a server is verified.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct TlsTerms {
+    /// How far the certificate is verified.
+    pub sslmode: SslMode,
+    /// The authorities that it is verified with; `None`: those of the system.
+    pub sslrootcert: Option<Arc<str>>,
+}
+
+/// The databases that clients may name.
+#[derive(Clone, Debug, Default)]
+pub struct Databases {
+    named: BTreeMap<Arc<str>, Arc<Database>>,
+    any: Option<Arc<Database>>,
+}
+
+impl Databases {
+    /// The entry for all other names in a configuration, as in PgBouncer.
+    pub const ANY: &'static str = "*";
+
+    /// From names, or [`Databases::ANY`], to databases.
+    #[must_use]
+    pub fn new(entries: impl IntoIterator<Item = (Arc<str>, Database)>) -> Self {
+        let mut databases = Self::default();
+        for (name, database) in entries {
+            let database = Arc::new(database);
+            if &*name == Self::ANY {
+                databases.any = Some(database);
+            } else {
+                databases.named.insert(name, database);
+            }
+        }
+        databases
+    }
+
+    /// Where the database of this name is.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&Arc<Database>> {
+        self.named.get(name).or(self.any.as_ref())
+    }
+
+    /// All entries, the named ones first.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, &Arc<Database>)> {
+        let any = self.any.iter().map(|database| (Self::ANY, database));
+        self.named.iter().map(|(name, database)| (&**name, database)).chain(any)
+    }
 }
 
 /// Bounds on what a client may make the proxy hold or wait for.

@@ -1,1 +1,63 @@
 //! One record per executed statement, and per session start, end and refusal.
+//!
+//! A [`Record`] is made by the session that saw the event and turned into a line of JSON by the thread that writes it.
+//! What is the same for all records of a session is serialised once, as [`SessionFacts`]; statement text has its
+//! secrets masked before anything keeps it, as [`StatementText`]. `docs/audit.md` explains every field.
+
+mod facts;
+mod json;
+pub mod mask;
+mod record;
+mod text;
+
+use std::fmt;
+
+pub use facts::{SessionFacts, Sheet, Tls};
+pub use record::{CommandTag, Event, Protocol, Record, Refused, SessionEnd, Statement};
+pub use text::{DEFAULT_TEXT_LIMIT, StatementText};
+
+use crate::fault::{Refusal, SqlState};
+
+/// What happens when records cannot be written (`audit.on_failure`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnFailure {
+    /// No statement runs that cannot be recorded.
+    #[default]
+    Refuse,
+    /// Statements run; the records that are lost are counted and the count is logged.
+    Count,
+}
+
+/// Why no statement may run at the moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AuditDown {
+    /// More records wait to be written than may.
+    Full,
+    /// The last write failed.
+    Failing,
+    /// The log was closed, or its writer has died.
+    Closed,
+}
+
+impl fmt::Display for AuditDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "too many audit records wait to be written",
+            Self::Failing => "the audit log cannot be written",
+            Self::Closed => "the audit log is closed",
+        })
+    }
+}
+
+impl std::error::Error for AuditDown {}
+
+impl From<AuditDown> for Refusal {
+    fn from(down: AuditDown) -> Self {
+        let code = match down {
+            AuditDown::Full | AuditDown::Failing => SqlState::IO_ERROR,
+            AuditDown::Closed => SqlState::ADMIN_SHUTDOWN,
+        };
+        Self::new(code, format!("statement refused: {down}, and no statement may run unrecorded"))
+            .hint("Try again later; the operator of gprxy finds the cause in its log.")
+    }
+}

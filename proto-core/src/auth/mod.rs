@@ -45,19 +45,21 @@ impl Authenticated {
         Self(Arc::new(identity))
     }
 
-    /// The proof for a user whose password PostgreSQL itself has just accepted.
+    /// The proof for a user whose password PostgreSQL itself has just checked.
+    ///
+    /// `None` when the server let the proxy in without asking for it (trust, ...): that proves nothing about anybody.
     #[must_use]
-    pub fn by_server(login: &crate::upstream::LoggedIn, user: &str) -> Self {
-        // Holding a `LoggedIn` is the evidence: only a finished server login makes one.
-        let _ = login;
-        let user: Arc<str> = user.into();
-        Self::new(Identity {
-            issuer: "".into(),
-            subject: user.clone(),
-            user,
-            roles: Arc::new([]),
-            expires: None,
-            method: Method::Password,
+    pub fn by_server(login: &crate::upstream::LoggedIn) -> Option<Self> {
+        let user = login.user().clone();
+        login.password_checked().then(|| {
+            Self::new(Identity {
+                issuer: "".into(),
+                subject: user.clone(),
+                user,
+                roles: Arc::new([]),
+                expires: None,
+                method: Method::Password,
+            })
         })
     }
 

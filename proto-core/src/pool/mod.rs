@@ -1,21 +1,65 @@
 //! Leases, waiters, sizes, lifetimes: who may use which server connection, and when.
+//!
+//! [`Pools`] decides and never touches a socket. A session asks with [`Pools::handle_request`] and later finds
+//! [`PoolOutput::Granted`] in the output queue, with a [`Lease`] that it must give back. The life of a connection:
+//!
+//! ```text
+//!              Granted Open            handle_opened             handle_release(Clean)
+//!   (nothing) ──────────────▶ opening ───────────────▶ active ─────────────────────────▶ idle
+//!       ▲                        │                      │  ▲        Granted Reuse        │
+//!       │   handle_open_failed   │   release(Broken)    │  └─────────────────────────────┤
+//!       └────────────────────────┴──────────────────────┴── Close · handle_idle_lost ────┘
+//! ```
+//!
+//! Rules that the rest of the house relies on:
+//!
+//! - A connection is opened with the client's own startup parameters in its startup packet, so that `DISCARD ALL`
+//!   returns to exactly what that client asked for. Therefore an idle connection serves only a request whose
+//!   encoded parameters are byte-equal. Of several it is the most recently used one, so that the others can time out.
+//! - No pool holds more than `default_pool_size` connections, those being opened and idle ones included. When a full
+//!   pool has only idle connections with other parameters, the least recently used one makes room.
+//! - First come, first served: nobody overtakes an earlier request of the same pool, not even to a better match.
+//! - A login that fails for a reason that others would meet too makes the pool back off for `server_login_retry`:
+//!   who needs a new connection meanwhile is told that reason at once.
+//! - A session that gave up gets no output any more, not even one that was already queued.
+//! - Work per call is bounded. What is left over is due at once: [`Pools::poll_timeout`] then names a past tick.
 
+mod lease;
+mod one;
+mod pools;
+mod timers;
+mod turns;
+mod words;
+
+#[cfg(any(test, feature = "testing"))]
+pub mod law;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::fault::Refusal;
+use crate::session_id::SessionId;
+
+pub use lease::{Lease, SlotId};
+pub use pools::Pools;
 
 /// Limits of one pool, with PgBouncer's names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolSettings {
-    /// Server connections per (account, database), open or being opened.
+    /// Server connections per (account, database), open or being opened. With zero every request waits in vain.
     pub default_pool_size: u32,
-    /// A server connection older than this is closed instead of reused.
+    /// A server connection older than this is closed instead of reused; zero: each is used once.
     pub server_lifetime: Duration,
-    /// An unused server connection is closed after this.
+    /// An unused server connection is closed after this; zero: never.
     pub server_idle_timeout: Duration,
-    /// A client that waits longer for a server connection is refused (53300).
+    /// A client that waits longer for a server connection is refused (53300); zero: never.
     pub query_wait_timeout: Duration,
     /// A client that waits this long is told so once by a NOTICE; zero: never.
     pub query_wait_notify: Duration,
-    /// After a failed login to the server, the next try waits this long.
+    /// After a failed login to the server, the next try waits this long; zero: not at all.
     pub server_login_retry: Duration,
 }
 
@@ -30,4 +74,100 @@ impl Default for PoolSettings {
             server_login_retry: Duration::from_secs(15),
         }
     }
+}
+
+/// What connections are pooled by. Never a person: the account is the one that the queries run as.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PoolKey {
+    /// The PostgreSQL role that the server connection logs in as.
+    pub account: Arc<str>,
+    /// The database, as clients name it.
+    pub database: Arc<str>,
+}
+
+impl fmt::Display for PoolKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "account {:?} to database {:?}", self.account, self.database)
+    }
+}
+
+/// A session's wish for a server connection.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Who asks. A session has at most one request or lease at a time.
+    pub session: SessionId,
+    /// The pool.
+    pub key: PoolKey,
+    /// The client's startup parameters in one canonical encoding: compared byte by byte, never read.
+    pub parameters: Arc<[u8]>,
+    /// `false` for a login with a person's own password: always a fresh connection, closed at its return.
+    pub reuse: bool,
+    /// The limits of this pool. Those of the latest request hold for the whole pool, so a reload needs no extra call.
+    pub settings: Arc<PoolSettings>,
+}
+
+/// What the holder of a granted lease has to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum How {
+    /// Open a connection and log in, then tell [`Pools::handle_opened`] or [`Pools::handle_open_failed`].
+    Open,
+    /// Take the idle connection of the lease's slot.
+    Reuse,
+}
+
+/// In which state a leased connection comes back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Returned {
+    /// Reset and provably clean. The driver has parked the socket under the lease's slot *before* it says so: the
+    /// next output may grant or close it.
+    Clean,
+    /// Closed, or about to be closed by the driver: nobody uses it again.
+    Broken,
+}
+
+/// What [`Pools`] wants done, in this order.
+#[derive(Debug)]
+#[must_use]
+pub enum PoolOutput {
+    /// The session's turn has come.
+    Granted {
+        /// Who asked.
+        session: SessionId,
+        /// The right to use one connection, to be returned.
+        lease: Lease,
+        /// Whether that connection is there already.
+        how: How,
+    },
+    /// The session still waits, and its client should know why nothing happens.
+    Notice {
+        /// Who waits.
+        session: SessionId,
+        /// What to put into a NOTICE.
+        text: String,
+    },
+    /// The session gets no connection. It may ask again.
+    Refused {
+        /// Who asked.
+        session: SessionId,
+        /// What to tell its client.
+        refusal: Refusal,
+    },
+    /// The idle connection of this slot is to be closed.
+    Close {
+        /// Where the driver parked it.
+        slot: SlotId,
+    },
+}
+
+/// How many connections and clients a pool has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// Connections that nobody uses.
+    pub idle: usize,
+    /// Connections that are leased and logged in.
+    pub active: usize,
+    /// Connections that are leased and not yet logged in.
+    pub opening: usize,
+    /// Sessions in the queue.
+    pub waiting: usize,
 }

@@ -1,0 +1,108 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  gprxy demo                               see it work on this machine, nothing to prepare
+  gprxy check --config gprxy.toml          read the settings, try the issuer and the databases
+  gprxy start --config gprxy.toml          run the proxy
+  AUTH0_TENANT=corp.eu.auth0.com AUDIENCE=https://db.corp.example \\
+  ROLE_MAPPING_reader=app_reader:secret DB_HOST=db.corp.example gprxy start
+
+Then, with a token of your provider, any PostgreSQL client:
+  PGPASSWORD=$TOKEN psql \"host=localhost port=7777 dbname=app user=alice@corp.example\"
+
+Exit codes: 0 well, 1 failed while running, 2 wrong command line,
+  69 something does not answer (check),
+  78 wrong or missing settings: one line for each on standard error.";
+
+const START_EXAMPLES: &str = "\
+Examples:
+  gprxy start                              settings from the environment and .env only
+  gprxy start --config /etc/gprxy.toml     and from a file
+  RUST_LOG=gprxy=debug gprxy start         more to read
+
+The environment wins over the file, the file over .env, .env over the defaults.
+SIGTERM drains: new sessions are refused, running work may end, and gprxy ends
+when all is done or server.drain_timeout is over.";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  gprxy check --config gprxy.toml          everything
+  gprxy check --offline                    the settings alone, for a build or a container without network
+  gprxy check > effective.toml             what is printed is TOML, trials are comments in it
+
+Exit codes: 0 all is well, 69 an issuer or a database does not answer,
+  78 wrong or missing settings.";
+
+/// An SSO-first PostgreSQL proxy: people log in with a token of the company's identity provider, run as the
+/// PostgreSQL account that their role maps to, and every statement is recorded under their name.
+#[derive(Parser)]
+#[command(name = "gprxy", version, after_help = EXAMPLES, max_term_width = 110)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What gprxy can do.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Run the proxy
+    #[command(after_help = START_EXAMPLES)]
+    Start(StartArgs),
+    /// Print the effective settings without secrets, and try the issuers and the databases
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(CheckArgs),
+    /// Show everything on this machine: PostgreSQL, a development issuer, the proxy, and what people do with them
+    #[cfg(feature = "demo")]
+    Demo(crate::demo::DemoArgs),
+}
+
+/// Where the settings are.
+#[derive(Args)]
+pub(crate) struct ConfigArgs {
+    /// Settings file in TOML [environment: GPRXY_CONFIG]; see docs/configuration.md
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// `gprxy start`
+#[derive(Args)]
+pub(crate) struct StartArgs {
+    /// Where the settings are
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+
+    /// Trust the development issuer on this machine. Not for people: `gprxy demo` starts its own proxy with it.
+    #[cfg(feature = "demo")]
+    #[arg(long, hide = true)]
+    pub(crate) allow_demo_issuer: bool,
+}
+
+/// `gprxy check`
+#[derive(Args)]
+pub(crate) struct CheckArgs {
+    /// Where the settings are
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+
+    /// Only read the settings, connect to nothing
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,15 @@
+//! From settings to the machines' own types. Everything that is not already one of theirs passes through here.
+
+use std::sync::Arc;
+
+use gprxy_proto::policy::Account;
+use gprxy_proto::secret::Secret;
+
+use super::settings::RoleConfig;
+
+impl From<RoleConfig> for Account {
+    fn from(role: RoleConfig) -> Self {
+        let password = role.password.map(|password| Arc::new(Secret::new(password.expose().as_bytes().to_vec())));
+        Self { name: role.account, password }
+    }
+}

@@ -1,0 +1,262 @@
+//! `[databases.NAME]`: where they are, with libpq's rules for lists of hosts and ports.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gprxy_proto::policy::{Database, Endpoint, SslMode};
+use gprxy_proto::pool::PoolSettings;
+
+use super::document::Value;
+use super::draft::{Draft, toml_string};
+use super::kinds::{Choice, Kind, List, Span, Words};
+use super::problem::{Problem, quoted};
+use super::reader::{Entry, Reader};
+use super::schema;
+use super::server::POOL_SIZE;
+use super::tls::certificates;
+use super::url::is_loopback;
+
+const SSLMODE: Choice<SslMode> = Choice(&[
+    ("disable", SslMode::Disable),
+    ("prefer", SslMode::Prefer),
+    ("require", SslMode::Require),
+    ("verify-ca", SslMode::VerifyCa),
+    ("verify-full", SslMode::VerifyFull),
+]);
+
+const HOSTS: &str = "host names, addresses or socket directories, separated by commas, each with :port where needed";
+
+/// Reads all databases.
+pub(crate) fn databases(
+    entries: Vec<(String, Entry)>,
+    pool: &PoolSettings,
+    connect_timeout: Duration,
+    draft: &mut Draft,
+) -> BTreeMap<Arc<str>, Database> {
+    let mut databases = BTreeMap::new();
+    for (name, entry) in entries {
+        let place = format!("databases.{name}");
+        if name.is_empty() || name.len() > 63 || name.contains('\0') {
+            let expected = "a database name of 1 to 63 bytes, or * for all others";
+            draft.problem(Problem {
+                setting: place.clone(),
+                origin: None,
+                found: quoted(&name),
+                expected: expected.into(),
+            });
+        }
+        let header = format!("[databases.{}]", toml_string(&name));
+        let mut reader = Reader::new(&schema::DATABASES, entry, &place, &header, draft);
+        let database = database(&name, &mut reader, pool, connect_timeout);
+        reader.finish();
+        databases.insert(name.into(), database);
+    }
+    databases
+}
+
+fn database(name: &str, reader: &mut Reader<'_>, pool: &PoolSettings, connect_timeout: Duration) -> Database {
+    let hosts = reader.read("host", &List(HOSTS));
+    let ports = reader.read("port", &Ports);
+    let endpoints = endpoints(&hosts, &ports).unwrap_or_else(|fault| {
+        let setting = if matches!(fault, Fault::Count) { "port" } else { "host" };
+        let (found, expected) = match fault {
+            Fault::Count => (
+                format!("{} ports for {} hosts", ports.len(), hosts.len()),
+                "one port, or one for each host".to_owned(),
+            ),
+            Fault::Host(host, expected) => (quoted(&host), expected.to_owned()),
+        };
+        reader.reject(setting, found, expected);
+        Vec::new()
+    });
+    let dbname = match reader.is_set("dbname") {
+        true => reader.optional("dbname", &Words("the name of the database on the server")),
+        false => (name != "*").then(|| name.to_owned()),
+    };
+    let (sslmode, sslrootcert) = tls(reader, &endpoints);
+    Database {
+        dbname: dbname.map(Arc::from),
+        endpoints: endpoints.into(),
+        sslmode,
+        sslrootcert,
+        connect_timeout: reader.inherited("connect_timeout", &Span::SOME, connect_timeout),
+        pool: PoolSettings {
+            default_pool_size: reader.inherited("pool_size", &POOL_SIZE, pool.default_pool_size),
+            server_lifetime: reader.inherited("server_lifetime", &Span::ANY, pool.server_lifetime),
+            server_idle_timeout: reader.inherited("server_idle_timeout", &Span::ANY, pool.server_idle_timeout),
+            query_wait_timeout: reader.inherited("query_wait_timeout", &Span::ANY, pool.query_wait_timeout),
+            query_wait_notify: reader.inherited("query_wait_notify", &Span::ANY, pool.query_wait_notify),
+            server_login_retry: reader.inherited("server_login_retry", &Span::ANY, pool.server_login_retry),
+        },
+    }
+}
+
+fn tls(reader: &mut Reader<'_>, endpoints: &[Endpoint]) -> (SslMode, Option<Arc<str>>) {
+    let sslmode = reader.read("sslmode", &SSLMODE);
+    let verifies = matches!(sslmode, SslMode::VerifyCa | SslMode::VerifyFull);
+    let sslrootcert = reader.optional("sslrootcert", &Words("the path of a PEM file with authorities, or system"));
+    // libpq's word for the authorities of the operating system.
+    let sslrootcert = sslrootcert.filter(|path| path != "system");
+    if let Some(path) = &sslrootcert {
+        if let Err(found) = certificates(Path::new(path)) {
+            reader.reject("sslrootcert", found, "a readable PEM file with certificates of authorities, or system");
+        }
+        if !verifies {
+            reader.warn("sslrootcert has no effect without sslmode = \"verify-ca\" or \"verify-full\"");
+        }
+    }
+    let is_remote = |endpoint: &Endpoint| matches!(endpoint, Endpoint::Tcp { host, .. } if !is_loopback(host));
+    if !verifies && endpoints.iter().any(is_remote) {
+        reader.warn("the server's certificate is not verified; sslmode = \"verify-full\" does that");
+    }
+    (sslmode, sslrootcert.map(Arc::from))
+}
+
+/// One port for all hosts or a list of as many; a number, text with commas, or a list of either.
+struct Ports;
+
+impl Kind for Ports {
+    type Out = Vec<u16>;
+
+    fn parse(&self, value: &Value) -> Option<Vec<u16>> {
+        let port = |number: u32| u16::try_from(number).ok().filter(|&port| port != 0);
+        match value {
+            Value::Integer(number) => Some(vec![port(u32::try_from(*number).ok()?)?]),
+            Value::Text(text) => text.expose().split(',').map(|part| port(part.trim().parse().ok()?)).collect(),
+            Value::List(items) if !items.is_empty() => {
+                let nested: Option<Vec<_>> = items.iter().map(|item| self.parse(item)).collect();
+                nested.map(|ports| ports.concat())
+            }
+            _ => None,
+        }
+    }
+
+    fn expected(&self) -> String {
+        "a port number from 1 to 65535, or one for each host".into()
+    }
+
+    fn show(&self, out: &Vec<u16>) -> String {
+        match out.as_slice() {
+            [one] => one.to_string(),
+            many => format!("{many:?}"),
+        }
+    }
+}
+
+enum Fault {
+    Count,
+    Host(String, &'static str),
+}
+
+/// Pairs hosts with ports as libpq does: one port serves all, otherwise there must be as many as hosts.
+fn endpoints(hosts: &[String], ports: &[u16]) -> Result<Vec<Endpoint>, Fault> {
+    if ports.len() != 1 && ports.len() != hosts.len() {
+        return Err(Fault::Count);
+    }
+    let ports = ports.iter().cycle();
+    hosts.iter().zip(ports).map(|(host, &port)| endpoint(host.trim(), port)).collect()
+}
+
+/// `host`, `host:port`, `1.2.3.4`, `::1`, `[::1]:port`, or the absolute path of a socket directory.
+fn endpoint(text: &str, port: u16) -> Result<Endpoint, Fault> {
+    let wrong = |expected| Err(Fault::Host(text.to_owned(), expected));
+    if text.starts_with('/') {
+        return Ok(Endpoint::Unix(format!("{}/.s.PGSQL.{port}", text.trim_end_matches('/')).into()));
+    }
+    if text.starts_with('@') {
+        return wrong("a socket directory that begins with / (abstract sockets are not supported)");
+    }
+    let (host, stated) = match text.strip_prefix('[') {
+        Some(inside) => match inside.split_once(']') {
+            Some((host, tail)) if host.parse::<std::net::Ipv6Addr>().is_ok() => (
+                host,
+                tail.strip_prefix(':').or(
+                    // Anything but a port behind the bracket fails below as an empty port.
+                    (!tail.is_empty()).then_some(""),
+                ),
+            ),
+            _ => return wrong("an IPv6 address in brackets"),
+        },
+        None if text.parse::<std::net::Ipv6Addr>().is_ok() => (text, None),
+        None => match text.split_once(':') {
+            Some((host, stated)) => (host, Some(stated)),
+            None => (text, None),
+        },
+    };
+    let port = match stated.map(str::parse::<u16>) {
+        None => port,
+        Some(Ok(stated)) if stated != 0 => stated,
+        Some(_) => return wrong("a port number from 1 to 65535 behind the host"),
+    };
+    // What is no part of a host name is most likely a connection string, which has no place here.
+    let sound = !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._:%".contains(c));
+    if !sound {
+        return wrong(HOSTS);
+    }
+    Ok(Endpoint::Tcp { host: host.into(), port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(hosts: &[&str], ports: &[u16]) -> Option<Vec<String>> {
+        let hosts: Vec<_> = hosts.iter().map(|host| (*host).to_owned()).collect();
+        endpoints(&hosts, ports).ok().map(|list| list.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn hosts_and_ports_are_paired_as_libpq_does() {
+        assert_eq!(shown(&["a", "b"], &[5432]).unwrap(), ["a:5432", "b:5432"]);
+        assert_eq!(shown(&["a", "b"], &[1, 2]).unwrap(), ["a:1", "b:2"]);
+        assert_eq!(shown(&["a", "b:9"], &[1]).unwrap(), ["a:1", "b:9"]);
+        assert!(shown(&["a", "b", "c"], &[1, 2]).is_none());
+        assert!(shown(&["a"], &[1, 2]).is_none());
+    }
+
+    #[test]
+    fn addresses_and_sockets() {
+        assert_eq!(
+            shown(&["::1", "[::1]:9", "[fe80::1]", "10.0.0.1:7"], &[5]).unwrap(),
+            ["[::1]:5", "[::1]:9", "[fe80::1]:5", "10.0.0.1:7"]
+        );
+        assert_eq!(
+            shown(&["/run/postgresql/", "/"], &[5433]).unwrap(),
+            ["/run/postgresql/.s.PGSQL.5433", "/.s.PGSQL.5433"]
+        );
+    }
+
+    #[test]
+    fn what_is_no_host_is_refused() {
+        for bad in [
+            "",
+            "a b",
+            "a:0",
+            "a:x",
+            "a:70000",
+            "a:1:2",
+            "[::1",
+            "[::1]x",
+            "[zz]:1",
+            "@abstract",
+            "host=evil",
+            "postgres://u:p@h/db",
+            "a/b",
+            "x?sslmode=disable",
+        ] {
+            assert!(shown(&[bad], &[1]).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn ports_are_numbers_texts_and_lists() {
+        assert_eq!(Ports.parse(&Value::Integer(5432)), Some(vec![5432]));
+        assert_eq!(Ports.parse(&Value::text("1, 2")), Some(vec![1, 2]));
+        assert_eq!(Ports.parse(&Value::List(vec![Value::Integer(1), Value::text("2")])), Some(vec![1, 2]));
+        for bad in [Value::Integer(0), Value::Integer(65_536), Value::text("1,,2"), Value::List(Vec::new())] {
+            assert_eq!(Ports.parse(&bad), None);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Configuration: four sources, one table of settings, every mistake at once.
+//!
+//! ```text
+//! environment ─┐
+//! file (TOML) ─┼─ merge ── Entry per table ── Reader + Kind per setting ── Settings
+//! .env        ─┤                                     │
+//! schema      ─┘ (names, defaults)                   └─ Draft: problems, warnings, effective view
+//! ```
+//!
+//! The stronger source is above: the environment wins over the file that was named explicitly, the file wins over the
+//! `.env` that happens to lie in the working directory, and `.env` wins over the defaults.
+
+mod convert;
+mod databases;
+mod document;
+mod dotenv;
+mod draft;
+mod file;
+mod files;
+mod issuers;
+mod kinds;
+mod merge;
+mod problem;
+mod reader;
+mod roles;
+mod schema;
+mod server;
+mod settings;
+mod sources;
+mod tls;
+mod units;
+mod url;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+pub(crate) use draft::Effective;
+pub(crate) use files::words as io_words;
+pub(crate) use problem::Problem;
+pub(crate) use settings::*;
+pub(crate) use sources::Sources;
+pub(crate) use tls::{certificates, private_key};
+pub(crate) use url::parse as parse_url;
+
+use draft::Draft;
+use merge::Merged;
+use sources::Variables;
+
+/// The path that marks the development issuer of `gprxy demo`. `gprxy start` refuses every issuer that has it.
+pub(crate) const DEMO_ISSUER_PATH: &str = "/gprxy-demo-not-for-production";
+
+/// What loading gives, right or wrong.
+pub(crate) struct Loaded {
+    /// The settings, or everything that is wrong with them (at least one problem).
+    pub(crate) settings: Result<Settings, Vec<Problem>>,
+    /// What holds, with its origins and without secrets; where there are problems, what could be read.
+    pub(crate) effective: Effective,
+    /// What an operator should know, one line each.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Reads all sources and checks every setting.
+pub(crate) fn load(sources: &Sources) -> Loaded {
+    let mut draft = Draft::default();
+    let variables = Variables::read(sources, &mut draft);
+    let file = sources.file.clone().or_else(|| variables.any(schema::env::CONFIG).map(|(path, _)| PathBuf::from(path)));
+    let settings = merge::merge(file.as_deref(), &variables, &mut draft)
+        .map(|merged| settle(merged, &variables, sources.allow_demo_issuer, &mut draft));
+    let Draft { problems, warnings, effective } = draft;
+    let settings = match settings {
+        Some(settings) if problems.is_empty() => Ok(settings),
+        _ => Err(problems),
+    };
+    Loaded { settings, effective, warnings }
+}
+
+/// Reads every table. The settings are only worth something when no problem was noted.
+fn settle(merged: Merged, variables: &Variables<'_>, allow_demo_issuer: bool, draft: &mut Draft) -> Settings {
+    // `[server]` is shown first and needs to know whether a certificate is meant to be there.
+    let has_tls = ["cert", "key"].iter().any(|key| merged.tls.values.contains_key(key));
+    let server = server::server(merged.server, has_tls, draft);
+    let tls = tls::tls(merged.tls, draft);
+    let issuers = issuers::issuers(merged.issuers, allow_demo_issuer, draft);
+    let roles = roles::roles(merged.roles, server.default_role, variables, draft);
+    let check_account = roles::check_account(variables, draft);
+    let (pool, connect_timeout) = server::pool(merged.pool, draft);
+    let databases = databases::databases(merged.databases, &pool, connect_timeout, draft);
+    let audit = server::audit(merged.audit, draft);
+    let limits = server::limits(merged.limits, server.drain_timeout, draft);
+    let log = server::log(merged.log, draft);
+
+    Settings {
+        listen: server.listen,
+        workers: server.workers,
+        access: server.access,
+        tls,
+        issuers,
+        roles,
+        check_account,
+        databases,
+        pool,
+        audit,
+        limits,
+        log,
+    }
+}

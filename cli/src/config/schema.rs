@@ -1,0 +1,224 @@
+//! Every setting there is: its name, its environment name, its default. Unknown keys, defaults, `gprxy check` and the
+//! tables of `docs/configuration.md` all follow this one table.
+
+/// A section of the configuration file.
+pub(crate) struct Section {
+    /// `server` for `[server]`.
+    pub(crate) name: &'static str,
+    /// How often it may stand in the file.
+    pub(crate) form: Form,
+    /// What it may hold.
+    pub(crate) keys: &'static [Key],
+}
+
+/// How a section stands in the file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Form {
+    /// `[name]`, once.
+    One,
+    /// `[[name]]`, any number of times.
+    Many,
+    /// `[name.KEY]`, once for every key.
+    Named,
+}
+
+/// A setting.
+pub(crate) struct Key {
+    /// Its name in the file.
+    pub(crate) name: &'static str,
+    /// A second name that is accepted: PgBouncer's, where the section makes ours shorter.
+    pub(crate) alias: Option<&'static str>,
+    /// Its name in the environment and in `.env`.
+    pub(crate) env: Option<&'static str>,
+    /// In the form that the file takes, lists with commas; empty when there is none.
+    pub(crate) default: &'static str,
+    /// Whether its value is never shown, and may be given as `file:PATH`.
+    pub(crate) secret: bool,
+}
+
+impl Section {
+    /// The key of that name or alias.
+    pub(crate) fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name || key.alias == Some(name))
+    }
+
+    /// All names that are accepted.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.keys.iter().flat_map(|key| [Some(key.name), key.alias]).flatten()
+    }
+}
+
+const fn key(name: &'static str, default: &'static str) -> Key {
+    Key { name, alias: None, env: None, default, secret: false }
+}
+
+impl Key {
+    const fn env(mut self, name: &'static str) -> Self {
+        self.env = Some(name);
+        self
+    }
+
+    const fn alias(mut self, name: &'static str) -> Self {
+        self.alias = Some(name);
+        self
+    }
+
+    const fn secret(mut self) -> Self {
+        self.secret = true;
+        self
+    }
+}
+
+/// Where the proxy listens and whom it lets in.
+pub(crate) static SERVER: Section = Section {
+    name: "server",
+    form: Form::One,
+    keys: &[
+        key("listen_addr", "0.0.0.0").env("PROXY_HOST"),
+        key("listen_port", "7777").env("PROXY_PORT"),
+        key("unix_socket_dir", ""),
+        key("workers", ""),
+        key("allow_plaintext", "loopback"),
+        key("password_fallback", "true"),
+        key("default_role", "").env("DEFAULT_ROLE"),
+        key("drain_timeout", "30s"),
+    ],
+};
+
+/// TLS towards clients.
+pub(crate) static TLS: Section = Section {
+    name: "tls",
+    form: Form::One,
+    keys: &[
+        key("cert", "").env("PROXY_CERT").alias("client_tls_cert_file"),
+        key("key", "").env("PROXY_KEY").alias("client_tls_key_file"),
+        key("min_version", "1.2"),
+    ],
+};
+
+/// Whose tokens are believed.
+pub(crate) static ISSUER: Section = Section {
+    name: "issuer",
+    form: Form::Many,
+    keys: &[
+        key("issuer", ""),
+        key("auth0_tenant", "").env("AUTH0_TENANT"),
+        key("jwks_url", ""),
+        key("audience", "").env("AUDIENCE"),
+        key("client_id", "").env("AUTH0_NATIVE_CLIENT_ID"),
+        key("leeway", "1m"),
+        key("required_claims", ""),
+        key("user_claims", "email"),
+        key("roles_claims", "role,roles"),
+    ],
+};
+
+/// Which PostgreSQL account a role runs as.
+pub(crate) static ROLE: Section = Section {
+    name: "role",
+    form: Form::Many,
+    keys: &[key("name", ""), key("account", ""), key("password", "").secret(), key("priority", "")],
+};
+
+/// Server connections.
+pub(crate) static POOL: Section = Section {
+    name: "pool",
+    form: Form::One,
+    keys: &[
+        key("default_pool_size", "5"),
+        key("server_lifetime", "1h"),
+        key("server_idle_timeout", "30m"),
+        key("server_connect_timeout", "5s"),
+        key("server_login_retry", "15s"),
+        key("query_wait_timeout", "2m"),
+        key("query_wait_notify", "5s"),
+    ],
+};
+
+/// Where the databases are.
+pub(crate) static DATABASES: Section = Section {
+    name: "databases",
+    form: Form::Named,
+    keys: &[
+        key("host", "localhost").env("DB_HOST"),
+        key("port", "5432"),
+        key("dbname", ""),
+        key("sslmode", "prefer"),
+        key("sslrootcert", ""),
+        key("connect_timeout", ""),
+        key("pool_size", ""),
+        key("server_lifetime", ""),
+        key("server_idle_timeout", ""),
+        key("query_wait_timeout", ""),
+        key("query_wait_notify", ""),
+        key("server_login_retry", ""),
+    ],
+};
+
+/// Who ran what.
+pub(crate) static AUDIT: Section = Section {
+    name: "audit",
+    form: Form::One,
+    keys: &[
+        key("enabled", "true"),
+        key("path", "-"),
+        key("statement_bytes", "8KiB"),
+        key("on_failure", "refuse"),
+        key("queue", "8192"),
+    ],
+};
+
+/// Bounds on what clients may make the proxy hold or wait for.
+pub(crate) static LIMITS: Section = Section {
+    name: "limits",
+    form: Form::One,
+    keys: &[
+        key("max_client_conn", "10000"),
+        key("client_login_timeout", "1m"),
+        key("max_password_bytes", "64KiB"),
+        key("cancel_wait_timeout", "10s"),
+    ],
+};
+
+/// The proxy's own log.
+pub(crate) static LOG: Section = Section {
+    name: "log",
+    form: Form::One,
+    keys: &[key("level", "production").env("LOG_LEVEL"), key("format", "text")],
+};
+
+/// All sections, in the order in which they are shown.
+pub(crate) static SECTIONS: [&Section; 9] = [&SERVER, &TLS, &ISSUER, &ROLE, &POOL, &DATABASES, &AUDIT, &LIMITS, &LOG];
+
+/// Names that are read from the environment and stand for no single key of the file.
+pub(crate) mod env {
+    /// The configuration file.
+    pub(crate) const CONFIG: &str = "GPRXY_CONFIG";
+    /// `ROLE_MAPPING_<ROLE>=account:password`, one for every role.
+    pub(crate) const ROLE_MAPPING: &str = "ROLE_MAPPING_";
+    /// The pool account of the first gprxy.
+    pub(crate) const USER: &str = "GPRXY_USER";
+    /// Its password.
+    pub(crate) const PASS: &str = "GPRXY_PASS";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_is_used_twice() {
+        for section in SECTIONS {
+            let mut names: Vec<_> = section.names().collect();
+            names.sort_unstable();
+            let all = names.len();
+            names.dedup();
+            assert_eq!(names.len(), all, "[{}]", section.name);
+        }
+        let mut envs: Vec<_> = SECTIONS.iter().flat_map(|s| s.keys).filter_map(|k| k.env).collect();
+        let all = envs.len();
+        envs.sort_unstable();
+        envs.dedup();
+        assert_eq!(envs.len(), all);
+    }
+}

@@ -1,0 +1,186 @@
+//! `[server]`, `[pool]`, `[audit]`, `[limits]` and `[log]`.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use gprxy_proto::policy::{AllowPlaintext, Limits};
+use gprxy_proto::pool::PoolSettings;
+use log::LevelFilter;
+
+use super::draft::Draft;
+use super::kinds::{Choice, Flag, List, Size, Span, Whole, Words};
+use super::problem::Origin;
+use super::reader::{Entry, Reader};
+use super::schema;
+use super::settings::{Access, AuditFailure, AuditPath, AuditSettings, Listen, LogFormat, LogSettings};
+use super::url::is_loopback;
+
+/// A TCP port; 0 means any free one where we listen.
+pub(crate) const PORT: Whole = Whole { what: "a port number", min: 0, max: 65_535 };
+
+const PLAINTEXT: Choice<AllowPlaintext> = Choice(&[
+    ("never", AllowPlaintext::Never),
+    ("loopback", AllowPlaintext::Loopback),
+    ("always", AllowPlaintext::Always),
+]);
+
+/// `[server]` as read; the default role is looked up among the roles later.
+pub(crate) struct Server {
+    /// Where clients connect.
+    pub(crate) listen: Listen,
+    /// Worker threads.
+    pub(crate) workers: usize,
+    /// How clients may prove who they are.
+    pub(crate) access: Access,
+    /// As spelled in the configuration, and where.
+    pub(crate) default_role: Option<(String, Origin)>,
+    /// How long a drain waits.
+    pub(crate) drain_timeout: Duration,
+}
+
+/// Reads `[server]`. `has_tls`: whether a certificate is set, which decides who can log in at all.
+pub(crate) fn server(entry: Entry, has_tls: bool, draft: &mut Draft) -> Server {
+    let mut reader = Reader::of_section(&schema::SERVER, entry, draft);
+    let listen = listen(&mut reader);
+    let workers = workers(&mut reader);
+    let allow_plaintext = reader.read("allow_plaintext", &PLAINTEXT);
+    let password_fallback = reader.read("password_fallback", &Flag);
+    let default_role =
+        reader.optional("default_role", &Words("the name of a role")).map(|name| (name, reader.origin("default_role")));
+    let drain_timeout = reader.read("drain_timeout", &Span { min: Duration::ZERO, max: Duration::from_secs(86_400) });
+    match allow_plaintext {
+        AllowPlaintext::Never if !has_tls => {
+            reader.reject("allow_plaintext", "\"never\" without a certificate, so that nobody could log in", "[tls]");
+        }
+        AllowPlaintext::Loopback if !has_tls && !listen.addresses.iter().all(|address| is_loopback(address)) => {
+            reader.warn("without [tls], tokens are accepted from this machine only (allow_plaintext = \"loopback\")");
+        }
+        AllowPlaintext::Always => {
+            reader.warn("allow_plaintext = \"always\" lets tokens and passwords travel unencrypted");
+        }
+        AllowPlaintext::Never | AllowPlaintext::Loopback => {}
+    }
+    reader.finish();
+    Server { listen, workers, access: Access { allow_plaintext, password_fallback }, default_role, drain_timeout }
+}
+
+fn listen(reader: &mut Reader<'_>) -> Listen {
+    const EXPECTED: &str = "IP addresses or host names, separated by commas, or * for all";
+    let mut addresses = reader.read("listen_addr", &List(EXPECTED));
+    for address in &mut addresses {
+        let bare = address.strip_prefix('[').and_then(|inside| inside.strip_suffix(']')).unwrap_or(address);
+        let sound = bare == "*"
+            || bare.parse::<IpAddr>().is_ok()
+            || (bare.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)));
+        if !sound {
+            reader.reject("listen_addr", super::problem::quoted(address), EXPECTED);
+        }
+        *address = bare.to_owned();
+    }
+    // The bounds of PORT are those of u16.
+    let port = u16::try_from(reader.read("listen_port", &PORT)).unwrap_or(0);
+    let unix_socket_dir = reader.optional("unix_socket_dir", &Words("the path of a directory")).map(PathBuf::from);
+    if let Some(dir) = unix_socket_dir.as_deref().filter(|dir| !dir.is_absolute() || !dir.is_dir()) {
+        let found = format!("{}, which is not there", super::problem::quoted(&dir.display().to_string()));
+        reader.reject("unix_socket_dir", found, "the absolute path of an existing directory");
+    }
+    Listen { addresses, port, unix_socket_dir }
+}
+
+fn workers(reader: &mut Reader<'_>) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if !reader.is_set("workers") {
+        reader.remark("workers", &format!("not set, one for each core ({cores})"));
+        return cores;
+    }
+    let threads = reader.optional("workers", &Whole { what: "a number of threads", min: 1, max: 1024 });
+    threads.and_then(|threads| usize::try_from(threads).ok()).unwrap_or(cores)
+}
+
+/// The bounds of pool settings, the same in `[pool]` and in `[databases.NAME]`.
+pub(crate) const POOL_SIZE: Whole = Whole { what: "a number of connections", min: 1, max: 100_000 };
+
+/// Reads `[pool]`; the second value is the connect timeout of databases that state none.
+pub(crate) fn pool(entry: Entry, draft: &mut Draft) -> (PoolSettings, Duration) {
+    let mut reader = Reader::of_section(&schema::POOL, entry, draft);
+    let settings = PoolSettings {
+        default_pool_size: reader.read("default_pool_size", &POOL_SIZE),
+        server_lifetime: reader.read("server_lifetime", &Span::ANY),
+        server_idle_timeout: reader.read("server_idle_timeout", &Span::ANY),
+        query_wait_timeout: reader.read("query_wait_timeout", &Span::ANY),
+        query_wait_notify: reader.read("query_wait_notify", &Span::ANY),
+        server_login_retry: reader.read("server_login_retry", &Span::ANY),
+    };
+    let connect_timeout = reader.read("server_connect_timeout", &Span::SOME);
+    reader.finish();
+    (settings, connect_timeout)
+}
+
+/// Reads `[audit]`.
+pub(crate) fn audit(entry: Entry, draft: &mut Draft) -> AuditSettings {
+    const FAILURE: Choice<AuditFailure> = Choice(&[("refuse", AuditFailure::Refuse), ("count", AuditFailure::Count)]);
+    let mut reader = Reader::of_section(&schema::AUDIT, entry, draft);
+    let enabled = reader.read("enabled", &Flag);
+    let path = match reader.read("path", &Words("a file, or - for standard output")).as_str() {
+        "-" => AuditPath::Stdout,
+        file => AuditPath::File(PathBuf::from(file)),
+    };
+    let statement_bytes = reader.read("statement_bytes", &Size { min: 0, max: 1 << 20 });
+    let on_failure = reader.read("on_failure", &FAILURE);
+    let queue = reader.read("queue", &Whole { what: "a number of records", min: 1, max: 1 << 20 });
+    if let (true, AuditPath::File(file)) = (enabled, &path) {
+        let folder = match file.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let found = if file.is_dir() {
+            Some("is a directory")
+        } else if !folder.is_dir() {
+            Some("is in a directory that is not there")
+        } else {
+            None
+        };
+        if let Some(fault) = found {
+            let found = format!("{}, which {fault}", super::problem::quoted(&file.display().to_string()));
+            reader.reject("path", found, "a file in an existing directory, or - for standard output");
+        }
+    }
+    reader.finish();
+    AuditSettings { enabled, path, statement_bytes, on_failure, queue: usize::try_from(queue).unwrap_or(1) }
+}
+
+/// Reads `[limits]`; the drain's limit comes from `[server]`.
+pub(crate) fn limits(entry: Entry, drain_timeout: Duration, draft: &mut Draft) -> Limits {
+    let short = || Span { min: Duration::from_millis(1), max: Duration::from_secs(3600) };
+    let mut reader = Reader::of_section(&schema::LIMITS, entry, draft);
+    let limits = Limits {
+        max_client_conn: reader
+            .read("max_client_conn", &Whole { what: "a number of connections", min: 1, max: 1_000_000 }),
+        client_login_timeout: reader.read("client_login_timeout", &short()),
+        // PostgreSQL takes no longer passwords (PG_MAX_AUTH_TOKEN_LENGTH); below 1 KiB no provider's token would fit.
+        max_password_bytes: reader.read("max_password_bytes", &Size { min: 1 << 10, max: 1 << 16 }),
+        drain_timeout,
+        cancel_wait_timeout: reader.read("cancel_wait_timeout", &short()),
+    };
+    reader.finish();
+    limits
+}
+
+/// Reads `[log]`. `production` and `debug` are the words of the first gprxy.
+pub(crate) fn log(entry: Entry, draft: &mut Draft) -> LogSettings {
+    const LEVEL: Choice<(LevelFilter, &str)> = Choice(&[
+        ("production", (LevelFilter::Info, "production")),
+        ("error", (LevelFilter::Error, "error")),
+        ("warn", (LevelFilter::Warn, "warn")),
+        ("info", (LevelFilter::Info, "info")),
+        ("debug", (LevelFilter::Debug, "debug")),
+        ("trace", (LevelFilter::Trace, "trace")),
+    ]);
+    const FORMAT: Choice<LogFormat> = Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+    let mut reader = Reader::of_section(&schema::LOG, entry, draft);
+    let (level, _) = reader.read("level", &LEVEL);
+    let format = reader.read("format", &FORMAT);
+    reader.finish();
+    LogSettings { level, format }
+}

@@ -1,0 +1,155 @@
+//! `gprxy start`: the proxy itself, from its settings to its last session.
+
+mod audit;
+mod listen;
+mod parts;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gprxy_proto::driver::serve;
+use gprxy_proto::driver::shared::Shared;
+use gprxy_tokio::{Bound, Signal, Signals, Tokio};
+
+use crate::EX_UNAVAILABLE;
+use crate::config::Settings;
+
+/// How long the first client waits for the issuers' keys: a proxy that listens should be able to let people in, but an
+/// issuer that is down must not keep it from starting.
+const FIRST_KEYS: Duration = Duration::from_secs(10);
+/// How long sessions that are ended by force may take to say so.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Runs the proxy until it is told to end.
+pub(crate) fn run(settings: Settings) -> ExitCode {
+    guard_process();
+    match gprxy_tokio::block_on(start(settings)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(problem)) => {
+            log::error!("{problem}");
+            ExitCode::from(EX_UNAVAILABLE)
+        }
+        Err(error) => {
+            log::error!("the runtime cannot be set up: {error}");
+            ExitCode::from(EX_UNAVAILABLE)
+        }
+    }
+}
+
+async fn start(settings: Settings) -> Result<(), String> {
+    let workers = settings.workers;
+    let drain_timeout = settings.limits.drain_timeout;
+    // Installed before anything can be seen from outside: who sees the proxy can stop it.
+    let mut signals = Signals::install().map_err(|error| format!("signals cannot be caught: {error}"))?;
+    let listeners = listen::bind(&settings.listen)?;
+    let shared = Shared::<Tokio>::new(parts::assemble(settings)?);
+    tokio_spawn(shared.clone().keep());
+    wait_for_keys(&shared).await;
+    for index in 0..workers {
+        start_worker(index, &shared, &listeners)?;
+    }
+    for listener in &listeners {
+        log::info!("listening on {listener}");
+    }
+    until_told_to_end(&mut signals, &shared).await;
+    drop(listeners);
+    drain(&mut signals, &shared, drain_timeout).await;
+    shared.close_audit();
+    Ok(())
+}
+
+fn tokio_spawn(future: impl Future<Output = ()> + Send + 'static) {
+    use gprxy_proto::driver::runtime::Runtime as _;
+    Tokio::spawn(future);
+}
+
+/// Every worker accepts from every socket: the kernel wakes one that is free.
+fn start_worker(index: usize, shared: &Arc<Shared<Tokio>>, listeners: &[listen::Listening]) -> Result<(), String> {
+    let mut bound: Vec<Bound> = Vec::with_capacity(listeners.len());
+    for listener in listeners {
+        bound.push(listener.share()?);
+    }
+    let shared = shared.clone();
+    let worker = move || async move {
+        for bound in &bound {
+            match bound.listen() {
+                Ok(listener) => tokio_spawn(serve::serve(shared.clone(), listener)),
+                Err(error) => log::error!("a worker cannot listen: {error}"),
+            }
+        }
+        drop(bound);
+        // Sessions go on after the last accept; the end of the process ends this.
+        std::future::pending::<()>().await;
+    };
+    let started = gprxy_tokio::start_worker(index, worker);
+    started.map(drop).map_err(|error| format!("worker {index} cannot be started: {error}"))
+}
+
+async fn wait_for_keys(shared: &Arc<Shared<Tokio>>) {
+    use gprxy_proto::driver::runtime::Runtime as _;
+    let until = Tokio::now().tick.after(FIRST_KEYS);
+    while shared.is_fetching() && Tokio::now().tick < until {
+        serve::pause::<Tokio>(Duration::from_millis(10)).await;
+    }
+    if !shared.is_ready() {
+        log::warn!("not every issuer's keys could be fetched: their tokens are refused until they are there");
+    }
+}
+
+async fn until_told_to_end(signals: &mut Signals, shared: &Arc<Shared<Tokio>>) {
+    loop {
+        match signals.next().await {
+            Signal::Hangup => {
+                log::info!("SIGHUP: the audit file is opened anew");
+                shared.reopen_audit();
+            }
+            Signal::Interrupt | Signal::Terminate => return,
+        }
+    }
+}
+
+/// Lets running transactions end, up to the limit or a second signal.
+async fn drain(signals: &mut Signals, shared: &Arc<Shared<Tokio>>, limit: Duration) {
+    use gprxy_proto::driver::runtime::Runtime as _;
+    log::info!("shutting down: {} sessions may finish their transactions within {limit:?}", shared.sessions());
+    shared.drain();
+    let until = Tokio::now().tick.after(limit);
+    let ended = serve::within::<Tokio, _>(until, async {
+        let mut second = std::pin::pin!(signals.next());
+        let mut gone = std::pin::pin!(shared.emptied());
+        std::future::poll_fn(|context| {
+            if gone.as_mut().poll(context).is_ready() {
+                return std::task::Poll::Ready(true);
+            }
+            second.as_mut().poll(context).map(|_| false)
+        })
+        .await
+    })
+    .await;
+    match ended {
+        Some(true) => log::info!("all sessions have ended"),
+        Some(false) => log::warn!("a second signal ends {} sessions now", shared.sessions()),
+        None => log::warn!("the drain's limit has passed: {} sessions are ended now", shared.sessions()),
+    }
+    shared.kill_all();
+    let _ = serve::within::<Tokio, _>(Tokio::now().tick.after(LAST_WORDS), shared.emptied()).await;
+    shared.close_idle();
+}
+
+/// Descriptors as many as allowed, and no core file: tokens and passwords are in this memory.
+#[cfg(unix)]
+fn guard_process() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if setrlimit(Resource::Nofile, limit).is_err() {
+        log::warn!("the limit of open files cannot be raised");
+    }
+    let mut cores = getrlimit(Resource::Core);
+    cores.current = Some(0);
+    let _ = setrlimit(Resource::Core, cores);
+}
+
+#[cfg(not(unix))]
+fn guard_process() {}

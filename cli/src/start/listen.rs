@@ -1,0 +1,81 @@
+//! The sockets that clients connect to.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+use gprxy_tokio::Bound;
+
+use crate::config::Listen;
+
+/// A bound socket; a Unix socket's file goes with it.
+pub(super) struct Listening {
+    bound: Bound,
+    path: Option<PathBuf>,
+}
+
+impl Listening {
+    /// The same socket for a worker.
+    pub(super) fn share(&self) -> Result<Bound, String> {
+        self.bound.share().map_err(|error| format!("{self} cannot be shared with a worker: {error}"))
+    }
+}
+
+impl fmt::Display for Listening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.path, self.bound.address()) {
+            (Some(path), _) => write!(f, "{}", path.display()),
+            (None, Some(address)) => write!(f, "{address}"),
+            (None, None) => f.write_str("a socket without an address"),
+        }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Binds everything that is configured.
+pub(super) fn bind(listen: &Listen) -> Result<Vec<Listening>, String> {
+    let mut all = Vec::new();
+    for name in &listen.addresses {
+        for address in resolve(name, listen.port)? {
+            match Bound::tcp(address) {
+                Ok(bound) => all.push(Listening { bound, path: None }),
+                // "*" means what the machine has, and not every machine has IPv6.
+                Err(_) if name == "*" && address.is_ipv6() => {}
+                Err(error) => return Err(format!("cannot listen on {address}: {error}")),
+            }
+        }
+    }
+    if let Some(directory) = &listen.unix_socket_dir {
+        all.push(bind_unix(&directory.join(format!(".s.PGSQL.{}", listen.port)))?);
+    }
+    if all.is_empty() { Err("there is no address to listen on".into()) } else { Ok(all) }
+}
+
+fn resolve(name: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    if name == "*" {
+        let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        return Ok(any.map(|ip| SocketAddr::new(ip, port)).into());
+    }
+    match (name, port).to_socket_addrs() {
+        Ok(addresses) => Ok(addresses.collect()),
+        Err(error) => Err(format!("listen_addr: {name:?} is no address of this machine: {error}")),
+    }
+}
+
+/// A socket file that nobody listens on is left over from a process that was killed.
+fn bind_unix(path: &Path) -> Result<Listening, String> {
+    if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
+        let _ = std::fs::remove_file(path);
+    }
+    match Bound::unix(path) {
+        Ok(bound) => Ok(Listening { bound, path: Some(path.into()) }),
+        Err(error) => Err(format!("cannot listen on {}: {error}", path.display())),
+    }
+}

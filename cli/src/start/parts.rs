@@ -1,0 +1,113 @@
+//! From settings to the parts of a proxy.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use gprxy_proto::auth::jwks::{KeySetLimits, KeySets};
+use gprxy_proto::auth::jwt::{ClaimPath, IssuerSettings, KeySource};
+use gprxy_proto::auth::roles::{RoleEntry, RoleMap};
+use gprxy_proto::driver::entropy::SystemEntropy;
+use gprxy_proto::driver::runtime::Runtime as _;
+use gprxy_proto::driver::shared::{Parts, ServerTls};
+use gprxy_proto::driver::tls;
+use gprxy_proto::hub::Hub;
+use gprxy_proto::policy::{Database, Databases, SslMode};
+use gprxy_proto::session::{AuditProfile, Profile};
+use gprxy_tokio::Tokio;
+use rustls::RootCertStore;
+use rustls::server::ServerConfig;
+
+use crate::config::{self, AuditFailure, AuditSettings, IssuerConfig, Roles, Settings, TlsSettings, TlsVersion};
+
+/// Everything that was checked when the settings were read may still have changed since: files are read again here.
+pub(super) fn assemble(settings: Settings) -> Result<Parts, String> {
+    let issuers = settings.issuers.into_iter().map(issuer).collect::<Result<Vec<_>, _>>()?;
+    let keys = KeySets::new(issuers, KeySetLimits::default(), Tokio::now()).map_err(|error| error.to_string())?;
+    let hub = Hub::new(keys, &settings.limits, Box::new(SystemEntropy::default()));
+    let tls = settings.tls.as_ref().map(client_tls).transpose()?;
+    let server_tls = server_tls(&settings.databases)?;
+    let profile = Profile {
+        tls: tls.is_some(),
+        allow_plaintext: settings.access.allow_plaintext,
+        password_fallback: settings.access.password_fallback,
+        roles: role_map(settings.roles)?,
+        databases: Databases::new(settings.databases),
+        limits: settings.limits,
+        audit: settings.audit.enabled.then(|| audit_profile(&settings.audit)),
+    };
+    let audit = super::audit::open(&settings.audit)?;
+    Ok(Parts { profile: Arc::new(profile), hub, tls, server_tls, audit, http: crate::http::agent() })
+}
+
+fn audit_profile(audit: &AuditSettings) -> AuditProfile {
+    AuditProfile { statement_bytes: audit.statement_bytes, required: audit.on_failure == AuditFailure::Refuse }
+}
+
+fn issuer(config: IssuerConfig) -> Result<IssuerSettings, String> {
+    let paths = |claims: Vec<String>| -> Result<Vec<ClaimPath>, String> {
+        claims.iter().map(|claim| claim.parse().map_err(|error| format!("claim {claim:?}: {error}"))).collect()
+    };
+    let mut settings = IssuerSettings::new(config.issuer, config.audiences);
+    if let Some(url) = config.jwks_url {
+        settings.source = KeySource::Url(url);
+    }
+    settings.leeway = config.leeway;
+    settings.required_claims = paths(config.required_claims)?;
+    settings.user_claims = paths(config.user_claims)?;
+    settings.roles_claims = paths(config.roles_claims)?;
+    Ok(settings)
+}
+
+fn role_map(roles: Roles) -> Result<RoleMap, String> {
+    let entries = roles.mappings.into_iter().map(|mapping| RoleEntry {
+        role: mapping.role.to_string(),
+        priority: mapping.priority,
+        account: Arc::new(mapping.into()),
+    });
+    RoleMap::new(entries, roles.default_role.as_deref()).map_err(|error| error.to_string())
+}
+
+fn client_tls(settings: &TlsSettings) -> Result<Arc<ServerConfig>, String> {
+    let chain = config::certificates(&settings.cert).map_err(|found| format!("tls.cert: found {found}"))?;
+    let key = config::private_key(&settings.key).map_err(|found| format!("tls.key: found {found}"))?;
+    let versions: &[&rustls::SupportedProtocolVersion] = match settings.min_version {
+        TlsVersion::V1_2 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        TlsVersion::V1_3 => &[&rustls::version::TLS13],
+    };
+    tls::server_config(chain, key, versions).map_err(|error| format!("tls.cert and tls.key: {error}"))
+}
+
+fn server_tls(databases: &BTreeMap<Arc<str>, Database>) -> Result<ServerTls, String> {
+    let mut all = ServerTls::new();
+    for (name, database) in databases {
+        let terms = database.tls_terms();
+        if all.contains_key(&terms) {
+            continue;
+        }
+        let roots = match (database.sslmode, &database.sslrootcert) {
+            (SslMode::VerifyCa | SslMode::VerifyFull, Some(path)) => roots_of(Path::new(&**path)),
+            (SslMode::VerifyCa | SslMode::VerifyFull, None) => Ok(system_roots()),
+            _ => Ok(RootCertStore::empty()),
+        };
+        let config = roots.and_then(|roots| tls::client_config(database.sslmode, roots));
+        if let Some(config) = config.map_err(|problem| format!("databases.{name}.sslrootcert: {problem}"))? {
+            all.insert(terms, config);
+        }
+    }
+    Ok(all)
+}
+
+fn roots_of(path: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in config::certificates(path).map_err(|found| format!("found {found}"))? {
+        roots.add(certificate).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(roots)
+}
+
+fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}

@@ -1,0 +1,399 @@
+//! One client's task: two sockets, one [`Session`], and the moving of bytes between them.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::audit_log::Permit;
+use super::flow::{Inbound, Outbound};
+use super::link::Link;
+use super::mailbox::{Mail, Mailbox};
+use super::replayed::Replayed;
+use super::runtime::{Alarm, Runtime};
+use super::server::{OpenFailure, ServerConnection};
+use super::shared::Shared;
+use crate::audit::{Event, Record};
+use crate::auth::jwks::Awaited;
+use crate::fault::Lost;
+use crate::pool::{How, Lease};
+use crate::secret::Secret;
+use crate::session::{Action, Finish, Output, Reply, Session, Side, Verdict, Wish};
+use crate::time::{Now, Tick};
+use crate::upstream::LoggedIn;
+
+/// Rounds of reading and writing per wake-up: a flooding peer gets its turn again, but after everybody else.
+const ROUNDS: usize = 16;
+
+type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type Opened<S> = Result<(ServerConnection<S>, LoggedIn), OpenFailure>;
+
+/// Something slow that the session waits for.
+pub(super) enum Slow<R: Runtime> {
+    /// A login to the server, under this lease.
+    Opening(Option<Lease>, Job<Opened<R::Socket>>),
+    /// A cancel request that is passed on.
+    Cancelling(Job<()>),
+}
+
+/// What the task has to do outside of the pump.
+pub(super) enum Next {
+    /// The client's handshake.
+    StartTls,
+    /// Nothing more: the client's last bytes are out, or nobody is there to read them.
+    End(Finish),
+}
+
+pub(super) struct Connection<R: Runtime> {
+    pub(super) shared: Arc<Shared<R>>,
+    pub(super) session: Session,
+    pub(super) mailbox: Arc<Mailbox>,
+    /// `None` while a handshake has it.
+    pub(super) client: Option<Link<Replayed<R::Socket>>>,
+    pub(super) server: Option<ServerConnection<R::Socket>>,
+    pub(super) from_client: Inbound,
+    from_server: Inbound,
+    pub(super) to_client: Outbound,
+    pub(super) to_server: Outbound,
+    alarm: Option<R::Alarm>,
+    alarm_at: Option<Tick>,
+    pub(super) wish: Option<Box<Wish>>,
+    pub(super) slow: Option<Slow<R>>,
+    /// A token whose key is being fetched.
+    pub(super) unverified: Option<(Secret<Vec<u8>>, Awaited)>,
+    /// Places in the audit trail for statements that run or are about to.
+    permits: Vec<Permit>,
+    start_tls: bool,
+    finish: Option<Finish>,
+}
+
+impl<R: Runtime> Connection<R> {
+    pub(super) fn new(shared: Arc<Shared<R>>, session: Session, mailbox: Arc<Mailbox>, socket: R::Socket) -> Self {
+        Self {
+            shared,
+            session,
+            mailbox,
+            client: Some(Link::Plain(Replayed::new(socket))),
+            server: None,
+            from_client: Inbound::default(),
+            from_server: Inbound::default(),
+            to_client: Outbound::default(),
+            to_server: Outbound::default(),
+            alarm: None,
+            alarm_at: None,
+            wish: None,
+            slow: None,
+            unverified: None,
+            permits: Vec::new(),
+            start_tls: false,
+            finish: None,
+        }
+    }
+
+    /// Moves whatever can be moved.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Next> {
+        let now = R::now();
+        self.mailbox.register(context.waker());
+        for mail in self.mailbox.take() {
+            self.read(mail, context, now);
+        }
+        self.poll_slow(context, now);
+        for round in 0..=ROUNDS {
+            self.carry_out(now);
+            let moved = self.poll_client_to_server(context, now) | self.poll_server_to_client(context, now);
+            self.carry_out(now);
+            if let Some(next) = self.next() {
+                return Poll::Ready(next);
+            }
+            if !moved && !self.poll_alarm(context, now) {
+                return Poll::Pending;
+            }
+            if round == ROUNDS {
+                context.waker().wake_by_ref();
+            }
+        }
+        Poll::Pending
+    }
+
+    fn next(&mut self) -> Option<Next> {
+        if self.start_tls && self.to_client.is_empty() {
+            self.start_tls = false;
+            return Some(Next::StartTls);
+        }
+        let done = self.to_client.is_empty() || self.client.is_none();
+        if self.finish.is_some() && done && !matches!(self.slow, Some(Slow::Cancelling(_))) {
+            return self.finish.take().map(Next::End);
+        }
+        None
+    }
+
+    /// One pass over client → server. Whether anything moved.
+    fn poll_client_to_server(&mut self, context: &mut Context<'_>, now: Now) -> bool {
+        let mut moved = false;
+        if let Some(server) = &mut self.server {
+            let before = self.to_server.is_empty();
+            match self.to_server.poll_write(&mut server.link, &mut self.from_client, context) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(())) => moved |= !before,
+                Poll::Ready(Err(_)) => {
+                    // What the server said last is still to be read; its end shows there.
+                    self.to_server.drop_all();
+                    self.from_client.clear();
+                    self.from_client.closed = true;
+                    return true;
+                }
+            }
+        }
+        moved | self.judge(Side::Client, now) | self.poll_read(Side::Client, context, now)
+    }
+
+    fn poll_server_to_client(&mut self, context: &mut Context<'_>, now: Now) -> bool {
+        let Some(client) = &mut self.client else { return false };
+        let mut moved = false;
+        let before = self.to_client.is_empty();
+        match self.to_client.poll_write(client, &mut self.from_server, context) {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(())) => moved |= !before,
+            Poll::Ready(Err(_)) => {
+                self.to_client.drop_all();
+                self.from_server.clear();
+                self.client = None;
+                self.session.handle_close(Side::Client, Lost::Broken, now);
+                return true;
+            }
+        }
+        moved | self.judge(Side::Server, now) | self.poll_read(Side::Server, context, now)
+    }
+
+    /// Shows the machine what has come from a side.
+    fn judge(&mut self, side: Side, now: Now) -> bool {
+        let mut moved = false;
+        loop {
+            let (from, to) = match side {
+                Side::Client => (&mut self.from_client, &mut self.to_server),
+                Side::Server => (&mut self.from_server, &mut self.to_client),
+            };
+            if from.is_empty() || from.waiting || !to.is_empty() || self.start_tls || self.finish.is_some() {
+                return moved;
+            }
+            let verdict = self.session.handle_input(side, from.bytes(), now);
+            match verdict {
+                Verdict::Wait => from.waiting = true,
+                Verdict::Take(n) => from.consume(n),
+                Verdict::Forward(_) => {}
+            }
+            self.carry_out(now);
+            moved = true;
+            if let Verdict::Forward(n) = verdict {
+                match side {
+                    Side::Client => self.to_server.forward(n),
+                    Side::Server => {
+                        // Answers make room for operations that were held back.
+                        self.from_client.waiting = false;
+                        self.to_client.forward(n);
+                    }
+                }
+                return true;
+            }
+        }
+    }
+
+    fn poll_read(&mut self, side: Side, context: &mut Context<'_>, now: Now) -> bool {
+        if self.start_tls || self.finish.is_some() || !self.session.wants_input(side) {
+            return false;
+        }
+        let result = match side {
+            Side::Client => {
+                let Some(link) = &mut self.client else { return false };
+                if self.from_client.closed || !self.to_server.is_empty() {
+                    return false;
+                }
+                self.from_client.poll_read(link, context)
+            }
+            Side::Server => {
+                let Some(server) = &mut self.server else { return false };
+                if self.from_server.closed || !self.to_client.is_empty() {
+                    return false;
+                }
+                self.from_server.poll_read(&mut server.link, context)
+            }
+        };
+        let how = match result {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(n)) if n > 0 => {
+                return self.judge(side, now) || true;
+            }
+            Poll::Ready(Ok(_)) => Lost::Closed,
+            Poll::Ready(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => Lost::Closed,
+            Poll::Ready(Err(_)) => Lost::Broken,
+        };
+        match side {
+            Side::Client => self.from_client.closed = true,
+            Side::Server => self.from_server.closed = true,
+        }
+        self.session.handle_close(side, how, now);
+        true
+    }
+
+    /// Does what the session wants done, in its order.
+    fn carry_out(&mut self, now: Now) {
+        while let Some(output) = self.session.poll_output() {
+            match output {
+                Output::Send(Side::Client, bytes) => self.to_client.push(bytes),
+                Output::Send(Side::Server, bytes) => self.to_server.push(bytes),
+                Output::StartTls => self.start_tls = true,
+                Output::Do(action) => self.perform(action, now),
+                Output::Audit(record) => self.record(*record),
+                Output::Finished(finish) => self.finish = Some(finish),
+            }
+        }
+    }
+
+    fn read(&mut self, mail: Mail, context: &mut Context<'_>, now: Now) {
+        match mail {
+            Mail::Granted(lease, how) => self.granted(lease, how, context, now),
+            Mail::Refused(refusal) => {
+                self.wish = None;
+                self.reply(Reply::Refused(refusal), now);
+            }
+            Mail::Notice(notice) => self.reply(Reply::Waiting(notice), now),
+            Mail::KeysFetched => {
+                self.verify_again(now);
+            }
+            Mail::Drain => self.session.handle_drain(now),
+            Mail::Kill(refusal) => self.session.handle_kill(refusal, now),
+        }
+    }
+
+    /// Tells the session something, and lets it look again at what it waited with.
+    pub(super) fn reply(&mut self, reply: Reply, now: Now) {
+        self.session.handle_reply(reply, now);
+        self.from_client.waiting = false;
+    }
+
+    fn granted(&mut self, lease: Lease, how: How, context: &mut Context<'_>, now: Now) {
+        let parked = self.shared.take_parked(lease.slot());
+        if self.wish.is_none() {
+            // The session gave up while its turn came.
+            if let Some(connection) = parked {
+                self.shared.park(lease.slot(), connection);
+            }
+            return self.shared.discard(lease);
+        }
+        if let (How::Reuse, Some(mut connection)) = (how, parked)
+            && connection.poll_alive(context)
+        {
+            return self.leased(lease, connection, None, now);
+        }
+        if how == How::Reuse {
+            // Its server has closed it meanwhile: a new one takes its place.
+            self.shared.with_hub(|hub, now| hub.pools.handle_reopen(&lease, now));
+        }
+        self.open(lease);
+    }
+
+    fn poll_slow(&mut self, context: &mut Context<'_>, now: Now) {
+        match &mut self.slow {
+            None => {}
+            Some(Slow::Cancelling(job)) => {
+                if job.as_mut().poll(context).is_ready() {
+                    self.slow = None;
+                }
+            }
+            Some(Slow::Opening(lease, job)) => {
+                if let Poll::Ready(opened) = job.as_mut().poll(context) {
+                    let lease = lease.take();
+                    self.slow = None;
+                    if let Some(lease) = lease {
+                        self.opened(lease, opened, now);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a deadline has passed and the session was told.
+    fn poll_alarm(&mut self, context: &mut Context<'_>, now: Now) -> bool {
+        if matches!(self.slow, Some(Slow::Cancelling(_))) {
+            // It has a limit of its own.
+            return false;
+        }
+        let next = self.session.poll_timeout().map(|deadline| deadline.at);
+        if next.is_some_and(|at| at <= now.tick) {
+            self.session.handle_timeout(now);
+            if self.finish.is_some() {
+                // The client had its time to read its last bytes.
+                self.client = None;
+            }
+            return true;
+        }
+        if next != self.alarm_at {
+            self.alarm_at = next;
+            if next.is_none() {
+                self.alarm = None;
+            } else {
+                self.alarm.get_or_insert_with(R::alarm).set(next);
+            }
+        }
+        if let Some(alarm) = &mut self.alarm
+            && alarm.poll(context).is_ready()
+        {
+            self.alarm_at = None;
+            context.waker().wake_by_ref();
+        }
+        false
+    }
+
+    /// The client's socket for its handshake, and what was read of it already.
+    pub(super) fn take_client_for_tls(&mut self) -> Option<(Link<Replayed<R::Socket>>, Vec<u8>)> {
+        self.client.take().map(|link| (link, self.from_client.take_rest()))
+    }
+
+    /// Takes the server connection away. Bytes half written to it, or read from it and never looked at, mean that
+    /// its state is not known.
+    pub(super) fn take_server(&mut self) -> (Option<ServerConnection<R::Socket>>, bool) {
+        let certain = self.to_server.is_empty() && self.from_server.len() == self.to_client.span();
+        self.to_server.drop_all();
+        self.from_client.clear();
+        (self.server.take(), certain)
+    }
+
+    /// Sets a place in the audit trail aside for a statement.
+    fn reserve(&mut self) -> bool {
+        let Some(audit) = &self.shared.audit else { return false };
+        match audit.try_reserve() {
+            Ok(permit) => {
+                self.permits.push(permit);
+                true
+            }
+            Err(down) => {
+                log::warn!("session {}: a statement is refused: {down}", self.session.id());
+                false
+            }
+        }
+    }
+
+    /// A statement has its place already where that is required; everything else takes what is free.
+    fn record(&mut self, record: Record) {
+        let permit = if matches!(record.event, Event::Statement(_)) { self.permits.pop() } else { None };
+        match (permit, &self.shared.audit) {
+            (Some(permit), _) => drop(permit.record(record)),
+            (None, Some(audit)) => drop(audit.offer(record)),
+            (None, None) => {}
+        }
+    }
+
+    pub(super) fn perform(&mut self, action: Action, now: Now) {
+        match action {
+            Action::Verify(token) => self.verify(token, now),
+            Action::Lease(wish) => self.request(wish, now),
+            Action::GiveUp => self.give_up(),
+            Action::Reserve => {
+                let granted = self.reserve();
+                self.reply(Reply::Reserved(granted), now);
+            }
+            Action::Release(back) => self.give_back(*back),
+            Action::Cancel { pid, key } => self.pass_on_cancel(pid, &key),
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The runtime-neutral pump around the machines: sockets, TLS, wakers, but no executor.
+//!
+//! A runtime crate implements [`runtime::Runtime`]; [`serve::serve`] does the rest.
+
+pub mod audit_log;
+pub mod buffers;
+mod connection;
+pub mod entropy;
+mod flow;
+pub mod keys;
+pub mod link;
+mod mailbox;
+mod replayed;
+mod requests;
+pub mod runtime;
+pub mod serve;
+mod server;
+pub mod shared;
+pub mod tls;

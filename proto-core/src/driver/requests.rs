@@ -1,0 +1,287 @@
+//! What a session's task does for its machine's actions: verifying, leasing, giving back, cancelling.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::connection::{Connection, Slow};
+use super::runtime::Runtime;
+use super::server::{self, OpenFailure, ServerConnection};
+use super::shared::Shared;
+use crate::auth::Authenticated;
+use crate::auth::jwks::Unknown;
+use crate::auth::jwt::{IssuerId, Verdict};
+use crate::cancel::{BackendTarget, CancelOrder, Decision};
+use crate::fault::{Refusal, SqlState};
+use crate::pool::{Lease, PoolKey, Request, Returned};
+use crate::secret::Secret;
+use crate::session::{Credential, Leased, Reply, Return, ReturnState, Wish};
+use crate::session_id::SessionId;
+use crate::time::Now;
+use crate::upstream::{self, BackendKey, LoggedIn, LoginFailure, LoginSettings, Reset, ResetPlan};
+
+/// How long a server may take to answer a reset before its connection is closed instead.
+const RESET_TIME: Duration = Duration::from_secs(5);
+
+impl<R: Runtime> Connection<R> {
+    pub(super) fn verify(&mut self, token: Secret<Vec<u8>>, now: Now) {
+        match self.shared.keyring().verify(token.expose(), now) {
+            Verdict::Proven(who) => self.reply(Reply::Verified(Ok(who)), now),
+            Verdict::Refused(refusal) => self.reply(Reply::Verified(Err(refusal)), now),
+            Verdict::NeedsKey(issuer) => {
+                match self.shared.with_hub(|hub, now| hub.keys.handle_unknown_key(issuer, now)) {
+                    Unknown::Fetching(awaited) => self.unverified = Some((token, awaited)),
+                    Unknown::CoolingDown => self.without_key(issuer, now),
+                }
+            }
+        }
+    }
+
+    fn without_key(&mut self, issuer: IssuerId, now: Now) {
+        let refusal = self.shared.keyring().without_key(issuer);
+        self.reply(Reply::Verified(Err(refusal)), now);
+    }
+
+    /// A fetch has ended; if it was the awaited one, the keys decide this time.
+    pub(super) fn verify_again(&mut self, now: Now) {
+        let Some((token, awaited)) = self.unverified.take() else { return };
+        if !self.shared.with_hub(|hub, _| hub.keys.has_ended(awaited)) {
+            self.unverified = Some((token, awaited));
+            return;
+        }
+        match self.shared.keyring().verify(token.expose(), now) {
+            Verdict::Proven(who) => self.reply(Reply::Verified(Ok(who)), now),
+            Verdict::Refused(refusal) => self.reply(Reply::Verified(Err(refusal)), now),
+            Verdict::NeedsKey(issuer) => self.without_key(issuer, now),
+        }
+    }
+
+    pub(super) fn request(&mut self, wish: Box<Wish>, now: Now) {
+        let session = self.session.id();
+        let request = Request {
+            session,
+            key: PoolKey { account: wish.account.clone(), database: wish.database.clone() },
+            parameters: wish.parameters.clone(),
+            reuse: matches!(wish.credential, Credential::Account(_)),
+            settings: Arc::new(wish.target.pool.clone()),
+        };
+        let wide = wish.wide_key;
+        self.wish = Some(wish);
+        let key = self.shared.with_hub(|hub, now| {
+            let key = hub.enroll(session, wide);
+            hub.cancels.handle_waiting(session);
+            hub.pools.handle_request(request, now);
+            key
+        });
+        self.reply(Reply::Enrolled(key), now);
+    }
+
+    pub(super) fn give_up(&mut self) {
+        let session = self.session.id();
+        self.wish = None;
+        self.unverified = None;
+        if let Some(Slow::Opening(lease, _)) = &mut self.slow
+            && let Some(lease) = lease.take()
+        {
+            self.shared.discard(lease);
+        }
+        self.slow = None;
+        self.shared.with_hub(|hub, now| hub.pools.handle_gave_up(session, now));
+    }
+
+    /// Logs in to the server under this lease.
+    pub(super) fn open(&mut self, lease: Lease) {
+        let Some(wish) = &self.wish else { return self.shared.discard(lease) };
+        let credential = match &wish.credential {
+            Credential::Own(password) => upstream::Credential::Password { password: password.clone(), keys: None },
+            Credential::Account(account) => match &account.password {
+                None => upstream::Credential::None,
+                Some(password) => upstream::Credential::Password {
+                    password: password.clone(),
+                    keys: self.shared.scram_keys(&account.name),
+                },
+            },
+        };
+        let shared = self.shared.clone();
+        let (account, parameters) = (wish.account.clone(), wish.parameters.clone());
+        let dbname = wish.target.dbname.clone().unwrap_or_else(|| wish.database.clone());
+        let target = wish.target.clone();
+        let job = async move {
+            let tls = shared.server_tls(&target.tls_terms());
+            server::open::<R>(&target, tls, |endpoint| LoginSettings {
+                user: account.clone(),
+                database: dbname.clone(),
+                parameters: parameters.clone(),
+                credential: credential.clone(),
+                sslmode: target.sslmode,
+                tls_possible: server::tls_possible(endpoint, target.sslmode),
+                nonce: shared.with_hub(|hub, _| hub.nonce()),
+                timeout: target.connect_timeout,
+            })
+            .await
+        };
+        self.slow = Some(Slow::Opening(Some(lease), Box::pin(job)));
+        // It is polled for the first time with this task's next wake-up.
+        self.mailbox.wake();
+    }
+
+    pub(super) fn opened(
+        &mut self,
+        lease: Lease,
+        opened: Result<(ServerConnection<R::Socket>, LoggedIn), OpenFailure>,
+        now: Now,
+    ) {
+        let (connection, login) = match opened {
+            Ok(opened) => opened,
+            Err(failure) => return self.open_failed(lease, &failure, now),
+        };
+        let proof = match self.wish.as_ref().map(|wish| &wish.credential) {
+            None => return self.shared.discard(lease),
+            Some(Credential::Account(account)) => {
+                if let Some(keys) = login.new_keys.clone() {
+                    self.shared.keep_scram_keys(&account.name, keys);
+                }
+                None
+            }
+            Some(Credential::Own(_)) => match Authenticated::by_server(&login) {
+                Some(who) => Some(who),
+                None => {
+                    R::spawn(connection.close::<R>());
+                    self.shared.discard(lease);
+                    return self.reply(Reply::Refused(password_not_asked()), now);
+                }
+            },
+        };
+        self.shared.with_hub(|hub, now| hub.pools.handle_opened(&lease, now));
+        self.leased(lease, connection, proof, now);
+    }
+
+    fn open_failed(&mut self, lease: Lease, failure: &OpenFailure, now: Now) {
+        let refusal = failure.refusal();
+        let own_password = self.wish.as_ref().is_some_and(|wish| matches!(wish.credential, Credential::Own(_)));
+        if own_password {
+            // A person's wrong password says nothing about the server, and must not hold up the others.
+            self.shared.discard(lease);
+        } else {
+            if let Some(wish) = &self.wish {
+                log::warn!("login as {} to database {} failed: {refusal}", wish.account, wish.database);
+            }
+            self.shared.with_hub(|hub, now| hub.pools.handle_open_failed(lease, refusal.clone(), now));
+        }
+        self.wish = None;
+        let reply = match failure {
+            OpenFailure::Login(LoginFailure::Server(error)) => {
+                let mut message = Vec::new();
+                error.emit(&mut message);
+                Reply::RefusedByServer(message.into(), refusal)
+            }
+            _ => Reply::Refused(refusal),
+        };
+        self.reply(reply, now);
+    }
+
+    /// The session has its server connection.
+    pub(super) fn leased(
+        &mut self,
+        lease: Lease,
+        connection: ServerConnection<R::Socket>,
+        proof: Option<Authenticated>,
+        now: Now,
+    ) {
+        self.wish = None;
+        let target = BackendTarget {
+            endpoint: connection.endpoint.clone(),
+            tls: connection.tls.clone(),
+            backend: BackendKey { pid: connection.key.pid, key: connection.key.key.clone() },
+            slot: lease.slot(),
+            generation: lease.generation(),
+        };
+        let session = self.session.id();
+        self.shared.with_hub(|hub, _| hub.cancels.handle_lease(session, Arc::new(target)));
+        let parameters = connection.parameters.clone();
+        self.server = Some(connection);
+        self.reply(Reply::Leased(Box::new(Leased { lease, parameters, proof })), now);
+    }
+
+    pub(super) fn give_back(&mut self, back: Return) {
+        let session = self.session.id();
+        let (connection, certain) = self.take_server();
+        self.shared.with_hub(|hub, _| hub.cancels.handle_unlease(session));
+        let Some(mut connection) = connection else { return self.shared.discard(back.lease) };
+        for (name, value) in &back.changed {
+            let _ = upstream::remember(&mut connection.parameters, name, value);
+        }
+        let state = match back.state {
+            ReturnState::Quiet { .. } if !certain => ReturnState::Broken,
+            state => state,
+        };
+        R::spawn(give_back(self.shared.clone(), session, back.lease, connection, state));
+    }
+
+    pub(super) fn pass_on_cancel(&mut self, pid: u32, key: &[u8]) {
+        let decision = self.shared.with_hub(|hub, now| hub.cancels.handle_request(pid, key, now));
+        match decision {
+            Decision::Unknown | Decision::NotLeased(_) | Decision::InFlight(_) => {}
+            Decision::Overloaded(session) => log::warn!("session {session}: too many cancel requests are under way"),
+            Decision::Waiting(session) => self.shared.cancel_waiting(session),
+            Decision::Forward(order) => {
+                self.slow = Some(Slow::Cancelling(Box::pin(forward_cancel(self.shared.clone(), order))));
+                self.mailbox.wake();
+            }
+        }
+    }
+}
+
+async fn forward_cancel<R: Runtime>(shared: Arc<Shared<R>>, order: CancelOrder) {
+    let target = &order.target;
+    let tls = target.tls.as_ref().and_then(|terms| shared.server_tls(terms));
+    let limit = shared.profile.limits.cancel_wait_timeout;
+    if let Err(error) = server::cancel::<R>(&target.endpoint, &target.backend, tls, limit).await {
+        log::warn!("session {}: a cancel request was not delivered: {error}", order.session);
+    }
+    shared.with_hub(|hub, now| hub.cancels.handle_finished(order.id, now));
+}
+
+/// Makes a server connection fit for the next session, or closes it.
+async fn give_back<R: Runtime>(
+    shared: Arc<Shared<R>>,
+    session: SessionId,
+    lease: Lease,
+    mut connection: ServerConnection<R::Socket>,
+    state: ReturnState,
+) {
+    let slot = lease.slot();
+    // A cancel that is still on its way must hit neither the reset nor whoever comes next.
+    let cancelled = !shared.with_hub(|hub, _| hub.cancels.may_release(slot));
+    let clean = match state {
+        ReturnState::Quiet { .. } if cancelled => false,
+        ReturnState::Quiet { touched: false, .. } => true,
+        ReturnState::Quiet { status, touched: true } => {
+            let plan = ResetPlan { rollback: true, discard_all: true };
+            server::reset::<R>(&mut connection, Reset::new(status, plan, RESET_TIME, R::now())).await
+        }
+        ReturnState::Busy => {
+            let tls = connection.tls.as_ref().and_then(|terms| shared.server_tls(terms));
+            let limit = shared.profile.limits.cancel_wait_timeout;
+            if let Err(error) = server::cancel::<R>(&connection.endpoint, &connection.key, tls, limit).await {
+                log::warn!("session {session}: what its client left running could not be cancelled: {error}");
+            }
+            false
+        }
+        ReturnState::Broken => false,
+    };
+    if clean {
+        shared.park(slot, connection);
+        shared.with_hub(|hub, now| hub.pools.handle_release(lease, Returned::Clean, now));
+    } else {
+        connection.close::<R>().await;
+        shared.with_hub(|hub, now| hub.pools.handle_release(lease, Returned::Broken, now));
+    }
+}
+
+fn password_not_asked() -> Refusal {
+    Refusal::new(
+        SqlState::INVALID_AUTHORIZATION,
+        "the PostgreSQL server did not ask for the password, so it proves nothing",
+    )
+    .hint("Log in with a token; passwords count only where PostgreSQL checks them (scram-sha-256, md5, password).")
+}

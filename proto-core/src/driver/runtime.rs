@@ -1,0 +1,66 @@
+//! What the driver needs of an executor: nouns only. A runtime crate implements these traits and nothing else.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_io::{AsyncRead, AsyncWrite};
+
+use crate::policy::Endpoint;
+use crate::time::{Now, Tick};
+
+/// A connected stream socket.
+pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Socket for T {}
+
+/// A timer that can be set again without being made anew.
+pub trait Alarm: Send + Unpin + 'static {
+    /// Rings at this tick, or never.
+    fn set(&mut self, at: Option<Tick>);
+
+    /// Ready once when the tick has passed.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()>;
+}
+
+/// Who is at the other end of an accepted socket.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Address and port, or `unix`.
+    pub address: Arc<str>,
+    /// Loopback or a Unix socket.
+    pub is_local: bool,
+}
+
+/// A listening socket.
+pub trait Listener: Send + 'static {
+    /// What it accepts.
+    type Socket: Socket;
+
+    /// The next client.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Socket, Caller)>> + Send;
+}
+
+/// An executor with its clock and network.
+pub trait Runtime: Copy + Send + Sync + 'static {
+    /// A stream socket.
+    type Socket: Socket;
+    /// A timer.
+    type Alarm: Alarm;
+
+    /// Both clocks.
+    fn now() -> Now;
+
+    /// A timer that is not set.
+    fn alarm() -> Self::Alarm;
+
+    /// Connects to a server.
+    fn connect(endpoint: Endpoint) -> impl Future<Output = io::Result<Self::Socket>> + Send;
+
+    /// Runs a future by itself.
+    fn spawn(future: impl Future<Output = ()> + Send + 'static);
+
+    /// Runs a blocking call on a thread where it stops nobody.
+    fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> impl Future<Output = T> + Send;
+}

@@ -1,0 +1,163 @@
+//! Accepting clients, and one client's life from its first byte to its last.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::connection::{Connection, Next};
+use super::link::Link;
+use super::mailbox::Mailbox;
+use super::runtime::{Alarm, Caller, Listener, Runtime};
+pub use super::server::within;
+use super::server::write_all;
+use super::shared::Shared;
+use super::tls;
+use crate::codec::backend::{Severity, emit_error};
+use crate::fault::{Lost, Refusal};
+use crate::session::{Finish, Peer, Session, Side};
+use crate::session_id::SessionId;
+
+/// How long a client that was refused may still send: closing on unread bytes would reset the connection and take
+/// the ErrorResponse with it.
+const LINGER: Duration = Duration::from_secs(1);
+/// How much of that is read.
+const LINGER_BYTES: usize = 256 * 1024;
+/// After a failed accept (no file descriptors left, say) the next one waits this long.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts clients until the drain begins.
+pub async fn serve<R, L>(shared: Arc<Shared<R>>, listener: L)
+where
+    R: Runtime,
+    L: Listener<Socket = R::Socket>,
+{
+    let mut stop = pin!(shared.drain_begun());
+    loop {
+        let accepted = {
+            let mut accept = pin!(listener.accept());
+            poll_fn(|context| {
+                if stop.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(None);
+                }
+                accept.as_mut().poll(context).map(Some)
+            })
+            .await
+        };
+        match accepted {
+            None => return,
+            Some(Ok((socket, caller))) => R::spawn(client(shared.clone(), socket, caller)),
+            Some(Err(error)) => {
+                log::error!("accepting a client failed: {error}");
+                pause::<R>(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Waits.
+pub async fn pause<R: Runtime>(span: Duration) {
+    let mut alarm = R::alarm();
+    alarm.set(Some(R::now().tick.after(span)));
+    poll_fn(|context| alarm.poll(context)).await;
+}
+
+async fn client<R: Runtime>(shared: Arc<Shared<R>>, socket: R::Socket, caller: Caller) {
+    let (id, mailbox) = match shared.arrive() {
+        Ok(arrived) => arrived,
+        Err(refusal) => return refuse_at_the_door::<R>(socket, &refusal).await,
+    };
+    let peer = Peer { address: caller.address, is_local: caller.is_local };
+    let session = Session::new(id, shared.profile.clone(), peer.clone(), R::now());
+    let _guard = Departure { shared: shared.clone(), id, mailbox: mailbox.clone() };
+    let mut connection = Box::new(Connection::new(shared, session, mailbox, socket));
+    let finish = loop {
+        match poll_fn(|context| connection.poll(context)).await {
+            Next::StartTls => Box::pin(start_tls(&mut connection)).await,
+            Next::End(finish) => break finish,
+        }
+    };
+    log_end(id, &peer, &finish);
+    if let Some(mut link) = connection.client.take() {
+        drop(connection);
+        Box::pin(farewell::<R, _>(&mut link, &finish)).await;
+    }
+}
+
+/// Signs the client off, also when its task is dropped or panics.
+struct Departure<R: Runtime> {
+    shared: Arc<Shared<R>>,
+    id: SessionId,
+    mailbox: Arc<Mailbox>,
+}
+
+impl<R: Runtime> Drop for Departure<R> {
+    fn drop(&mut self) {
+        self.shared.depart(self.id, &self.mailbox);
+    }
+}
+
+async fn start_tls<R: Runtime>(connection: &mut Connection<R>) {
+    let Some(config) = connection.shared.tls.clone() else { return };
+    let Some((Link::Plain(mut socket), early)) = connection.take_client_for_tls() else { return };
+    socket.replay(early);
+    let until = connection.session.poll_timeout().map_or_else(|| R::now().tick, |deadline| deadline.at);
+    match within::<R, _>(until, tls::accept(config, socket)).await {
+        Some(Ok((link, encryption, alpn))) => {
+            connection.client = Some(link);
+            connection.session.handle_tls(encryption, alpn.as_deref(), R::now());
+            connection.from_client.waiting = false;
+        }
+        Some(Err(error)) => {
+            log::info!("session {}: TLS with the client failed: {error}", connection.session.id());
+            connection.session.handle_close(Side::Client, Lost::Broken, R::now());
+        }
+        None => connection.session.handle_timeout(R::now()),
+    }
+}
+
+/// Too many clients: said in plain, since no TLS was set up. libpq shows it when it comes instead of an answer to
+/// its SSLRequest.
+async fn refuse_at_the_door<R: Runtime>(socket: R::Socket, refusal: &Refusal) {
+    let mut bytes = Vec::new();
+    emit_error(&mut bytes, Severity::Fatal, refusal);
+    let mut link = Link::Plain(socket);
+    let until = R::now().tick.after(LINGER);
+    let _ = within::<R, _>(until, write_all(&mut link, &bytes)).await;
+    farewell::<R, _>(&mut link, &Finish::Refused(refusal.clone())).await;
+}
+
+/// Closes the client's side so that its last bytes arrive.
+async fn farewell<R: Runtime, S: super::runtime::Socket>(link: &mut Link<S>, finish: &Finish) {
+    let until = R::now().tick.after(LINGER);
+    let lingering = matches!(finish, Finish::Refused(_) | Finish::Broken(..) | Finish::Drained);
+    let _ = within::<R, _>(until, async {
+        poll_fn(|context| link.poll_close(context)).await?;
+        let mut unread = [0; 4096];
+        let mut left = if lingering { LINGER_BYTES } else { 0 };
+        while left > 0 {
+            match poll_fn(|context| link.poll_read(context, &mut unread)).await? {
+                0 => break,
+                n => left = left.saturating_sub(n),
+            }
+        }
+        io::Result::Ok(())
+    })
+    .await;
+}
+
+fn log_end(id: SessionId, peer: &Peer, finish: &Finish) {
+    let address = &peer.address;
+    match finish {
+        Finish::Untouched | Finish::Cancel | Finish::Terminated | Finish::Drained => {
+            log::debug!("session {id} from {address} ended: {finish:?}");
+        }
+        Finish::Refused(refusal) => log::info!("session {id} from {address} refused: {refusal}"),
+        Finish::Lost(side, _) => log::info!("session {id} from {address} ended: {side:?} closed the connection"),
+        Finish::Broken(side, violation) => {
+            log::warn!("session {id} from {address} ended: {side:?} broke the protocol: {}", violation.describe());
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! What all sessions of a process share: the hub behind a lock, idle server connections, letter boxes.
+//!
+//! No lock is held over an await, and none is taken per message: a session comes here when it begins, when it needs
+//! or returns a server connection, and when it ends.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use atomic_waker::AtomicWaker;
+use futures_rustls::rustls::{ClientConfig, ServerConfig};
+
+use super::audit_log::AuditLog;
+use super::mailbox::{Mail, Mailbox, lock};
+use super::runtime::{Alarm, Runtime};
+use super::server::ServerConnection;
+use crate::auth::jwks::Fetch;
+use crate::auth::jwt::Keyring;
+use crate::auth::scram::ScramKeys;
+use crate::fault::{Refusal, SqlState};
+use crate::hub::{Hub, HubOutput};
+use crate::policy::TlsTerms;
+use crate::pool::{PoolOutput, SlotId};
+use crate::session::Profile;
+use crate::session_id::SessionId;
+use crate::time::{Deadline, Now};
+
+/// TLS configurations for servers, one for each way to verify.
+pub type ServerTls = HashMap<TlsTerms, Arc<ClientConfig>>;
+
+/// How long the last audit records may take to be written.
+const AUDIT_CLOSING: Duration = Duration::from_secs(10);
+
+/// What a proxy is made of.
+pub struct Parts {
+    /// Policy for every session.
+    pub profile: Arc<Profile>,
+    /// The process-wide machine.
+    pub hub: Hub,
+    /// TLS for clients, when there is a certificate.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// TLS for servers.
+    pub server_tls: ServerTls,
+    /// Where statements are written down.
+    pub audit: Option<AuditLog>,
+    /// For issuers' documents; it gives up by itself and follows no redirects.
+    pub http: ureq::Agent,
+}
+
+/// What all sessions share.
+pub struct Shared<R: Runtime> {
+    pub(super) profile: Arc<Profile>,
+    pub(super) tls: Option<Arc<ServerConfig>>,
+    server_tls: ServerTls,
+    pub(super) audit: Option<AuditLog>,
+    http: ureq::Agent,
+    hub: Mutex<Hub>,
+    keyring: RwLock<Arc<Keyring>>,
+    shelf: Mutex<HashMap<SlotId, ServerConnection<R::Socket>>>,
+    mailboxes: Mutex<HashMap<SessionId, Arc<Mailbox>>>,
+    scram: Mutex<HashMap<Arc<str>, Arc<ScramKeys>>>,
+    draining: AtomicBool,
+    /// Who waits for the drain to begin, or for the last session to end.
+    watchers: Mutex<Vec<Waker>>,
+    /// Wakes the task that keeps the hub's deadlines.
+    keeper: AtomicWaker,
+}
+
+impl<R: Runtime> Shared<R> {
+    /// Nobody is connected yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let keyring = RwLock::new(parts.hub.keyring());
+        Arc::new(Self {
+            profile: parts.profile,
+            tls: parts.tls,
+            server_tls: parts.server_tls,
+            audit: parts.audit,
+            http: parts.http,
+            hub: Mutex::new(parts.hub),
+            keyring,
+            shelf: Mutex::default(),
+            mailboxes: Mutex::default(),
+            scram: Mutex::default(),
+            draining: AtomicBool::new(false),
+            watchers: Mutex::default(),
+            keeper: AtomicWaker::new(),
+        })
+    }
+
+    /// Does something with the hub, then everything that the hub wants done for it.
+    pub(super) fn with_hub<T>(self: &Arc<Self>, call: impl FnOnce(&mut Hub, Now) -> T) -> T {
+        let now = R::now();
+        let mut outputs = Vec::new();
+        let result = {
+            let mut hub = lock(&self.hub);
+            let result = call(&mut hub, now);
+            while let Some(output) = hub.poll_output() {
+                outputs.push(output);
+            }
+            result
+        };
+        for output in outputs {
+            self.carry_out(output);
+        }
+        self.keeper.wake();
+        result
+    }
+
+    fn carry_out(self: &Arc<Self>, output: HubOutput) {
+        match output {
+            HubOutput::Pool(PoolOutput::Granted { session, lease, how }) => {
+                self.post(session, Mail::Granted(lease, how));
+            }
+            HubOutput::Pool(PoolOutput::Refused { session, refusal }) => self.post(session, Mail::Refused(refusal)),
+            HubOutput::Pool(PoolOutput::Notice { session, text }) => {
+                self.post(session, Mail::Notice(Refusal::new(SqlState::SUCCESS, text)));
+            }
+            HubOutput::Pool(PoolOutput::Close { slot }) => {
+                if let Some(connection) = self.take_parked(slot) {
+                    R::spawn(connection.close::<R>());
+                }
+            }
+            HubOutput::Fetch(fetch) => self.fetch(fetch),
+        }
+    }
+
+    /// Mail for a session that has gone goes nowhere, but a lease in it goes back.
+    fn post(self: &Arc<Self>, session: SessionId, mail: Mail) {
+        // Put under the lock: whoever departs finds in the box whatever was put into it.
+        let mailboxes = lock(&self.mailboxes);
+        match (mailboxes.get(&session), mail) {
+            (Some(mailbox), mail) => mailbox.put(mail),
+            (None, Mail::Granted(lease, _)) => {
+                drop(mailboxes);
+                self.discard(lease);
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// A session that waits for a server connection was cancelled.
+    pub(super) fn cancel_waiting(self: &Arc<Self>, session: SessionId) {
+        let refusal =
+            Refusal::new(SqlState::QUERY_CANCELED, "canceling the wait for a server connection due to user request");
+        self.post(session, Mail::Kill(refusal));
+    }
+
+    /// TLS to a server, when these terms have any.
+    pub(super) fn server_tls(&self, terms: &TlsTerms) -> Option<Arc<ClientConfig>> {
+        self.server_tls.get(terms).cloned()
+    }
+
+    /// Gives a lease back together with its connection, which is closed.
+    pub(super) fn discard(self: &Arc<Self>, lease: crate::pool::Lease) {
+        if let Some(connection) = self.take_parked(lease.slot()) {
+            R::spawn(connection.close::<R>());
+        }
+        self.with_hub(|hub, now| hub.pools.handle_release(lease, crate::pool::Returned::Broken, now));
+    }
+
+    fn fetch(self: &Arc<Self>, fetch: Fetch) {
+        let shared = self.clone();
+        R::spawn(async move {
+            let request = fetch.request;
+            let agent = shared.http.clone();
+            let result = R::blocking(move || super::keys::get(&agent, &fetch.url, fetch.etag.as_deref())).await;
+            let keyring = shared.with_hub(|hub, now| {
+                hub.keys.handle_fetched(request, result, now);
+                hub.keyring()
+            });
+            *shared.keyring.write().unwrap_or_else(std::sync::PoisonError::into_inner) = keyring;
+            let boxes: Vec<_> = shared.all_mailboxes();
+            for mailbox in boxes {
+                mailbox.put(Mail::KeysFetched);
+            }
+        });
+    }
+
+    /// The trusted keys as they are now.
+    pub(super) fn keyring(&self) -> Arc<Keyring> {
+        self.keyring.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn take_parked(&self, slot: SlotId) -> Option<ServerConnection<R::Socket>> {
+        lock(&self.shelf).remove(&slot)
+    }
+
+    pub(super) fn park(&self, slot: SlotId, connection: ServerConnection<R::Socket>) {
+        lock(&self.shelf).insert(slot, connection);
+    }
+
+    /// Keys that an earlier login of this account derived: PBKDF2 runs once per account.
+    pub(super) fn scram_keys(&self, account: &str) -> Option<Arc<ScramKeys>> {
+        lock(&self.scram).get(account).cloned()
+    }
+
+    pub(super) fn keep_scram_keys(&self, account: &Arc<str>, keys: Arc<ScramKeys>) {
+        lock(&self.scram).insert(account.clone(), keys);
+    }
+
+    /// A client has connected: its number and letter box.
+    pub(super) fn arrive(self: &Arc<Self>) -> Result<(SessionId, Arc<Mailbox>), Refusal> {
+        let id = self.with_hub(|hub, _| hub.handle_arrival())?;
+        let mailbox = Arc::new(Mailbox::default());
+        lock(&self.mailboxes).insert(id, mailbox.clone());
+        if self.is_draining() {
+            mailbox.put(Mail::Drain);
+        }
+        Ok((id, mailbox))
+    }
+
+    /// A client has gone.
+    pub(super) fn depart(self: &Arc<Self>, session: SessionId, mailbox: &Mailbox) {
+        lock(&self.mailboxes).remove(&session);
+        self.with_hub(|hub, now| hub.handle_departure(session, now));
+        for mail in mailbox.take() {
+            if let Mail::Granted(lease, _) = mail {
+                self.discard(lease);
+            }
+        }
+        if self.is_draining() {
+            self.wake_watchers();
+        }
+    }
+
+    /// Sessions that have not ended.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        lock(&self.mailboxes).len()
+    }
+
+    fn all_mailboxes(&self) -> Vec<Arc<Mailbox>> {
+        let mut boxes: Vec<_> = lock(&self.mailboxes).iter().map(|(id, mailbox)| (*id, mailbox.clone())).collect();
+        boxes.sort_by_key(|(id, _)| *id);
+        boxes.into_iter().map(|(_, mailbox)| mailbox).collect()
+    }
+
+    /// Whether the process is being stopped.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Sessions end as soon as nothing runs in them.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.wake_watchers();
+        for mailbox in self.all_mailboxes() {
+            mailbox.put(Mail::Drain);
+        }
+    }
+
+    fn wake_watchers(&self) {
+        for waker in lock(&self.watchers).drain(..) {
+            waker.wake();
+        }
+    }
+
+    /// Resolves when the drain begins.
+    pub async fn drain_begun(&self) {
+        self.watch(|| self.is_draining()).await;
+    }
+
+    /// Resolves when no session is left.
+    pub async fn emptied(&self) {
+        self.watch(|| self.sessions() == 0).await;
+    }
+
+    async fn watch(&self, is_so: impl Fn() -> bool) {
+        std::future::poll_fn(|context| {
+            let mut watchers = lock(&self.watchers);
+            if is_so() {
+                return Poll::Ready(());
+            }
+            if !watchers.iter().any(|waker| waker.will_wake(context.waker())) {
+                watchers.push(context.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Sessions end now.
+    pub fn kill_all(&self) {
+        for mailbox in self.all_mailboxes() {
+            mailbox.put(Mail::Kill(Refusal::new(
+                SqlState::ADMIN_SHUTDOWN,
+                "terminating connection due to administrator command: gprxy is shutting down",
+            )));
+        }
+    }
+
+    /// Closes all idle server connections.
+    pub fn close_idle(self: &Arc<Self>) {
+        self.with_hub(|hub, _| hub.pools.close_all_idle());
+    }
+
+    /// Opens the audit file anew, for rotation.
+    pub fn reopen_audit(&self) {
+        if let Some(audit) = &self.audit {
+            audit.reopen();
+        }
+    }
+
+    /// Writes what is left of the audit trail.
+    pub fn close_audit(&self) {
+        if let Some(audit) = &self.audit {
+            audit.close(AUDIT_CLOSING);
+        }
+    }
+
+    /// Whether every issuer's keys are known.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        lock(&self.hub).keys.is_ready()
+    }
+
+    /// Whether a fetch of keys is under way.
+    #[must_use]
+    pub fn is_fetching(&self) -> bool {
+        let hub = lock(&self.hub);
+        hub.keys.issuers().any(|issuer| hub.keys.status(issuer).is_some_and(|status| status.fetching))
+    }
+
+    /// Keeps the hub's deadlines. One task per process runs this for ever.
+    pub async fn keep(self: Arc<Self>) {
+        let mut alarm = R::alarm();
+        let mut set = None;
+        self.with_hub(Hub::handle_timeout);
+        std::future::poll_fn(|context| self.poll_keep(context, &mut alarm, &mut set)).await
+    }
+
+    fn poll_keep(
+        self: &Arc<Self>,
+        context: &mut Context<'_>,
+        alarm: &mut R::Alarm,
+        set: &mut Option<Deadline>,
+    ) -> Poll<()> {
+        self.keeper.register(context.waker());
+        loop {
+            let next = lock(&self.hub).poll_timeout();
+            if next != *set {
+                *set = next;
+                alarm.set(next.map(|deadline| deadline.at));
+            }
+            if next.is_none() || alarm.poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            *set = None;
+            self.with_hub(|hub, now| hub.handle_timeout(now));
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! The law of the pools: a walk of chosen operations beside a plain reference model, for seeded tests and fuzzing.
+//!
+//! One owner for each lease; never more connections than the limit; first come, first served; the most recently used
+//! match; every waiter answered by its deadline; nothing for a session that gave up; nobody waits while something could
+//! be done for it; nothing left at the end. Beside the pools walks a twin that is also woken early and repeatedly, and
+//! must say exactly the same.
+
+mod model;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Lease, PoolKey, PoolSettings, Pools, Request, Returned, SlotId};
+use crate::fault::{Refusal, SqlState};
+use crate::session_id::SessionId;
+use crate::time::{Now, Tick, UnixMicros};
+
+const SESSIONS: usize = 48;
+const KEYS: usize = 3;
+const PARAMETERS: usize = 3;
+
+/// Walks until `choices` are used up, then brings everything to its end. Panics when a law is broken.
+///
+/// Returns how many requests were granted and how many refused, so that a caller can see that something happened.
+#[must_use]
+pub fn walk(choices: &[u8]) -> (usize, usize) {
+    let mut choices = Choices(choices);
+    let mut walk = Walk::new(&mut choices);
+    while walk.step(&mut choices).is_some() {}
+    walk.finish();
+    (walk.granted, walk.refused)
+}
+
+struct Choices<'a>(&'a [u8]);
+
+impl Choices<'_> {
+    fn below(&mut self, n: usize) -> Option<usize> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(usize::from(*first) % n)
+    }
+}
+
+/// What the model knows about a session.
+enum Stand {
+    Out,
+    Waiting { wish: Wish, since: Tick, order: u64, noticed: bool },
+    Holding { wish: Wish, lease: Lease, twin: Lease, opening: bool },
+}
+
+#[derive(Clone, Copy)]
+struct Wish {
+    key: usize,
+    parameters: usize,
+    reuse: bool,
+}
+
+struct Connection {
+    wish: Wish,
+    opened: Tick,
+    /// Since when, and in which order.
+    idle: Option<(Tick, u64)>,
+}
+
+#[derive(Clone, Copy)]
+struct Failure {
+    until: Tick,
+    shared_only: bool,
+    over: bool,
+}
+
+struct Walk {
+    pools: Pools,
+    twin: Pools,
+    now: Tick,
+    settings: Arc<PoolSettings>,
+    /// The size that each pool has been told last.
+    sizes: [usize; KEYS],
+    sessions: Vec<Stand>,
+    connections: BTreeMap<SlotId, Connection>,
+    failures: [Option<Failure>; KEYS],
+    order: u64,
+    /// Since when outputs may be waiting in the queue, if they may.
+    lagging: Option<Tick>,
+    granted: usize,
+    refused: usize,
+}
+
+fn key(index: usize) -> PoolKey {
+    PoolKey { account: format!("account{}", index % 2).into(), database: format!("database{index}").into() }
+}
+
+fn secs(n: usize) -> Duration {
+    Duration::from_secs(n as u64)
+}
+
+impl Walk {
+    fn new(choices: &mut Choices<'_>) -> Self {
+        let mut pick = |n| choices.below(n).unwrap_or(1);
+        let settings = PoolSettings {
+            default_pool_size: 1 + pick(4) as u32,
+            server_lifetime: secs(pick(60)),
+            server_idle_timeout: secs(pick(20)),
+            query_wait_timeout: secs(pick(15)),
+            query_wait_notify: secs(pick(6)),
+            server_login_retry: secs(pick(8)),
+        };
+        Self {
+            pools: Pools::new(),
+            twin: Pools::new(),
+            now: Tick::from_nanos(1),
+            sizes: [settings.default_pool_size as usize; KEYS],
+            settings: Arc::new(settings),
+            sessions: (0..SESSIONS).map(|_| Stand::Out).collect(),
+            connections: BTreeMap::new(),
+            failures: [None; KEYS],
+            order: 0,
+            lagging: None,
+            granted: 0,
+            refused: 0,
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { tick: self.now, unix: UnixMicros(0) }
+    }
+
+    fn step(&mut self, choices: &mut Choices<'_>) -> Option<()> {
+        let (what, who) = (choices.below(32)?, choices.below(SESSIONS)?);
+        let before = self.now;
+        self.nudge_twin(self.now);
+        let holder = self.holder_from(who);
+        match what {
+            0..=7 => self.request(who, choices)?,
+            8..=9 => self.give_up(who),
+            10..=15 => self.opened(holder),
+            16 if who.is_multiple_of(4) => self.open_failed(holder, choices.below(4)?),
+            16..=22 => self.release(holder, Returned::Clean),
+            23 => self.release(holder, Returned::Broken),
+            24 => self.reopen(holder),
+            25 => self.idle_lost(who),
+            26 if who.is_multiple_of(8) => self.close_all_idle(),
+            26 | 27 => self.resize(1 + who % 4),
+            28 => self.advance(Duration::from_millis(100 * who as u64)),
+            29 => self.advance(secs(who % 8)),
+            _ => self.advance_to_deadline(),
+        }
+        self.nudge_twin(self.now);
+        // One time in four the driver is slow to fetch.
+        if choices.below(4)? == 0 {
+            self.lagging.get_or_insert(before);
+        } else {
+            self.settle();
+        }
+        Some(())
+    }
+
+    fn request(&mut self, who: usize, choices: &mut Choices<'_>) -> Option<()> {
+        let wish =
+            Wish { key: choices.below(KEYS)?, parameters: choices.below(PARAMETERS)?, reuse: choices.below(8)? != 0 };
+        if !matches!(self.sessions[who], Stand::Out) {
+            return Some(());
+        }
+        let size = self.settings.default_pool_size as usize;
+        if self.sizes[wish.key] != size {
+            self.settle();
+            self.sizes[wish.key] = size;
+        }
+        let request = Request {
+            session: SessionId(who as u64),
+            key: key(wish.key),
+            parameters: vec![wish.parameters as u8; 8].into(),
+            reuse: wish.reuse,
+            settings: self.settings.clone(),
+        };
+        self.order += 1;
+        self.sessions[who] = Stand::Waiting { wish, since: self.now, order: self.order, noticed: false };
+        let now = self.now();
+        self.pools.handle_request(request.clone(), now);
+        self.twin.handle_request(request, now);
+        Some(())
+    }
+
+    fn give_up(&mut self, who: usize) {
+        let (session, now) = (SessionId(who as u64), self.now());
+        for pools in [&mut self.pools, &mut self.twin] {
+            pools.handle_gave_up(session, now);
+            pools.handle_gave_up(session, now);
+        }
+        if matches!(self.sessions[who], Stand::Waiting { .. }) {
+            self.sessions[who] = Stand::Out;
+        }
+    }
+
+    fn opened(&mut self, who: usize) {
+        let now = self.now();
+        if let Stand::Holding { wish, lease, twin, opening: opening @ true } = &mut self.sessions[who] {
+            *opening = false;
+            self.pools.handle_opened(lease, now);
+            self.twin.handle_opened(twin, now);
+            if let Some(connection) = self.connections.get_mut(&lease.slot()) {
+                connection.opened = self.now;
+            }
+            if let Some(failure) = &mut self.failures[wish.key] {
+                failure.over = true;
+            }
+        }
+    }
+
+    fn open_failed(&mut self, who: usize, how: usize) {
+        let Some((wish, lease, twin)) = self.take_lease(who, true) else { return };
+        let (code, shared_only) = [
+            (SqlState::CONNECTION_FAILURE, false),
+            (SqlState::CANNOT_CONNECT_NOW, false),
+            (SqlState::INVALID_PASSWORD, true),
+            (SqlState(*b"22023"), false),
+        ][how];
+        let concerns_others = how < 2 || (how == 2 && wish.reuse);
+        if concerns_others && !self.settings.server_login_retry.is_zero() {
+            let until = self.now.after(self.settings.server_login_retry);
+            self.failures[wish.key] = Some(Failure { until, shared_only, over: false });
+        }
+        self.connections.remove(&lease.slot());
+        let (refusal, now) = (Refusal::new(code, format!("down {}", wish.key)), self.now());
+        self.pools.handle_open_failed(lease, refusal.clone(), now);
+        self.twin.handle_open_failed(twin, refusal, now);
+    }
+
+    fn release(&mut self, who: usize, returned: Returned) {
+        let Some((_, lease, twin)) = self.take_lease(who, returned == Returned::Broken && self.order.is_multiple_of(2))
+        else {
+            return;
+        };
+        self.order += 1;
+        let (now, order) = (self.now(), self.order);
+        match returned {
+            Returned::Broken => {
+                self.connections.remove(&lease.slot());
+            }
+            Returned::Clean => {
+                if let Some(connection) = self.connections.get_mut(&lease.slot()) {
+                    connection.idle = Some((now.tick, order));
+                }
+            }
+        }
+        self.pools.handle_release(lease, returned, now);
+        self.twin.handle_release(twin, returned, now);
+    }
+
+    /// The first session from there on that holds a lease, or the one named when none does.
+    fn holder_from(&self, who: usize) -> usize {
+        let mut all = (0..SESSIONS).map(|n| (who + n) % SESSIONS);
+        all.find(|it| matches!(self.sessions[*it], Stand::Holding { .. })).unwrap_or(who)
+    }
+
+    /// The session's leases, when it holds some in that phase.
+    fn take_lease(&mut self, who: usize, phase: bool) -> Option<(Wish, Lease, Lease)> {
+        match std::mem::replace(&mut self.sessions[who], Stand::Out) {
+            Stand::Holding { wish, lease, twin, opening } if opening == phase => Some((wish, lease, twin)),
+            other => {
+                self.sessions[who] = other;
+                None
+            }
+        }
+    }
+
+    fn reopen(&mut self, who: usize) {
+        let now = self.now();
+        if let Stand::Holding { lease, twin, opening, .. } = &mut self.sessions[who] {
+            *opening = true;
+            self.pools.handle_reopen(lease, now);
+            self.twin.handle_reopen(twin, now);
+        }
+    }
+
+    fn idle_lost(&mut self, nth: usize) {
+        // The driver knows of sockets what it has been told: that is exact only when it has fetched everything.
+        self.settle();
+        let idle = |connection: &Connection| connection.idle.is_some();
+        let slot = self.connections.iter().filter(|(_, it)| idle(it)).map(|(slot, _)| *slot).nth(nth % 4);
+        // Now and then one that was never there.
+        let slot = slot.unwrap_or(SlotId(u64::MAX));
+        self.connections.remove(&slot);
+        let now = self.now();
+        for pools in [&mut self.pools, &mut self.twin] {
+            pools.handle_idle_lost(slot, now);
+            pools.handle_idle_lost(slot, now);
+        }
+    }
+
+    fn close_all_idle(&mut self) {
+        self.pools.close_all_idle();
+        self.twin.close_all_idle();
+        self.settle();
+        assert!(self.connections.values().all(|it| it.idle.is_none()), "an idle connection survived close_all_idle");
+    }
+
+    fn resize(&mut self, size: usize) {
+        let settings = PoolSettings { default_pool_size: size as u32, ..(*self.settings).clone() };
+        self.settings = Arc::new(settings);
+    }
+
+    fn advance(&mut self, span: Duration) {
+        self.now = self.now.after(span);
+        self.nudge_twin(self.now);
+    }
+
+    /// Wakes the twin although nothing is due: early, or once more.
+    fn nudge_twin(&mut self, tick: Tick) {
+        if self.twin.poll_timeout().is_none_or(|due| due.at > tick) {
+            self.twin.handle_timeout(Now { tick, unix: UnixMicros(0) });
+            self.twin.handle_timeout(Now { tick, unix: UnixMicros(0) });
+        }
+    }
+
+    fn advance_to_deadline(&mut self) {
+        if let Some(deadline) = self.pools.poll_timeout() {
+            self.now = self.now.max(deadline.at);
+        }
+    }
+
+    /// Every lease comes back, so everybody who waits must be answered, and nothing may be left in the end.
+    fn finish(&mut self) {
+        self.settle();
+        for _ in 0..4 * SESSIONS {
+            let (mut held, mut waiting) = (false, false);
+            for who in 0..SESSIONS {
+                waiting |= matches!(self.sessions[who], Stand::Waiting { .. });
+                if matches!(self.sessions[who], Stand::Holding { .. }) {
+                    held = true;
+                    self.opened(who);
+                    self.settle();
+                    self.release(who, Returned::Clean);
+                    self.settle();
+                }
+            }
+            if !held && !waiting {
+                break;
+            }
+            if !held {
+                assert!(self.pools.poll_timeout().is_some(), "somebody waits for ever");
+                self.advance_to_deadline();
+                self.settle();
+            }
+        }
+        assert!(self.sessions.iter().all(|it| matches!(it, Stand::Out)), "somebody was never answered");
+        while self.pools.poll_timeout().is_some() {
+            self.advance_to_deadline();
+            self.settle();
+        }
+        assert!(self.pools.is_empty() && self.twin.is_empty(), "something is left");
+    }
+}

@@ -1,0 +1,164 @@
+//! What the reference model holds against every output, and against the counts once all is fetched.
+
+use super::{Connection, KEYS, Stand, Walk, Wish, key};
+use crate::fault::SqlState;
+use crate::pool::{Counts, How, Lease, PoolOutput, SlotId};
+use crate::session_id::SessionId;
+
+impl Walk {
+    /// Does what is due, fetches everything, and compares with the model.
+    pub(super) fn settle(&mut self) {
+        self.fetch();
+        while let Some(deadline) = self.pools.poll_timeout()
+            && deadline.at <= self.now
+        {
+            self.pools.handle_timeout(self.now());
+            self.twin.handle_timeout(self.now());
+            self.fetch();
+        }
+        self.lagging = None;
+        self.check();
+    }
+
+    fn fetch(&mut self) {
+        loop {
+            match (self.pools.poll_output(), self.twin.poll_output()) {
+                (None, None) => return,
+                (
+                    Some(PoolOutput::Granted { session, lease, how }),
+                    Some(PoolOutput::Granted { session: twin_session, lease: twin, how: twin_how }),
+                ) => {
+                    let same = (twin_session, twin.slot(), twin.generation(), twin_how);
+                    assert_eq!((session, lease.slot(), lease.generation(), how), same, "the twin differs");
+                    self.granted(session, lease, twin, how);
+                }
+                (Some(ours), Some(theirs)) => {
+                    assert_eq!(format!("{ours:?}"), format!("{theirs:?}"), "the twin differs");
+                    self.told(ours);
+                }
+                (ours, theirs) => panic!("the twin differs: {ours:?}, {theirs:?}"),
+            }
+        }
+    }
+
+    fn granted(&mut self, session: SessionId, lease: Lease, twin: Lease, how: How) {
+        let who = session.0 as usize;
+        let Stand::Waiting { wish, order, .. } = std::mem::replace(&mut self.sessions[who], Stand::Out) else {
+            panic!("session {session} got a connection and did not wait for one")
+        };
+        let earlier = self.sessions.iter().any(
+            |it| matches!(it, Stand::Waiting { wish: other, order: o, .. } if other.key == wish.key && *o < order),
+        );
+        assert!(!earlier, "session {session} overtook somebody");
+        match how {
+            How::Open => self.granted_new(wish, lease.slot()),
+            How::Reuse => self.granted_idle(wish, lease.slot()),
+        }
+        self.granted += 1;
+        self.sessions[who] = Stand::Holding { wish, lease, twin, opening: how == How::Open };
+    }
+
+    fn granted_new(&mut self, wish: Wish, slot: SlotId) {
+        let fits = |it: &&Connection| it.idle.is_some() && serves(it, wish);
+        let missed = wish.reuse && self.connections.values().any(|it| fits(&it));
+        assert!(self.lagging.is_some() || !missed, "missed a match");
+        assert!(self.total(wish.key) < self.sizes[wish.key], "the pool is above its limit");
+        let fresh = Connection { wish, opened: self.now, idle: None };
+        assert!(self.connections.insert(slot, fresh).is_none(), "a slot was used twice");
+    }
+
+    fn granted_idle(&mut self, wish: Wish, slot: SlotId) {
+        assert!(wish.reuse, "somebody with an own password got a used connection");
+        let Some((_, order)) = self.connections.get(&slot).and_then(|it| it.idle) else {
+            panic!("connection {slot} has two owners, or does not exist")
+        };
+        let fits = |it: &&Connection| serves(it, wish);
+        let newer = self.connections.values().filter(fits).filter_map(|it| it.idle).any(|(_, other)| other > order);
+        assert!(self.lagging.is_some() || !newer, "not the most recently used one");
+        let (decided, lifetime) = (self.lagging.unwrap_or(self.now), self.settings.server_lifetime);
+        let Some(connection) = self.connections.get_mut(&slot) else { return };
+        assert!(serves(connection, wish), "a connection of another kind");
+        assert!(connection.opened.after(lifetime) > decided, "a connection beyond its lifetime");
+        connection.idle = None;
+    }
+
+    fn told(&mut self, output: PoolOutput) {
+        match output {
+            PoolOutput::Granted { .. } => unreachable!("handled by the caller"),
+            PoolOutput::Close { slot } => {
+                let closed = self.connections.remove(&slot);
+                assert!(closed.is_some_and(|it| it.idle.is_some()), "closed {slot}, which is not idle");
+            }
+            PoolOutput::Notice { session, .. } => {
+                let Stand::Waiting { since, noticed, .. } = &mut self.sessions[session.0 as usize] else {
+                    panic!("a notice for {session}, which does not wait")
+                };
+                assert!(!std::mem::replace(noticed, true), "a second notice");
+                assert!(self.now.since(*since) >= self.settings.query_wait_notify, "a notice too early");
+            }
+            PoolOutput::Refused { session, refusal } => {
+                self.refused += 1;
+                let stand = std::mem::replace(&mut self.sessions[session.0 as usize], Stand::Out);
+                let Stand::Waiting { wish, since, .. } = stand else {
+                    panic!("a refusal for {session}, which does not wait")
+                };
+                if refusal.code == SqlState::TOO_MANY_CONNECTIONS {
+                    assert!(self.now.since(since) >= self.settings.query_wait_timeout, "refused too early");
+                } else {
+                    assert_eq!(refusal.message, format!("down {}", wish.key), "a foreign reason");
+                    assert!(self.failures[wish.key].is_some_and(|it| it.until > since), "refused without a reason");
+                }
+            }
+        }
+    }
+
+    fn total(&self, key: usize) -> usize {
+        self.connections.values().filter(|it| it.wish.key == key).count()
+    }
+
+    fn check(&self) {
+        let settings = &self.settings;
+        for index in 0..KEYS {
+            let counts = self.count(index);
+            assert_eq!(self.pools.counts(&key(index)), counts, "the counts of pool {index}");
+            let waiting = |stand: &Stand| match stand {
+                Stand::Waiting { wish, order, since, .. } if wish.key == index => Some((*order, *since, wish.reuse)),
+                _ => None,
+            };
+            let Some((_, since, reuse)) = self.sessions.iter().filter_map(waiting).min() else { continue };
+            let limit = settings.query_wait_timeout;
+            assert!(limit.is_zero() || self.now.since(since) < limit, "somebody waits beyond the deadline");
+            let backing_off =
+                self.failures[index].is_some_and(|it| !it.over && it.until > self.now && (reuse || !it.shared_only));
+            assert_eq!(counts.idle, 0, "somebody waits beside an idle connection");
+            let leased = counts.active + counts.opening;
+            assert!(leased >= self.sizes[index] || (backing_off && leased > 0), "somebody waits for nothing");
+        }
+        for connection in self.connections.values() {
+            let Some((since, _)) = connection.idle else { continue };
+            assert!(connection.wish.reuse, "a person's own connection was kept");
+            assert!(self.now.since(connection.opened) < settings.server_lifetime, "kept beyond its lifetime");
+            let unused = settings.server_idle_timeout;
+            assert!(unused.is_zero() || self.now.since(since) < unused, "kept beyond its idle timeout");
+        }
+    }
+
+    fn count(&self, index: usize) -> Counts {
+        let idle = self.connections.values().filter(|it| it.wish.key == index && it.idle.is_some()).count();
+        let mut counts = Counts { idle, ..Counts::default() };
+        for stand in &self.sessions {
+            match stand {
+                Stand::Waiting { wish, .. } if wish.key == index => counts.waiting += 1,
+                Stand::Holding { wish, opening: true, .. } if wish.key == index => counts.opening += 1,
+                Stand::Holding { wish, opening: false, .. } if wish.key == index => counts.active += 1,
+                _ => {}
+            }
+        }
+        counts
+    }
+}
+
+fn serves(connection: &Connection, wish: Wish) -> bool {
+    let Wish { key, parameters, reuse } = connection.wish;
+    key == wish.key && parameters == wish.parameters && reuse
+}

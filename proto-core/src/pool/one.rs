@@ -1,0 +1,244 @@
+//! One pool: its queue, its idle connections, its back-off, and whose turn leads to what.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::lease::SlotId;
+use super::{Counts, PoolKey, PoolSettings};
+use crate::fault::{Refusal, SqlState};
+use crate::session_id::SessionId;
+use crate::time::Tick;
+
+/// A pool, as long as it exists.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct PoolId(pub(super) u64);
+
+/// A place in a queue. Later requests have greater tickets.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Ticket(pub(super) u64);
+
+/// When a connection became idle, as an order and not as a time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Stamp(pub(super) u64);
+
+/// What a session asked for, without the key that its pool knows already.
+pub(super) struct Claim {
+    pub(super) session: SessionId,
+    pub(super) parameters: Arc<[u8]>,
+    pub(super) reuse: bool,
+}
+
+/// A claim in the queue.
+pub(super) struct Waiter {
+    pub(super) claim: Claim,
+    pub(super) since: Tick,
+    /// When it is told that it waits; `None` once that is done, and when it never is.
+    pub(super) notice: Option<Tick>,
+    /// When it is refused.
+    pub(super) deadline: Option<Tick>,
+}
+
+impl Waiter {
+    pub(super) fn is_overdue(&self, now: Tick) -> bool {
+        self.deadline.is_some_and(|at| at <= now)
+    }
+}
+
+/// A server connection.
+pub(super) struct Slot {
+    pub(super) pool: PoolId,
+    /// What it was opened with.
+    pub(super) parameters: Arc<[u8]>,
+    /// When its login ended; until then, when its opening began.
+    pub(super) opened: Tick,
+    /// Counts its leases.
+    pub(super) generation: u32,
+    /// Whether it may serve a second request.
+    pub(super) reuse: bool,
+    pub(super) state: SlotState,
+}
+
+pub(super) enum SlotState {
+    Leased {
+        session: SessionId,
+        /// Not yet logged in.
+        opening: bool,
+        hold: Hold,
+    },
+    Idle(Rest),
+}
+
+/// How firmly a session has a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// The output queue holds the grant. A change of mind costs nothing: an idle connection goes back to its old place.
+    Promised(Option<Rest>),
+    /// The driver has got the lease.
+    HandedOut,
+}
+
+/// The place of an idle connection among the others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rest {
+    pub(super) stamp: Stamp,
+    /// The earlier of its idle timeout and the end of its lifetime.
+    pub(super) retire: Tick,
+}
+
+/// What a connection was opened with, then its recency.
+type Fit = (Arc<[u8]>, Stamp);
+
+/// The idle connections of one pool, by recency and by what they can serve.
+#[derive(Default)]
+pub(super) struct Idle {
+    by_age: BTreeMap<Stamp, SlotId>,
+    by_parameters: BTreeMap<Fit, (SlotId, Tick)>,
+}
+
+impl Idle {
+    pub(super) fn insert(&mut self, slot: SlotId, parameters: Arc<[u8]>, rest: Rest) {
+        let Rest { stamp, retire } = rest;
+        self.by_age.insert(stamp, slot);
+        self.by_parameters.insert((parameters, stamp), (slot, retire));
+    }
+
+    pub(super) fn remove(&mut self, stamp: Stamp, parameters: &Arc<[u8]>) {
+        self.by_age.remove(&stamp);
+        self.by_parameters.remove(&(parameters.clone(), stamp));
+    }
+
+    /// The most recently used connection that was opened with these parameters, and when it retires.
+    fn newest(&self, parameters: &Arc<[u8]>) -> Option<(SlotId, Tick)> {
+        let all = (parameters.clone(), Stamp(0))..=(parameters.clone(), Stamp(u64::MAX));
+        self.by_parameters.range(all).next_back().map(|(_, found)| *found)
+    }
+
+    fn oldest(&self) -> Option<SlotId> {
+        self.by_age.first_key_value().map(|(_, slot)| *slot)
+    }
+
+    pub(super) fn slots(&self) -> Vec<SlotId> {
+        self.by_age.values().copied().collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_age.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_age.is_empty()
+    }
+}
+
+/// Whom a failed login concerns beside the session that met it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Concerns {
+    /// Every new connection of the pool.
+    Everyone,
+    /// Every login with the account's own credentials; not those with a person's password.
+    Shared,
+}
+
+impl Concerns {
+    /// Decides by SQLSTATE class (PostgreSQL manual, appendix A). An error that a client's own startup parameters
+    /// provoked (22, 42, 55, ...) must not lock out the others; so must not a person's mistyped password.
+    pub(super) fn of(refusal: &Refusal, shared_credentials: bool) -> Option<Self> {
+        // A client's cancel while the connection was being opened says nothing about the server.
+        if refusal.code == SqlState::QUERY_CANCELED {
+            return None;
+        }
+        match &refusal.code.0[..2] {
+            b"08" => (refusal.code != SqlState::PROTOCOL_VIOLATION).then_some(Self::Everyone),
+            b"3D" | b"53" | b"57" | b"58" | b"XX" => Some(Self::Everyone),
+            b"28" => shared_credentials.then_some(Self::Shared),
+            _ => None,
+        }
+    }
+}
+
+/// Why and how long no new connection is tried.
+pub(super) struct Backoff {
+    pub(super) since: Tick,
+    pub(super) until: Tick,
+    pub(super) concerns: Concerns,
+    pub(super) refusal: Refusal,
+}
+
+/// What happens to the claim whose turn it is.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) enum Turn {
+    /// It takes this idle connection.
+    Reuse(SlotId),
+    /// It opens a new one; there is room.
+    Open,
+    /// This idle connection is in the way or too old: close it and look again.
+    Evict(SlotId),
+    /// A new connection would be needed, and the server has just refused one.
+    Refuse,
+    /// All are in use.
+    Wait,
+}
+
+pub(super) struct Pool {
+    pub(super) key: PoolKey,
+    pub(super) settings: Arc<PoolSettings>,
+    pub(super) waiters: BTreeMap<Ticket, Waiter>,
+    pub(super) idle: Idle,
+    pub(super) opening: usize,
+    pub(super) active: usize,
+    pub(super) backoff: Option<Backoff>,
+}
+
+impl Pool {
+    pub(super) fn new(key: PoolKey, settings: Arc<PoolSettings>) -> Self {
+        let (waiters, idle) = (BTreeMap::new(), Idle::default());
+        Self { key, settings, waiters, idle, opening: 0, active: 0, backoff: None }
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        Counts { idle: self.idle.len(), active: self.active, opening: self.opening, waiting: self.waiters.len() }
+    }
+
+    pub(super) fn size(&self) -> usize {
+        usize::try_from(self.settings.default_pool_size).unwrap_or(usize::MAX)
+    }
+
+    /// Connections of all kinds.
+    pub(super) fn total(&self) -> usize {
+        self.idle.len() + self.opening + self.active
+    }
+
+    pub(super) fn leased(&mut self, opening: bool) -> &mut usize {
+        if opening { &mut self.opening } else { &mut self.active }
+    }
+
+    /// Nothing would be forgotten with it, a remembered failure aside.
+    pub(super) fn is_unused(&self) -> bool {
+        self.total() == 0 && self.waiters.is_empty()
+    }
+
+    /// The back-off that stands in the way of such a claim, if one does.
+    pub(super) fn backoff_for(&self, reuse: bool, now: Tick) -> Option<&Backoff> {
+        self.backoff.as_ref().filter(|it| now < it.until && (reuse || it.concerns == Concerns::Everyone))
+    }
+
+    /// Decides about the claim that is first in line. `arriving`: it has only just come and has not waited yet.
+    pub(super) fn turn(&self, claim: &Claim, arriving: bool, now: Tick) -> Turn {
+        if claim.reuse
+            && let Some((slot, retire)) = self.idle.newest(&claim.parameters)
+        {
+            // Its timer may not have been handled yet.
+            return if retire <= now { Turn::Evict(slot) } else { Turn::Reuse(slot) };
+        }
+        if self.backoff_for(claim.reuse, now).is_some() {
+            // Who waits already stays while somebody may return a connection; but when one has come back and does not
+            // fit, waiting on would only hold up those behind.
+            let hope = !arriving && self.idle.is_empty() && self.opening + self.active > 0;
+            return if hope { Turn::Wait } else { Turn::Refuse };
+        }
+        if self.total() < self.size() {
+            return Turn::Open;
+        }
+        self.idle.oldest().map_or(Turn::Wait, Turn::Evict)
+    }
+}

@@ -1,0 +1,317 @@
+//! The face of the pools: what comes in, what goes out. What follows from it is in [`super::turns`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::lease::{Lease, SlotId};
+use super::one::{Backoff, Claim, Concerns, Hold, Pool, PoolId, Slot, SlotState, Ticket};
+use super::timers::{Due, Timers};
+use super::{Counts, How, PoolKey, PoolOutput, PoolSettings, Request, Returned, words};
+use crate::fault::Refusal;
+use crate::session_id::SessionId;
+use crate::time::{Deadline, Now};
+
+/// Due timers that one call works off; the rest is due at once.
+const TIMERS_PER_CALL: usize = 64;
+
+/// Beyond so many pools a failed login is not remembered for a pool that has nothing else: where clients may name any
+/// database, somebody could otherwise fill the memory with failures.
+const POOLS_WITH_MEMORY: usize = 1024;
+
+/// All pools of one process. See the [module](super) for the rules.
+#[derive(Default)]
+pub struct Pools {
+    pub(super) ids: BTreeMap<PoolKey, PoolId>,
+    pub(super) pools: BTreeMap<PoolId, Pool>,
+    pub(super) slots: BTreeMap<SlotId, Slot>,
+    pub(super) places: BTreeMap<SessionId, Place>,
+    pub(super) timers: Timers,
+    pub(super) outputs: VecDeque<Pending>,
+    /// Numbers everything that needs an order or a name; a new one for each.
+    serial: u64,
+}
+
+/// Where a session stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// In the queue.
+    Waiting(PoolId, Ticket),
+    /// It has a lease, or the output queue holds one for it.
+    Leased(SlotId),
+    /// The output queue holds its refusal.
+    Refused(Ticket),
+}
+
+/// An output that has not been fetched. It is dropped on the way out when its session has changed its mind.
+pub(super) enum Pending {
+    Granted(SlotId, u32),
+    Notice(SessionId, Place, String),
+    Refused(SessionId, Ticket, Refusal),
+    Close(SlotId),
+}
+
+impl Pools {
+    /// No pools yet: each comes with its first request and goes with its last connection.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A session wants a server connection. It gets exactly one of `Granted` and `Refused`, unless it gives up.
+    ///
+    /// A second request of a session that has one already, or a lease, is the caller's mistake: it is logged and
+    /// changes nothing.
+    pub fn handle_request(&mut self, request: Request, now: Now) {
+        self.handle_timeout(now);
+        let Request { session, key, parameters, reuse, settings } = request;
+        if let Some(place) = self.places.get(&session) {
+            log::error!("session {session} asked for a second server connection while it is {place:?}: ignored");
+            return;
+        }
+        let id = self.pool_of(key, settings);
+        let claim = Claim { session, parameters, reuse };
+        self.handle_claim(id, claim, now);
+        self.tidy(id);
+    }
+
+    /// The client vanished, or cancelled, while it waited for a connection: nothing will come out for it any more.
+    ///
+    /// When the session holds the lease already (its connection is being opened), this changes nothing: the driver
+    /// returns the lease, `Broken` when it has stopped the opening, `Clean` when it has let it finish for the next one.
+    pub fn handle_gave_up(&mut self, session: SessionId, now: Now) {
+        self.handle_timeout(now);
+        match self.places.get(&session) {
+            Some(&Place::Waiting(id, ticket)) => {
+                self.take_waiter(id, ticket);
+                self.pump(id, now);
+                self.tidy(id);
+            }
+            Some(Place::Refused(_)) => {
+                self.places.remove(&session);
+            }
+            Some(&Place::Leased(slot)) => self.withdraw(session, slot, now),
+            None => {}
+        }
+    }
+
+    /// The holder of an `Open` lease has logged in.
+    pub fn handle_opened(&mut self, lease: &Lease, now: Now) {
+        self.handle_timeout(now);
+        if !self.is_current(lease.slot(), lease.generation(), "opened") {
+            return;
+        }
+        self.set_opening(lease.slot(), false, now);
+        let Some(id) = self.slots.get(&lease.slot()).map(|slot| slot.pool) else { return };
+        self.end_backoff(id);
+        self.pump(id, now);
+    }
+
+    /// The holder of a `Reuse` lease has found its connection dead before it used it, and opens a new one in its place.
+    /// It goes on as with an `Open` lease.
+    pub fn handle_reopen(&mut self, lease: &Lease, now: Now) {
+        self.handle_timeout(now);
+        if self.is_current(lease.slot(), lease.generation(), "to be reopened") {
+            self.set_opening(lease.slot(), true, now);
+        }
+    }
+
+    /// The holder of an `Open` lease could not connect or log in. Its own client gets the error from its own driver.
+    ///
+    /// When others would meet the same error, the pool backs off; who needs a new connection until then is refused.
+    pub fn handle_open_failed(&mut self, lease: Lease, refusal: Refusal, now: Now) {
+        self.handle_timeout(now);
+        let (slot_id, generation) = lease.settle();
+        if !self.is_current(slot_id, generation, "failed to open") {
+            return;
+        }
+        let Some((slot, session)) = self.end_lease(slot_id) else { return };
+        self.places.remove(&session);
+        if let Some(concerns) = Concerns::of(&refusal, slot.reuse) {
+            self.begin_backoff(slot.pool, concerns, refusal, now);
+        }
+        self.pump(slot.pool, now);
+        self.tidy(slot.pool);
+    }
+
+    /// A lease comes back. No cancel may be in flight for its connection (see [`crate::cancel`]).
+    pub fn handle_release(&mut self, lease: Lease, returned: Returned, now: Now) {
+        self.handle_timeout(now);
+        let (slot_id, generation) = lease.settle();
+        if !self.is_current(slot_id, generation, "returned") {
+            return;
+        }
+        let Some((slot, session)) = self.end_lease(slot_id) else { return };
+        self.places.remove(&session);
+        let id = slot.pool;
+        if returned == Returned::Clean {
+            self.park(slot_id, slot, now);
+        }
+        self.pump(id, now);
+        self.tidy(id);
+    }
+
+    /// The driver has found an idle connection dead and has closed it.
+    ///
+    /// When a session has just been promised this connection, it is told to open a new one instead; when it has the
+    /// lease already, it sees for itself and calls [`Self::handle_reopen`].
+    pub fn handle_idle_lost(&mut self, slot: SlotId, now: Now) {
+        self.handle_timeout(now);
+        match self.slots.get(&slot).map(|it| (it.pool, &it.state)) {
+            Some((id, SlotState::Idle(_))) => {
+                self.take_idle(slot);
+                self.pump(id, now);
+                self.tidy(id);
+            }
+            Some((_, SlotState::Leased { hold: Hold::Promised(_), .. })) => self.set_opening(slot, true, now),
+            Some((_, SlotState::Leased { hold: Hold::HandedOut, .. })) | None => {}
+        }
+    }
+
+    /// Does what is due. Calls at any other time change nothing; every other `handle_*` catches up by itself.
+    pub fn handle_timeout(&mut self, now: Now) {
+        for _ in 0..TIMERS_PER_CALL {
+            let Some(due) = self.timers.pop(now.tick) else { return };
+            self.handle_due(due, now);
+            // A queue that needs another go takes it in another call.
+            if matches!(due, Due::Continue(_)) {
+                return;
+            }
+        }
+    }
+
+    /// When [`Self::handle_timeout`] has work to do. A tick in the past means: again, now.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        self.timers.earliest()
+    }
+
+    /// The next thing to do, in order. To be called until it is `None`.
+    pub fn poll_output(&mut self) -> Option<PoolOutput> {
+        while let Some(pending) = self.outputs.pop_front() {
+            match pending {
+                Pending::Close(slot) => return Some(PoolOutput::Close { slot }),
+                Pending::Granted(slot, generation) => {
+                    if let Some((session, how)) = self.hand_out(slot, generation) {
+                        return Some(PoolOutput::Granted { session, lease: Lease::new(slot, generation), how });
+                    }
+                }
+                Pending::Notice(session, place, text) => {
+                    if self.places.get(&session) == Some(&place) {
+                        return Some(PoolOutput::Notice { session, text });
+                    }
+                }
+                Pending::Refused(session, ticket, refusal) => {
+                    if self.places.get(&session) == Some(&Place::Refused(ticket)) {
+                        self.places.remove(&session);
+                        return Some(PoolOutput::Refused { session, refusal });
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Closes every idle connection, for a drain or after a reload. The work grows with their number.
+    pub fn close_all_idle(&mut self) {
+        let idle: Vec<SlotId> = self.pools.values().flat_map(|pool| pool.idle.slots()).collect();
+        for slot in idle {
+            if let Some(id) = self.close_idle(slot) {
+                self.tidy(id);
+            }
+        }
+    }
+
+    /// The counts of one pool; all zero when it does not exist.
+    #[must_use]
+    pub fn counts(&self, key: &PoolKey) -> Counts {
+        self.ids.get(key).and_then(|id| self.pools.get(id)).map(Pool::counts).unwrap_or_default()
+    }
+
+    /// The counts of all pools, in the order of their keys.
+    pub fn snapshot(&self) -> impl Iterator<Item = (&PoolKey, Counts)> {
+        self.ids.iter().filter_map(|(key, id)| Some((key, self.pools.get(id)?.counts())))
+    }
+
+    /// Whether there is nothing left: no connection, no waiter, no remembered failure, no timer.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let tables = self.ids.is_empty() && self.pools.is_empty() && self.slots.is_empty() && self.places.is_empty();
+        tables && self.timers.len() == 0 && self.outputs.is_empty()
+    }
+
+    pub(super) fn next_serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    /// The pool of that key with these settings from now on.
+    fn pool_of(&mut self, key: PoolKey, settings: Arc<PoolSettings>) -> PoolId {
+        if let Some(id) = self.ids.get(&key)
+            && let Some(pool) = self.pools.get_mut(id)
+        {
+            pool.settings = settings;
+            return *id;
+        }
+        let id = PoolId(self.next_serial());
+        self.ids.insert(key.clone(), id);
+        self.pools.insert(id, Pool::new(key, settings));
+        id
+    }
+
+    /// Forgets a pool of which nothing is left.
+    pub(super) fn tidy(&mut self, id: PoolId) {
+        if let Some(pool) = self.pools.get(&id)
+            && pool.is_unused()
+            && pool.backoff.is_none()
+            && let Some(pool) = self.pools.remove(&id)
+        {
+            self.ids.remove(&pool.key);
+        }
+    }
+
+    fn begin_backoff(&mut self, id: PoolId, concerns: Concerns, refusal: Refusal, now: Now) {
+        self.end_backoff(id);
+        let many = self.pools.len() > POOLS_WITH_MEMORY;
+        let Some(pool) = self.pools.get_mut(&id) else { return };
+        let retry = pool.settings.server_login_retry;
+        if retry.is_zero() || (many && pool.is_unused()) {
+            return;
+        }
+        let until = now.tick.after(retry);
+        // Quoted: the text is the server's and may hold line breaks.
+        let (wait, code, message) = (words::span(retry), refusal.code, &refusal.message);
+        log::warn!("login of {} failed, next try in {wait}: {code} {message:?}", pool.key);
+        pool.backoff = Some(Backoff { since: now.tick, until, concerns, refusal });
+        self.timers.set(until, Due::Retry(id));
+    }
+
+    pub(super) fn end_backoff(&mut self, id: PoolId) {
+        if let Some(backoff) = self.pools.get_mut(&id).and_then(|pool| pool.backoff.take()) {
+            self.timers.unset(Some(backoff.until), Due::Retry(id));
+        }
+    }
+
+    /// Marks the promised connection as given to its session, if it still is.
+    fn hand_out(&mut self, slot: SlotId, expected: u32) -> Option<(SessionId, How)> {
+        let slot = self.slots.get_mut(&slot).filter(|it| it.generation == expected)?;
+        match &mut slot.state {
+            SlotState::Leased { session, opening, hold: hold @ Hold::Promised(_) } => {
+                *hold = Hold::HandedOut;
+                Some((*session, if *opening { How::Open } else { How::Reuse }))
+            }
+            SlotState::Leased { .. } | SlotState::Idle(_) => None,
+        }
+    }
+
+    /// Whether a lease is the present one of its slot. Leases cannot be copied, so another one comes from elsewhere.
+    fn is_current(&self, slot: SlotId, generation: u32, event: &str) -> bool {
+        let current = self.slots.get(&slot).is_some_and(|it| {
+            it.generation == generation && matches!(it.state, SlotState::Leased { hold: Hold::HandedOut, .. })
+        });
+        if !current {
+            log::error!("lease {slot}#{generation} {event}, but it is not a current one: ignored");
+        }
+        current
+    }
+}

@@ -1,0 +1,615 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::one::{Ticket, Waiter};
+use super::pools::Place;
+use super::timers::Due;
+use super::*;
+use crate::fault::SqlState;
+use crate::time::{Now, Tick, Timer, UnixMicros};
+
+/// Pools with one clock and one set of settings.
+struct Room {
+    pools: Pools,
+    now: Now,
+    settings: PoolSettings,
+}
+
+fn key(account: &str) -> PoolKey {
+    PoolKey { account: account.into(), database: "app".into() }
+}
+
+impl Room {
+    fn of_size(size: u32) -> Self {
+        let settings = PoolSettings { default_pool_size: size, ..PoolSettings::default() };
+        Self { pools: Pools::new(), now: Now { tick: Tick::from_nanos(7), unix: UnixMicros(0) }, settings }
+    }
+
+    fn request(&self, session: u64, parameters: &[u8], reuse: bool) -> Request {
+        let settings = Arc::new(self.settings.clone());
+        Request { session: SessionId(session), key: key("reader"), parameters: parameters.into(), reuse, settings }
+    }
+
+    fn ask(&mut self, session: u64, parameters: &[u8]) {
+        let request = self.request(session, parameters, true);
+        self.pools.handle_request(request, self.now);
+    }
+
+    fn sleep(&mut self, secs: u64) {
+        self.now.tick = self.now.tick.after(Duration::from_secs(secs));
+    }
+
+    fn wake(&mut self) {
+        self.pools.handle_timeout(self.now);
+    }
+
+    /// The lease of a session that must be the next output.
+    fn lease(&mut self, expected: u64) -> (Lease, How) {
+        match self.pools.poll_output() {
+            Some(PoolOutput::Granted { session: SessionId(session), lease, how }) if session == expected => {
+                (lease, how)
+            }
+            other => panic!("session {expected} was not granted: {other:?}"),
+        }
+    }
+
+    /// Asks, opens and holds.
+    fn hold(&mut self, session: u64, parameters: &[u8]) -> Lease {
+        self.ask(session, parameters);
+        let (lease, how) = self.lease(session);
+        assert_eq!(how, How::Open);
+        self.pools.handle_opened(&lease, self.now);
+        lease
+    }
+
+    fn refusal(&mut self, expected: u64) -> Refusal {
+        match self.pools.poll_output() {
+            Some(PoolOutput::Refused { session: SessionId(session), refusal }) if session == expected => refusal,
+            other => panic!("session {expected} was not refused: {other:?}"),
+        }
+    }
+
+    fn give_back(&mut self, lease: Lease) -> SlotId {
+        let slot = lease.slot();
+        self.pools.handle_release(lease, Returned::Clean, self.now);
+        slot
+    }
+
+    fn fail(&mut self, lease: Lease, code: SqlState) {
+        self.pools.handle_open_failed(lease, Refusal::new(code, "the server said no"), self.now);
+    }
+
+    fn closed(&mut self) -> SlotId {
+        match self.pools.poll_output() {
+            Some(PoolOutput::Close { slot }) => slot,
+            other => panic!("nothing was closed: {other:?}"),
+        }
+    }
+
+    fn silent(&mut self) {
+        if let Some(output) = self.pools.poll_output() {
+            panic!("unexpected {output:?}");
+        }
+    }
+
+    fn counts(&self) -> (usize, usize, usize, usize) {
+        let Counts { idle, active, opening, waiting } = self.pools.counts(&key("reader"));
+        (idle, active, opening, waiting)
+    }
+
+    /// Breaks what is still held, so that no lease is lost.
+    fn end(mut self, leases: impl IntoIterator<Item = Lease>) {
+        for lease in leases {
+            self.pools.handle_release(lease, Returned::Broken, self.now);
+        }
+    }
+}
+
+#[test]
+fn reuses_the_most_recent_connection_with_equal_parameters() {
+    let mut room = Room::of_size(4);
+    let (a, b, c) = (room.hold(1, b"utc"), room.hold(2, b"utc"), room.hold(3, b"cet"));
+    let (a, b, _) = (room.give_back(a), room.give_back(b), room.give_back(c));
+    room.ask(4, b"utc");
+    let (first, how) = room.lease(4);
+    assert_eq!((first.slot(), first.generation(), how), (b, 1, How::Reuse));
+    room.ask(5, b"utc");
+    let (second, how) = room.lease(5);
+    assert_eq!((second.slot(), how), (a, How::Reuse));
+    room.ask(6, b"utc");
+    let (third, how) = room.lease(6);
+    assert_eq!(how, How::Open, "another client's parameters are no match");
+    assert_eq!(room.counts(), (1, 2, 1, 0));
+    room.end([first, second, third]);
+}
+
+#[test]
+fn closes_the_least_recently_used_idle_connection_for_other_parameters() {
+    let mut room = Room::of_size(2);
+    let (a, b) = (room.hold(1, b"a"), room.hold(2, b"b"));
+    let (b, _) = (room.give_back(b), room.give_back(a));
+    room.ask(3, b"c");
+    assert_eq!(room.closed(), b);
+    let (lease, how) = room.lease(3);
+    assert_eq!(how, How::Open);
+    assert_eq!(room.counts(), (1, 0, 1, 0));
+    room.end([lease]);
+}
+
+#[test]
+fn serves_strictly_in_the_order_of_arrival() {
+    let mut room = Room::of_size(1);
+    let held = room.hold(1, b"a");
+    room.ask(2, b"b");
+    room.ask(3, b"a");
+    room.silent();
+    let slot = room.give_back(held);
+    assert_eq!(room.closed(), slot, "session 3 would fit, but session 2 came first");
+    let (lease, how) = room.lease(2);
+    assert_eq!(how, How::Open);
+    room.silent();
+    room.pools.handle_release(lease, Returned::Broken, room.now);
+    let (lease, _) = room.lease(3);
+    room.end([lease]);
+}
+
+#[test]
+fn pools_of_other_keys_do_not_wait_for_each_other() {
+    let mut room = Room::of_size(1);
+    let held = room.hold(1, b"");
+    let mut request = room.request(2, b"", true);
+    request.key = key("writer");
+    room.pools.handle_request(request, room.now);
+    let (other, _) = room.lease(2);
+    let names: Vec<_> = room.pools.snapshot().map(|(key, counts)| (key.account.clone(), counts.opening)).collect();
+    assert_eq!(names, [("reader".into(), 0), ("writer".into(), 1)]);
+    room.end([held, other]);
+}
+
+#[test]
+fn a_personal_login_is_always_fresh_and_never_kept() {
+    let mut room = Room::of_size(2);
+    let shared = room.hold(1, b"");
+    room.give_back(shared);
+    let request = room.request(2, b"", false);
+    room.pools.handle_request(request, room.now);
+    let (lease, how) = room.lease(2);
+    assert_eq!(how, How::Open);
+    room.pools.handle_opened(&lease, room.now);
+    let slot = room.give_back(lease);
+    assert_eq!(room.closed(), slot);
+    assert_eq!(room.counts(), (1, 0, 0, 0));
+}
+
+#[test]
+fn tells_a_waiter_once_and_refuses_it_at_its_deadline() {
+    let mut room = Room::of_size(1);
+    let held = room.hold(1, b"");
+    room.ask(2, b"");
+    room.ask(3, b"");
+    assert_eq!(room.pools.poll_timeout().map(|it| it.why), Some(Timer::QueueNotice));
+    room.sleep(5);
+    room.wake();
+    for (who, ahead) in [(2, "you are next"), (3, "1 client is ahead of you")] {
+        let Some(PoolOutput::Notice { session, text }) = room.pools.poll_output() else { panic!("no notice") };
+        assert_eq!(session, SessionId(who));
+        assert_eq!(
+            text,
+            format!(
+                "waiting for a server connection of account \"reader\" to database \"app\" for 5 s: \
+                 its only connection is in use, {ahead}"
+            )
+        );
+    }
+    assert_eq!(room.pools.poll_timeout().map(|it| it.why), Some(Timer::QueueWait));
+    room.sleep(114);
+    room.wake();
+    room.silent();
+    room.sleep(1);
+    room.wake();
+    let refusal = room.refusal(2);
+    assert_eq!(refusal.code, SqlState::TOO_MANY_CONNECTIONS);
+    assert_eq!(
+        refusal.message,
+        "no server connection of account \"reader\" to database \"app\" became free within 120 s: \
+         its only connection is in use"
+    );
+    let hint = refusal.hint.unwrap_or_default();
+    assert!(hint.contains("default_pool_size (now 1)") && hint.contains("query_wait_timeout (now 120 s)"), "{hint}");
+    room.refusal(3);
+    room.end([held]);
+}
+
+#[test]
+fn a_connection_that_comes_back_after_the_deadline_is_too_late() {
+    // The driver was slow: the deadline has passed and nobody has handled it.
+    let mut room = Room::of_size(1);
+    let held = room.hold(1, b"");
+    room.ask(2, b"");
+    room.sleep(120);
+    room.give_back(held);
+    assert_eq!(room.refusal(2).code, SqlState::TOO_MANY_CONNECTIONS);
+    room.silent();
+}
+
+#[test]
+fn the_end_of_a_back_off_does_not_serve_those_whose_time_is_over() {
+    let mut room = Room::of_size(2);
+    room.settings.query_wait_timeout = Duration::from_secs(20);
+    let held = room.hold(1, b"");
+    room.ask(2, b"");
+    let (failing, _) = room.lease(2);
+    room.ask(3, b"");
+    room.fail(failing, SqlState::CONNECTION_FAILURE);
+    // Both the back-off and the wait are over before anything is handled; the back-off was over first.
+    room.sleep(20);
+    room.wake();
+    assert_eq!(room.refusal(3).code, SqlState::TOO_MANY_CONNECTIONS);
+    room.silent();
+    room.end([held]);
+}
+
+#[test]
+fn nothing_comes_out_for_a_session_that_gave_up() {
+    let mut room = Room::of_size(1);
+    // While its grant lies in the output queue: the connection was never opened, so the next one opens it.
+    room.ask(1, b"");
+    room.ask(2, b"");
+    room.pools.handle_gave_up(SessionId(1), room.now);
+    let (lease, how) = room.lease(2);
+    assert_eq!((how, lease.generation()), (How::Open, 0));
+    room.silent();
+    room.pools.handle_opened(&lease, room.now);
+    // In the queue.
+    room.ask(3, b"");
+    room.pools.handle_gave_up(SessionId(3), room.now);
+    // Promised an idle connection: it stays idle.
+    let slot = room.give_back(lease);
+    room.ask(4, b"");
+    room.pools.handle_gave_up(SessionId(4), room.now);
+    room.silent();
+    assert_eq!(room.counts(), (1, 0, 0, 0));
+    room.ask(5, b"");
+    let (lease, how) = room.lease(5);
+    assert_eq!((lease.slot(), lease.generation(), how), (slot, 2, How::Reuse));
+    // With a notice and then a refusal in the output queue.
+    room.ask(6, b"");
+    room.sleep(5);
+    room.wake();
+    room.sleep(115);
+    room.wake();
+    room.pools.handle_gave_up(SessionId(6), room.now);
+    room.silent();
+    // With the lease in its hands: that comes back as every other.
+    room.pools.handle_gave_up(SessionId(5), room.now);
+    assert_eq!(room.counts(), (0, 1, 0, 0));
+    room.end([lease]);
+}
+
+#[test]
+fn a_failed_login_makes_the_pool_back_off_and_says_why() {
+    let mut room = Room::of_size(2);
+    let held = room.hold(1, b"a");
+    room.ask(2, b"b");
+    let (failing, _) = room.lease(2);
+    room.ask(3, b"b");
+    room.fail(failing, SqlState::CONNECTION_FAILURE);
+    room.silent();
+    assert_eq!(room.counts(), (0, 1, 0, 1), "session 3 waits for the connection that may come back");
+    room.sleep(3);
+    room.ask(4, b"b");
+    let refusal = room.refusal(4);
+    assert_eq!((refusal.code, refusal.message.as_str()), (SqlState::CONNECTION_FAILURE, "the server said no"));
+    let hint = refusal.hint.unwrap_or_default();
+    assert!(hint.contains("failed 3 s ago; gprxy tries again in 12 s"), "{hint}");
+    // It comes back and does not fit: now waiting on would help nobody.
+    room.give_back(held);
+    assert_eq!(room.refusal(3).code, SqlState::CONNECTION_FAILURE);
+    // What is idle is served all the same.
+    room.ask(5, b"a");
+    let (lease, how) = room.lease(5);
+    assert_eq!(how, How::Reuse);
+    room.sleep(12);
+    assert_eq!(room.pools.poll_timeout().map(|it| it.why), Some(Timer::ServerRetry));
+    room.ask(6, b"b");
+    let (retry, how) = room.lease(6);
+    assert_eq!(how, How::Open);
+    room.end([lease, retry]);
+}
+
+#[test]
+fn the_last_failure_answers_everybody_who_waits() {
+    let mut room = Room::of_size(1);
+    room.ask(0, b"");
+    let (failing, _) = room.lease(0);
+    for session in 1..=100 {
+        room.ask(session, b"");
+    }
+    room.fail(failing, SqlState::CANNOT_CONNECT_NOW);
+    // In bounded steps, each of which is due at once.
+    let mut told = 0;
+    let mut calls = 0;
+    loop {
+        while let Some(output) = room.pools.poll_output() {
+            assert!(matches!(output, PoolOutput::Refused { .. }));
+            told += 1;
+        }
+        match room.pools.poll_timeout() {
+            Some(due) if due.at <= room.now.tick => room.wake(),
+            _ => break,
+        }
+        calls += 1;
+    }
+    assert_eq!((told, calls), (100, 3));
+    // The failure itself is forgotten with its back-off.
+    assert_eq!(room.pools.snapshot().count(), 1);
+    room.sleep(15);
+    room.wake();
+    assert!(room.pools.is_empty());
+}
+
+#[test]
+fn an_error_that_one_client_provoked_is_its_own() {
+    for (code, reuse) in [(*b"22023", true), (*b"42704", true), (*b"28P01", false), (*b"57014", true)] {
+        let mut room = Room::of_size(1);
+        let request = room.request(1, b"TimeZone=nowhere", reuse);
+        room.pools.handle_request(request, room.now);
+        let (failing, _) = room.lease(1);
+        room.ask(2, b"");
+        room.fail(failing, SqlState(code));
+        let (lease, how) = room.lease(2);
+        assert_eq!(how, How::Open);
+        room.end([lease]);
+    }
+}
+
+#[test]
+fn wrong_credentials_of_the_account_do_not_stop_a_persons_own() {
+    let mut room = Room::of_size(1);
+    room.ask(1, b"");
+    let (failing, _) = room.lease(1);
+    room.fail(failing, SqlState::INVALID_PASSWORD);
+    room.ask(2, b"");
+    assert_eq!(room.refusal(2).code, SqlState::INVALID_PASSWORD);
+    let request = room.request(3, b"", false);
+    room.pools.handle_request(request, room.now);
+    let (lease, _) = room.lease(3);
+    // A login that works ends the back-off.
+    room.pools.handle_opened(&lease, room.now);
+    room.pools.handle_release(lease, Returned::Broken, room.now);
+    room.ask(4, b"");
+    let (lease, _) = room.lease(4);
+    room.end([lease]);
+}
+
+#[test]
+fn idle_connections_retire_by_timeout_and_by_age() {
+    let mut room = Room::of_size(2);
+    let (a, b) = (room.hold(1, b"a"), room.hold(2, b"b"));
+    let a = room.give_back(a);
+    assert_eq!(room.pools.poll_timeout().map(|it| it.why), Some(Timer::ServerRetire));
+    room.sleep(1799);
+    room.wake();
+    let b_slot = room.give_back(b);
+    room.silent();
+    room.sleep(1);
+    room.wake();
+    assert_eq!(room.closed(), a);
+    // The second one reaches 3600 s of age before 1800 s of idleness, and no timeout has been handled since.
+    room.sleep(1800);
+    room.ask(3, b"b");
+    assert_eq!(room.closed(), b_slot);
+    let (lease, how) = room.lease(3);
+    assert_eq!(how, How::Open);
+    room.pools.handle_opened(&lease, room.now);
+    room.sleep(3600);
+    let slot = room.give_back(lease);
+    assert_eq!(room.closed(), slot);
+    assert!(room.pools.is_empty());
+}
+
+#[test]
+fn an_overdue_idle_connection_is_not_granted_even_when_its_timer_is_still_queued() {
+    // More connections than one call retires: the request must not get one of the rest.
+    let mut room = Room::of_size(100);
+    let leases: Vec<_> = (0..100).map(|session| room.hold(session, b"")).collect();
+    for lease in leases {
+        room.give_back(lease);
+    }
+    room.sleep(1800);
+    room.ask(200, b"");
+    let mut closed = 0;
+    let lease = loop {
+        match room.pools.poll_output() {
+            Some(PoolOutput::Close { .. }) => closed += 1,
+            Some(PoolOutput::Granted { lease, how: How::Open, .. }) => break lease,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((closed, room.counts()), (100, (0, 0, 1, 0)));
+    room.end([lease]);
+}
+
+#[test]
+fn zero_means_what_pgbouncer_means() {
+    let mut room = Room::of_size(1);
+    let zero = Duration::ZERO;
+    room.settings.server_lifetime = zero;
+    let lease = room.hold(1, b"");
+    let slot = room.give_back(lease);
+    assert_eq!(room.closed(), slot, "used once");
+    room.settings = PoolSettings {
+        default_pool_size: 1,
+        server_lifetime: Duration::from_secs(9999),
+        server_idle_timeout: zero,
+        query_wait_timeout: zero,
+        query_wait_notify: zero,
+        server_login_retry: zero,
+    };
+    let lease = room.hold(2, b"");
+    room.ask(3, b"");
+    assert_eq!(room.pools.poll_timeout(), None, "waits without end, and is not told");
+    room.give_back(lease);
+    let (lease, _) = room.lease(3);
+    room.give_back(lease);
+    room.sleep(9998);
+    room.wake();
+    room.silent();
+    room.ask(4, b"other");
+    room.closed();
+    let (failing, _) = room.lease(4);
+    room.ask(5, b"");
+    room.fail(failing, SqlState::CONNECTION_FAILURE);
+    let (lease, how) = room.lease(5);
+    assert_eq!(how, How::Open, "no back-off");
+    room.end([lease]);
+}
+
+#[test]
+fn an_idle_connection_that_died_is_not_granted() {
+    let mut room = Room::of_size(1);
+    let lease = room.hold(1, b"");
+    let slot = room.give_back(lease);
+    room.pools.handle_idle_lost(slot, room.now);
+    room.pools.handle_idle_lost(slot, room.now);
+    assert!(room.pools.is_empty());
+    // Promised already: the session opens a new one in its place.
+    let lease = room.hold(2, b"");
+    let slot = room.give_back(lease);
+    room.ask(3, b"");
+    room.pools.handle_idle_lost(slot, room.now);
+    let (lease, how) = room.lease(3);
+    assert_eq!((lease.slot(), how), (slot, How::Open));
+    room.pools.handle_opened(&lease, room.now);
+    // In its hands already: it says so itself.
+    room.pools.handle_idle_lost(slot, room.now);
+    assert_eq!(room.counts(), (0, 1, 0, 0));
+    room.pools.handle_reopen(&lease, room.now);
+    assert_eq!(room.counts(), (0, 0, 1, 0));
+    room.fail(lease, SqlState::CONNECTION_FAILURE);
+    assert_eq!(room.counts(), (0, 0, 0, 0));
+}
+
+#[test]
+fn new_settings_hold_from_the_next_request_on() {
+    let mut room = Room::of_size(1);
+    let a = room.hold(1, b"");
+    room.ask(2, b"");
+    room.silent();
+    room.settings.default_pool_size = 3;
+    room.ask(3, b"");
+    let (b, _) = room.lease(2);
+    let (c, _) = room.lease(3);
+    room.pools.handle_opened(&b, room.now);
+    room.settings.default_pool_size = 1;
+    room.ask(4, b"");
+    let slot = room.give_back(b);
+    assert_eq!(room.closed(), slot, "one above the new limit");
+    room.pools.handle_release(c, Returned::Broken, room.now);
+    room.silent();
+    let slot = room.give_back(a);
+    let (lease, how) = room.lease(4);
+    assert_eq!((lease.slot(), how), (slot, How::Reuse));
+    room.end([lease]);
+}
+
+#[test]
+fn close_all_idle_spares_what_is_in_use() {
+    let mut room = Room::of_size(3);
+    let (a, b) = (room.hold(1, b""), room.hold(2, b""));
+    let slot = room.give_back(a);
+    room.pools.close_all_idle();
+    assert_eq!(room.closed(), slot);
+    room.silent();
+    assert_eq!(room.counts(), (0, 1, 0, 0));
+    room.end([b]);
+}
+
+#[test]
+fn a_second_request_of_a_session_changes_nothing() {
+    let mut room = Room::of_size(2);
+    room.ask(1, b"");
+    room.ask(1, b"");
+    let (lease, _) = room.lease(1);
+    room.ask(1, b"");
+    room.silent();
+    assert_eq!(room.counts(), (0, 0, 1, 0));
+    room.end([lease]);
+}
+
+#[test]
+fn a_foreign_lease_is_ignored() {
+    let (mut here, mut there) = (Room::of_size(1), Room::of_size(1));
+    let ours = here.hold(1, b"");
+    here.give_back(ours);
+    here.ask(2, b"");
+    let (ours, _) = here.lease(2);
+    let theirs = there.hold(1, b"");
+    assert_eq!(theirs.slot(), ours.slot(), "the generation alone tells them apart");
+    here.pools.handle_release(theirs, Returned::Clean, here.now);
+    assert_eq!(here.counts(), (0, 1, 0, 0));
+    here.end([ours]);
+}
+
+#[test]
+#[cfg(debug_assertions)]
+#[should_panic(expected = "was dropped and not returned")]
+fn a_lost_lease_complains() {
+    let mut room = Room::of_size(1);
+    let lease = room.hold(1, b"");
+    drop(lease);
+}
+
+#[test]
+fn a_storm_of_waiters_that_give_up_leaves_nothing() {
+    let mut room = Room::of_size(1);
+    let held = room.hold(0, b"");
+    for session in 1..=20_000 {
+        room.ask(session, b"");
+    }
+    assert_eq!(room.pools.timers.len(), 40_000);
+    // From the middle outwards.
+    for session in (1..=10_000).rev().chain(10_001..=20_000) {
+        room.pools.handle_gave_up(SessionId(session), room.now);
+    }
+    assert_eq!((room.counts(), room.pools.timers.len()), ((0, 1, 0, 0), 0));
+    room.pools.handle_release(held, Returned::Broken, room.now);
+    assert!(room.pools.is_empty());
+}
+
+#[test]
+fn failures_of_many_databases_do_not_fill_the_memory() {
+    let mut room = Room::of_size(1);
+    for session in 0..3_000 {
+        let mut request = room.request(session, b"", true);
+        request.key.database = format!("guess{session}").into();
+        room.pools.handle_request(request, room.now);
+        let (lease, _) = room.lease(session);
+        room.fail(lease, SqlState::INVALID_CATALOG_NAME);
+    }
+    assert_eq!(room.pools.snapshot().count(), 1024);
+}
+
+#[test]
+fn a_waiter_and_a_connection_are_small() {
+    // What the tables hold for each, their own slack and the shared parameters aside.
+    let place = size_of::<(SessionId, Place)>();
+    let waiter = size_of::<(Ticket, Waiter)>() + 2 * size_of::<(Tick, Due)>() + place;
+    let slot = size_of::<(SlotId, one::Slot)>() + size_of::<(Tick, Due)>() + place;
+    println!("a waiter takes {waiter} bytes, a connection {slot}");
+    assert!(waiter <= 200 && slot <= 200, "a waiter takes {waiter} bytes, a connection {slot}");
+    assert!(size_of::<Lease>() <= 16);
+}
+
+#[test]
+fn obeys_the_law_on_random_walks() {
+    let (mut granted, mut refused) = (0, 0);
+    for seed in 0..150 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let choices: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(8_000).collect();
+        let (g, r) = std::panic::catch_unwind(|| law::walk(&choices)).unwrap_or_else(|_| panic!("seed {seed}"));
+        granted += g;
+        refused += r;
+    }
+    assert!(granted > 10_000 && refused > 10_000, "{granted} granted, {refused} refused: the walk avoids the work");
+}

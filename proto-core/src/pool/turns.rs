@@ -1,0 +1,279 @@
+//! What follows from each event: whose turn it is, what a queue does, where a connection goes.
+
+use super::lease::SlotId;
+use super::one::{Claim, Hold, PoolId, Rest, Slot, SlotState, Stamp, Ticket, Turn, Waiter};
+use super::pools::{Pending, Place, Pools};
+use super::timers::Due;
+use super::words;
+use crate::fault::Refusal;
+use crate::session_id::SessionId;
+use crate::time::{Now, Tick};
+
+/// Waiters that one call serves or refuses; the rest is due at once.
+const TURNS_PER_CALL: usize = 32;
+
+impl Pools {
+    /// A claim has come: it is served, refused, or queued behind those that came before.
+    pub(super) fn handle_claim(&mut self, id: PoolId, claim: Claim, now: Now) {
+        let Some(pool) = self.pools.get(&id) else { return };
+        if pool.waiters.is_empty() {
+            if let Some(claim) = self.serve(id, claim, true, now) {
+                self.enqueue(id, claim, now);
+            }
+            return;
+        }
+        // Nobody joins the queue of a pool that cannot open connections: a queue means that none is idle either.
+        if let Some(backoff) = pool.backoff_for(claim.reuse, now.tick) {
+            let refusal = words::backing_off(pool, backoff, now.tick);
+            self.refuse(claim.session, refusal);
+        } else {
+            self.enqueue(id, claim, now);
+        }
+        // New settings may have made room.
+        self.pump(id, now);
+    }
+
+    /// Serves waiters from the front as long as their turn leads to something.
+    pub(super) fn pump(&mut self, id: PoolId, now: Now) {
+        for _ in 0..TURNS_PER_CALL {
+            let Some(pool) = self.pools.get(&id) else { return };
+            let Some((&ticket, waiter)) = pool.waiters.first_key_value() else { return };
+            if waiter.is_overdue(now.tick) {
+                self.refuse_overdue(id, ticket, now);
+                continue;
+            }
+            if pool.turn(&waiter.claim, false, now.tick) == Turn::Wait {
+                return;
+            }
+            let Some(waiter) = self.take_waiter(id, ticket) else { return };
+            if let Some(claim) = self.serve(id, waiter.claim, false, now) {
+                // Making room has led to nothing because the pool is above a size that was lowered: back to the front.
+                self.requeue(id, ticket, Waiter { claim, ..waiter });
+                return;
+            }
+        }
+        self.timers.set(now.tick, Due::Continue(id));
+    }
+
+    /// Gives the claim what its turn leads to; hands it back when it has to wait.
+    fn serve(&mut self, id: PoolId, claim: Claim, arriving: bool, now: Now) -> Option<Claim> {
+        loop {
+            let Some(pool) = self.pools.get(&id) else { return Some(claim) };
+            match pool.turn(&claim, arriving, now.tick) {
+                Turn::Evict(slot) => {
+                    self.close_idle(slot);
+                }
+                Turn::Reuse(slot) => {
+                    self.grant_idle(slot, claim.session);
+                    return None;
+                }
+                Turn::Open => {
+                    self.grant_new(id, claim, now);
+                    return None;
+                }
+                Turn::Refuse => {
+                    let refusal = pool
+                        .backoff_for(claim.reuse, now.tick)
+                        .map(|backoff| words::backing_off(pool, backoff, now.tick));
+                    if let Some(refusal) = refusal {
+                        self.refuse(claim.session, refusal);
+                    }
+                    return None;
+                }
+                Turn::Wait => return Some(claim),
+            }
+        }
+    }
+
+    fn grant_new(&mut self, id: PoolId, claim: Claim, now: Now) {
+        let Claim { session, parameters, reuse } = claim;
+        let slot = SlotId(self.next_serial());
+        let state = SlotState::Leased { session, opening: true, hold: Hold::Promised(None) };
+        self.slots.insert(slot, Slot { pool: id, parameters, opened: now.tick, generation: 0, reuse, state });
+        if let Some(pool) = self.pools.get_mut(&id) {
+            pool.opening += 1;
+        }
+        self.places.insert(session, Place::Leased(slot));
+        self.outputs.push_back(Pending::Granted(slot, 0));
+    }
+
+    fn grant_idle(&mut self, id: SlotId, session: SessionId) {
+        let Some((mut slot, rest)) = self.take_idle(id) else { return };
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.state = SlotState::Leased { session, opening: false, hold: Hold::Promised(Some(rest)) };
+        if let Some(pool) = self.pools.get_mut(&slot.pool) {
+            pool.active += 1;
+        }
+        self.places.insert(session, Place::Leased(id));
+        self.outputs.push_back(Pending::Granted(id, slot.generation));
+        self.slots.insert(id, slot);
+    }
+
+    fn refuse(&mut self, session: SessionId, refusal: Refusal) {
+        let ticket = Ticket(self.next_serial());
+        self.places.insert(session, Place::Refused(ticket));
+        self.outputs.push_back(Pending::Refused(session, ticket, refusal));
+    }
+
+    fn refuse_overdue(&mut self, id: PoolId, ticket: Ticket, now: Now) {
+        let Some(waiter) = self.take_waiter(id, ticket) else { return };
+        let Some(pool) = self.pools.get(&id) else { return };
+        let refusal = match pool.backoff_for(waiter.claim.reuse, now.tick) {
+            Some(backoff) => words::backing_off(pool, backoff, now.tick),
+            None => words::waited_too_long(pool, now.tick.since(waiter.since)),
+        };
+        self.refuse(waiter.claim.session, refusal);
+    }
+
+    fn enqueue(&mut self, id: PoolId, claim: Claim, now: Now) {
+        let ticket = Ticket(self.next_serial());
+        let Some(pool) = self.pools.get(&id) else { return };
+        let after = |span: std::time::Duration| (!span.is_zero()).then(|| now.tick.after(span));
+        let (notice, deadline) = (after(pool.settings.query_wait_notify), after(pool.settings.query_wait_timeout));
+        self.requeue(id, ticket, Waiter { claim, since: now.tick, notice, deadline });
+    }
+
+    fn requeue(&mut self, id: PoolId, ticket: Ticket, waiter: Waiter) {
+        let Some(pool) = self.pools.get_mut(&id) else { return };
+        self.places.insert(waiter.claim.session, Place::Waiting(id, ticket));
+        if let Some(at) = waiter.notice {
+            self.timers.set(at, Due::Notice(id, ticket));
+        }
+        if let Some(at) = waiter.deadline {
+            self.timers.set(at, Due::Wait(id, ticket));
+        }
+        pool.waiters.insert(ticket, waiter);
+    }
+
+    /// Takes a waiter out of its queue, with its timers and its session's place.
+    pub(super) fn take_waiter(&mut self, id: PoolId, ticket: Ticket) -> Option<Waiter> {
+        let waiter = self.pools.get_mut(&id)?.waiters.remove(&ticket)?;
+        self.timers.unset(waiter.notice, Due::Notice(id, ticket));
+        self.timers.unset(waiter.deadline, Due::Wait(id, ticket));
+        self.places.remove(&waiter.claim.session);
+        Some(waiter)
+    }
+
+    /// A returned, clean connection: idle, or closed when it may not be used again.
+    pub(super) fn park(&mut self, id: SlotId, slot: Slot, now: Now) {
+        let stamp = Stamp(self.next_serial());
+        let Some(pool) = self.pools.get(&slot.pool) else { return };
+        let settings = &pool.settings;
+        let age = now.tick.since(slot.opened);
+        let never_opened = matches!(slot.state, SlotState::Leased { opening: true, .. });
+        if never_opened || !slot.reuse || age >= settings.server_lifetime {
+            self.outputs.push_back(Pending::Close(id));
+            return;
+        }
+        let end = slot.opened.after(settings.server_lifetime);
+        let unused = settings.server_idle_timeout;
+        let retire = if unused.is_zero() { end } else { end.min(now.tick.after(unused)) };
+        self.rest(id, slot, Rest { stamp, retire });
+    }
+
+    /// Puts a connection among the idle ones, unless the pool has become too small for it.
+    fn rest(&mut self, id: SlotId, mut slot: Slot, rest: Rest) {
+        let Some(pool) = self.pools.get_mut(&slot.pool) else { return };
+        // `end_lease` has taken it off the books already: with it there would be one more.
+        if pool.total() >= pool.size() {
+            self.outputs.push_back(Pending::Close(id));
+            return;
+        }
+        self.timers.set(rest.retire, Due::Retire(id));
+        pool.idle.insert(id, slot.parameters.clone(), rest);
+        slot.state = SlotState::Idle(rest);
+        self.slots.insert(id, slot);
+    }
+
+    /// Takes an idle connection off the books; the caller puts it to use, closes it, or knows it lost.
+    pub(super) fn take_idle(&mut self, id: SlotId) -> Option<(Slot, Rest)> {
+        let slot = self.slots.get(&id)?;
+        let SlotState::Idle(rest) = slot.state else { return None };
+        self.timers.unset(Some(rest.retire), Due::Retire(id));
+        if let Some(pool) = self.pools.get_mut(&slot.pool) {
+            pool.idle.remove(rest.stamp, &slot.parameters);
+        }
+        Some((self.slots.remove(&id)?, rest))
+    }
+
+    pub(super) fn close_idle(&mut self, id: SlotId) -> Option<PoolId> {
+        let (slot, _) = self.take_idle(id)?;
+        self.outputs.push_back(Pending::Close(id));
+        Some(slot.pool)
+    }
+
+    /// Takes a leased connection off the books.
+    pub(super) fn end_lease(&mut self, id: SlotId) -> Option<(Slot, SessionId)> {
+        let slot = self.slots.get(&id)?;
+        let SlotState::Leased { session, opening, .. } = slot.state else { return None };
+        if let Some(pool) = self.pools.get_mut(&slot.pool) {
+            *pool.leased(opening) -= 1;
+        }
+        Some((self.slots.remove(&id)?, session))
+    }
+
+    /// Moves a leased connection between being opened and being in use.
+    pub(super) fn set_opening(&mut self, id: SlotId, value: bool, now: Now) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let SlotState::Leased { opening, .. } = &mut slot.state else { return };
+        let before = std::mem::replace(opening, value);
+        if before == value {
+            return;
+        }
+        slot.opened = now.tick;
+        if let Some(pool) = self.pools.get_mut(&slot.pool) {
+            *pool.leased(before) -= 1;
+            *pool.leased(value) += 1;
+        }
+    }
+
+    /// The session does not want what it was promised. What it has in its hands already, it returns itself.
+    pub(super) fn withdraw(&mut self, session: SessionId, id: SlotId, now: Now) {
+        let Some(slot) = self.slots.get(&id) else { return };
+        let SlotState::Leased { opening, hold: Hold::Promised(rest), .. } = slot.state else { return };
+        let Some((slot, _)) = self.end_lease(id) else { return };
+        self.places.remove(&session);
+        let pool = slot.pool;
+        // One that was found dead meanwhile is `opening` again.
+        if let Some(rest) = rest.filter(|_| !opening) {
+            self.rest(id, slot, rest);
+        }
+        self.pump(pool, now);
+        self.tidy(pool);
+    }
+
+    pub(super) fn handle_due(&mut self, due: Due, now: Now) {
+        match due {
+            Due::Notice(id, ticket) => self.notify(id, ticket, now.tick),
+            Due::Wait(id, ticket) => {
+                self.refuse_overdue(id, ticket, now);
+                self.pump(id, now);
+                self.tidy(id);
+            }
+            Due::Retire(slot) => {
+                if let Some(id) = self.close_idle(slot) {
+                    self.pump(id, now);
+                    self.tidy(id);
+                }
+            }
+            Due::Retry(id) => {
+                self.end_backoff(id);
+                self.pump(id, now);
+                self.tidy(id);
+            }
+            Due::Continue(id) => {
+                self.pump(id, now);
+                self.tidy(id);
+            }
+        }
+    }
+
+    fn notify(&mut self, id: PoolId, ticket: Ticket, now: Tick) {
+        let Some(pool) = self.pools.get_mut(&id) else { return };
+        let Some(waiter) = pool.waiters.get_mut(&ticket) else { return };
+        waiter.notice = None;
+        let (session, waited) = (waiter.claim.session, now.since(waiter.since));
+        let text = words::notice(pool, ticket, waited);
+        self.outputs.push_back(Pending::Notice(session, Place::Waiting(id, ticket), text));
+    }
+}

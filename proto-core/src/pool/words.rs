@@ -1,0 +1,61 @@
+//! What clients are told by a pool.
+
+use std::time::Duration;
+
+use super::one::{Backoff, Pool, Ticket};
+use crate::fault::{Refusal, SqlState};
+use crate::time::Tick;
+
+/// How far a queue is counted for a notice; counting on would cost more than the number is worth.
+const COUNTED_AHEAD: usize = 100;
+
+/// `450 ms`, `7 s`: whole units, as a person would say it.
+pub(super) fn span(span: Duration) -> String {
+    match span.as_secs() {
+        0 => format!("{} ms", span.as_millis()),
+        secs => format!("{secs} s"),
+    }
+}
+
+/// Who holds the connections that a waiter waits for.
+fn occupancy(pool: &Pool) -> String {
+    match (pool.total(), pool.size()) {
+        (0, 0) => "default_pool_size is 0".into(),
+        (1, 1) => "its only connection is in use".into(),
+        (total, size) if total >= size => format!("all {total} connections are in use"),
+        (total, size) => format!("{total} of {size} connections are in use"),
+    }
+}
+
+/// The NOTICE for somebody who has waited that long.
+pub(super) fn notice(pool: &Pool, ticket: Ticket, waited: Duration) -> String {
+    let ahead = match pool.waiters.range(..ticket).take(COUNTED_AHEAD + 1).count() {
+        0 => "you are next".into(),
+        1 => "1 client is ahead of you".into(),
+        n if n > COUNTED_AHEAD => format!("more than {COUNTED_AHEAD} clients are ahead of you"),
+        n => format!("{n} clients are ahead of you"),
+    };
+    let (waited, occupancy) = (span(waited), occupancy(pool));
+    format!("waiting for a server connection of {} for {waited}: {occupancy}, {ahead}", pool.key)
+}
+
+/// The refusal for somebody whose `query_wait_timeout` has run out.
+pub(super) fn waited_too_long(pool: &Pool, waited: Duration) -> Refusal {
+    let (waited, occupancy) = (span(waited), occupancy(pool));
+    let message = format!("no server connection of {} became free within {waited}: {occupancy}", pool.key);
+    let limit = span(pool.settings.query_wait_timeout);
+    Refusal::new(SqlState::TOO_MANY_CONNECTIONS, message).hint(format!(
+        "Close sessions that are not in use, or ask the operator of gprxy to raise default_pool_size (now {}) or \
+         query_wait_timeout (now {limit}).",
+        pool.settings.default_pool_size,
+    ))
+}
+
+/// The last error of the server, for somebody who would only meet it again.
+pub(super) fn backing_off(pool: &Pool, backoff: &Backoff, now: Tick) -> Refusal {
+    let (ago, left) = (span(now.since(backoff.since)), span(backoff.until.since(now)));
+    Refusal::new(backoff.refusal.code, backoff.refusal.message.clone()).hint(format!(
+        "The last login of {} failed {ago} ago; gprxy tries again in {left} (server_login_retry).",
+        pool.key,
+    ))
+}

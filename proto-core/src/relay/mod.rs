@@ -1,0 +1,270 @@
+//! The relay of an established session: header, skip, header, skip.
+//!
+//! [`Relay`] is shown what a socket has read and says how much of it may go to the other socket as it is. It owns
+//! no payload: message bodies pass by, and only the few small ones that decide something are looked into.
+
+mod framer;
+mod ledger;
+mod rules;
+pub mod statements;
+pub mod tracker;
+
+use crate::codec::backend::{ErrorFields, TransactionStatus, parameter_status, tag as back};
+use crate::codec::frontend::tag as front;
+use crate::codec::{HEADER_LEN, Header};
+use crate::fault::Violation;
+use crate::time::Now;
+use crate::upstream::Parameters;
+
+use framer::Framer;
+pub use ledger::{Ledger, Outcome};
+use rules::Rule;
+use tracker::Tracker;
+
+/// What the relay says of the bytes that it was shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Step {
+    /// This many bytes at the front go to the other side.
+    Forward(usize),
+    /// This many bytes at the front are dropped: they belong to a statement that was refused.
+    Discard(usize),
+    /// Nothing yet: more bytes are needed, or fewer unanswered operations.
+    Wait,
+    /// The client ends the session in order.
+    Terminate,
+    /// A statement begins at the front and its audit record has no place yet.
+    NeedPermit,
+    /// The peer broke the protocol.
+    Broken(Violation),
+}
+
+/// Both directions of a session.
+pub struct Relay {
+    from_client: Framer,
+    from_server: Framer,
+    tracker: Tracker,
+    ledger: Option<Box<Ledger>>,
+    /// The server has announced its end by a FATAL error.
+    server_is_leaving: bool,
+    /// Bytes of a refused statement that are still to be dropped.
+    discard: u32,
+    /// Whether any message was forwarded: a session that never spoke leaves nothing behind.
+    touched: bool,
+    /// ParameterStatus values since the session began.
+    changed: Parameters,
+}
+
+impl Relay {
+    /// Right after the server's login; with a ledger, every statement is written down.
+    #[must_use]
+    pub fn new(ledger: Option<Box<Ledger>>) -> Self {
+        Self {
+            from_client: Framer::default(),
+            from_server: Framer::default(),
+            tracker: Tracker::default(),
+            ledger,
+            server_is_leaving: false,
+            discard: 0,
+            touched: false,
+            changed: Vec::new(),
+        }
+    }
+
+    /// What is owed, and the state of the transaction.
+    #[must_use]
+    pub const fn tracker(&self) -> &Tracker {
+        &self.tracker
+    }
+
+    /// Both directions stand between messages and nothing is owed; a transaction block may be open.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.tracker.is_quiet() && !self.from_client.is_inside() && !self.from_server.is_inside()
+    }
+
+    /// Own messages may be put into the stream to the client now.
+    #[must_use]
+    pub const fn is_between_server_messages(&self) -> bool {
+        !self.from_server.is_inside()
+    }
+
+    /// Whether the server has announced its end itself.
+    #[must_use]
+    pub const fn server_is_leaving(&self) -> bool {
+        self.server_is_leaving
+    }
+
+    /// Whether the session sent anything at all.
+    #[must_use]
+    pub const fn is_touched(&self) -> bool {
+        self.touched
+    }
+
+    /// The audit trail's side of the session.
+    pub fn ledger_mut(&mut self) -> Option<&mut Ledger> {
+        self.ledger.as_deref_mut()
+    }
+
+    /// The parameters that the server reported as changed, oldest first.
+    pub fn take_changed(&mut self) -> Parameters {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Bytes from the client.
+    pub fn handle_client(&mut self, bytes: &[u8], now: Now) -> Step {
+        if self.discard > 0 {
+            return self.pass_discarded(bytes);
+        }
+        let mut at = 0;
+        loop {
+            if self.from_client.is_inside() {
+                at += self.from_client.pass(&bytes[at..]);
+                if self.from_client.is_inside() {
+                    return forward_or_wait(at);
+                }
+                let (tag, body, kept) = self.from_client.take_kept();
+                self.client_message(tag, body, &kept, now);
+            }
+            let header = match Header::parse(&bytes[at..]) {
+                Ok(Some(header)) => header,
+                Ok(None) => return forward_or_wait(at),
+                Err(violation) => return forward_or(at, Step::Broken(violation)),
+            };
+            let keep = match rules::from_client(header.tag, self.ledger.as_ref().map(|ledger| ledger.text_limit())) {
+                Rule::Pass(keep) => keep,
+                Rule::Terminate => return forward_or(at, Step::Terminate),
+                Rule::Refuse => return forward_or(at, Step::Broken(Violation::UnexpectedMessage(header.tag))),
+            };
+            if self.tracker.is_full() || self.ledger.as_ref().is_some_and(|ledger| ledger.is_full()) {
+                return forward_or_wait(at);
+            }
+            if begins_statement(header.tag)
+                && let Some(ledger) = &mut self.ledger
+                && !ledger.take_permit()
+            {
+                return forward_or(at, Step::NeedPermit);
+            }
+            at += HEADER_LEN;
+            self.touched = true;
+            match bytes.get(at..at + header.body as usize) {
+                Some(body) => {
+                    let seen = &body[..body.len().min(keep)];
+                    self.client_message(header.tag, header.body, seen, now);
+                    at += body.len();
+                }
+                None => self.from_client.begin(header, keep),
+            }
+        }
+    }
+
+    /// Bytes from the server.
+    pub fn handle_server(&mut self, bytes: &[u8], now: Now) -> Step {
+        let mut at = 0;
+        loop {
+            if self.from_server.is_inside() {
+                at += self.from_server.pass(&bytes[at..]);
+                if self.from_server.is_inside() {
+                    return forward_or_wait(at);
+                }
+                let (tag, body, kept) = self.from_server.take_kept();
+                self.server_message(tag, body, &kept, now);
+            }
+            let header = match Header::parse(&bytes[at..]) {
+                Ok(Some(header)) => header,
+                Ok(None) => return forward_or_wait(at),
+                Err(violation) => return forward_or(at, Step::Broken(violation)),
+            };
+            let Rule::Pass(keep) = rules::from_server(header.tag) else {
+                return forward_or(at, Step::Broken(Violation::UnexpectedMessage(header.tag)));
+            };
+            at += HEADER_LEN;
+            match bytes.get(at..at + header.body as usize) {
+                Some(body) => {
+                    let seen = &body[..body.len().min(keep)];
+                    self.server_message(header.tag, header.body, seen, now);
+                    at += body.len();
+                }
+                None => self.from_server.begin(header, keep),
+            }
+        }
+    }
+
+    /// The statement at the client's front is refused: its message will be dropped. `false` when that is not
+    /// possible here because the server's state depends on what follows; the session must end then.
+    pub fn handle_refused(&mut self, bytes: &[u8]) -> bool {
+        match Header::parse(bytes) {
+            Ok(Some(header)) if header.tag == front::QUERY && self.is_quiet() => {
+                self.discard = header.body + HEADER_LEN as u32; // at most 1 GiB
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn pass_discarded(&mut self, bytes: &[u8]) -> Step {
+        let n = bytes.len().min(self.discard as usize);
+        self.discard -= n as u32; // n <= self.discard
+        if n == 0 { Step::Wait } else { Step::Discard(n) }
+    }
+
+    /// The status to report after an own answer in the server's place.
+    #[must_use]
+    pub const fn status(&self) -> TransactionStatus {
+        self.tracker.status()
+    }
+
+    fn client_message(&mut self, tag: u8, body: u32, seen: &[u8], now: Now) {
+        let op = self.tracker.handle_frontend(tag);
+        if let Some(ledger) = &mut self.ledger {
+            ledger.handle_frontend(tag, op, seen, body, now);
+        }
+    }
+
+    #[inline]
+    fn server_message(&mut self, tag: u8, body: u32, seen: &[u8], now: Now) {
+        if tag == back::DATA_ROW || tag == back::COPY_DATA {
+            if let Some(ledger) = &mut self.ledger {
+                ledger.count_answer(body);
+            }
+            return;
+        }
+        match tag {
+            back::ERROR_RESPONSE if ErrorFields::parse(seen).is_fatal() => self.server_is_leaving = true,
+            back::PARAMETER_STATUS => {
+                if let Ok((name, value)) = parameter_status(seen) {
+                    self.changed.push((name.into(), value.into()));
+                }
+            }
+            _ => {}
+        }
+        let Self { tracker, ledger, .. } = self;
+        match ledger {
+            None => {
+                tracker.handle_backend(tag, seen, |_| {});
+            }
+            Some(ledger) => {
+                ledger.count_answer(body);
+                let settled = tracker.handle_backend(tag, seen, |op| ledger.handle_dropped(op));
+                ledger.handle_backend(settled, tag, seen, tracker.status(), now);
+            }
+        }
+    }
+}
+
+/// Messages behind which a statement runs, or is at least analysed by the server.
+const fn begins_statement(tag: u8) -> bool {
+    matches!(tag, front::QUERY | front::PARSE | front::EXECUTE | front::FUNCTION_CALL)
+}
+
+const fn forward_or_wait(at: usize) -> Step {
+    forward_or(at, Step::Wait)
+}
+
+/// What precedes the message in question goes first; the question comes up again with it at the front.
+const fn forward_or(at: usize, step: Step) -> Step {
+    if at > 0 { Step::Forward(at) } else { step }
+}
+
+#[cfg(test)]
+mod tests;

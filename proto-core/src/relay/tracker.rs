@@ -1,0 +1,380 @@
+//! What the server still owes the client, and whether its protocol state is provably clean.
+//!
+//! Every frontend message that gets an answer is queued and leaves the queue with that answer. Three rules of
+//! PostgreSQL's main loop make this exact:
+//! * after an error in an extended-query message everything up to the next Sync is skipped (section 54.2.3);
+//! * Sync and Flush that arrive while the server reads COPY data are ignored (section 54.2.6);
+//! * an error in Sync itself (a deferred constraint) does not begin a skip: its ReadyForQuery follows.
+
+use std::collections::VecDeque;
+
+use crate::codec::backend::{TransactionStatus, tag as back};
+use crate::codec::frontend::tag as front;
+
+/// A frontend message that waits for its answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Op {
+    /// Simple query: any number of results, then ReadyForQuery.
+    Query,
+    /// ParseComplete.
+    Parse,
+    /// BindComplete.
+    Bind,
+    /// RowDescription or NoData.
+    Describe,
+    /// CommandComplete, EmptyQueryResponse or PortalSuspended.
+    Execute,
+    /// CloseComplete.
+    Close,
+    /// FunctionCallResponse, then ReadyForQuery.
+    FunctionCall,
+    /// ReadyForQuery.
+    Sync,
+    /// No answer: it marks where the client ended its COPY data.
+    CopyEnd,
+}
+
+/// What a server message meant for the operation at the head of the queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Settled {
+    /// Nothing is decided by it.
+    Nothing,
+    /// A result of a simple query is complete; more may follow.
+    Result,
+    /// This operation got its answer.
+    Done(Op),
+    /// This operation failed; behind it, everything up to the next Sync was dropped.
+    Failed(Op),
+    /// An error that no operation caused: the server is about to end the connection.
+    Unsolicited,
+    /// ReadyForQuery answered this operation.
+    Ready(Op),
+}
+
+/// PostgreSQL answers at least five bytes an operation and flushes every 8 KiB, so that with this many
+/// unanswered operations answers are on their way: waiting for them cannot deadlock.
+pub const MAX_UNANSWERED: usize = 16_384;
+
+/// The book of what is owed.
+#[derive(Debug)]
+pub struct Tracker {
+    ops: VecDeque<Op>,
+    /// The server ignores everything up to the next Sync.
+    skipping: bool,
+    /// Extended-query messages have been sent since the last Sync or Query.
+    unsynced: bool,
+    copy_in: bool,
+    copy_out: bool,
+    status: TransactionStatus,
+    /// Answers and questions no longer fit together: the connection must not be used again.
+    confused: bool,
+}
+
+impl Default for Tracker {
+    /// Right after the ReadyForQuery of a login.
+    fn default() -> Self {
+        Self {
+            ops: VecDeque::new(),
+            skipping: false,
+            unsynced: false,
+            copy_in: false,
+            copy_out: false,
+            status: TransactionStatus::Idle,
+            confused: false,
+        }
+    }
+}
+
+impl Tracker {
+    /// The status in the last ReadyForQuery.
+    #[must_use]
+    pub const fn status(&self) -> TransactionStatus {
+        self.status
+    }
+
+    /// Nothing is owed and nothing is half done: a transaction block may be open.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.ops.is_empty() && !self.unsynced && !self.skipping && !self.copy_in && !self.copy_out && !self.confused
+    }
+
+    /// Nothing is owed at all.
+    #[must_use]
+    pub fn owes_nothing(&self) -> bool {
+        self.ops.is_empty() && !self.copy_out
+    }
+
+    /// Whether no further operation should be taken in before some are answered.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.ops.len() >= MAX_UNANSWERED
+    }
+
+    /// Whether answers and questions no longer fit together.
+    #[must_use]
+    pub const fn is_confused(&self) -> bool {
+        self.confused
+    }
+
+    /// A whole message of the client has been forwarded. The operation that it queued, if the server will act on it.
+    pub fn handle_frontend(&mut self, tag: u8) -> Option<Op> {
+        let op = match tag {
+            front::QUERY => Op::Query,
+            front::FUNCTION_CALL => Op::FunctionCall,
+            front::PARSE => Op::Parse,
+            front::BIND => Op::Bind,
+            front::DESCRIBE => Op::Describe,
+            front::EXECUTE => Op::Execute,
+            front::CLOSE => Op::Close,
+            front::SYNC => return self.sync(),
+            front::COPY_DONE | front::COPY_FAIL => {
+                if self.copy_in {
+                    self.copy_in = false;
+                } else if !self.ops.is_empty() && !self.skipping {
+                    self.ops.push_back(Op::CopyEnd);
+                }
+                return None;
+            }
+            _ => return None,
+        };
+        if !matches!(op, Op::Query | Op::FunctionCall) {
+            self.unsynced = true;
+        }
+        if self.skipping {
+            return None;
+        }
+        if op == Op::Query {
+            self.unsynced = false;
+        }
+        self.ops.push_back(op);
+        Some(op)
+    }
+
+    fn sync(&mut self) -> Option<Op> {
+        if self.copy_in {
+            return None;
+        }
+        self.skipping = false;
+        self.unsynced = false;
+        self.ops.push_back(Op::Sync);
+        Some(Op::Sync)
+    }
+
+    /// A whole message of the server has been forwarded. `dropped` is told of every operation that an error
+    /// removes from the queue, in order.
+    pub fn handle_backend(&mut self, tag: u8, body: &[u8], mut dropped: impl FnMut(Op)) -> Settled {
+        match tag {
+            back::DATA_ROW | back::COPY_DATA => Settled::Nothing,
+            back::COMMAND_COMPLETE | back::EMPTY_QUERY_RESPONSE | back::PORTAL_SUSPENDED => {
+                self.copy_out = false;
+                match self.head() {
+                    Some(Op::Query) => Settled::Result,
+                    _ => self.settle(Op::Execute),
+                }
+            }
+            back::READY_FOR_QUERY => self.ready(body),
+            back::PARSE_COMPLETE => self.settle(Op::Parse),
+            back::BIND_COMPLETE => self.settle(Op::Bind),
+            back::CLOSE_COMPLETE => self.settle(Op::Close),
+            back::ROW_DESCRIPTION | back::NO_DATA => match self.head() {
+                Some(Op::Query) => Settled::Nothing,
+                _ => self.settle(Op::Describe),
+            },
+            back::COPY_IN_RESPONSE => {
+                self.begin_copy_in();
+                Settled::Nothing
+            }
+            back::COPY_OUT_RESPONSE => {
+                self.copy_out = true;
+                Settled::Nothing
+            }
+            back::COPY_DONE => {
+                self.copy_out = false;
+                Settled::Nothing
+            }
+            back::ERROR_RESPONSE => self.fail(&mut dropped),
+            _ => Settled::Nothing,
+        }
+    }
+
+    /// The oldest operation without an answer.
+    fn head(&mut self) -> Option<Op> {
+        while self.ops.front() == Some(&Op::CopyEnd) {
+            self.ops.pop_front();
+        }
+        self.ops.front().copied()
+    }
+
+    fn settle(&mut self, expected: Op) -> Settled {
+        if self.head() == Some(expected) {
+            self.ops.pop_front();
+            Settled::Done(expected)
+        } else {
+            self.confused = true;
+            Settled::Nothing
+        }
+    }
+
+    fn ready(&mut self, body: &[u8]) -> Settled {
+        self.copy_in = false;
+        self.copy_out = false;
+        match body.first().copied().and_then(TransactionStatus::from_byte) {
+            Some(status) => self.status = status,
+            None => self.confused = true,
+        }
+        match self.head() {
+            Some(op @ (Op::Query | Op::FunctionCall | Op::Sync)) => {
+                self.ops.pop_front();
+                self.head();
+                Settled::Ready(op)
+            }
+            _ => {
+                self.confused = true;
+                Settled::Nothing
+            }
+        }
+    }
+
+    /// The server reads COPY data from here on: what came before the client's CopyDone and is a Sync gets no answer.
+    fn begin_copy_in(&mut self) {
+        self.copy_in = true;
+        self.head();
+        let mut at = 1;
+        while let Some(op) = self.ops.get(at) {
+            match op {
+                Op::Sync => {
+                    self.ops.remove(at);
+                }
+                Op::CopyEnd => {
+                    self.ops.remove(at);
+                    self.copy_in = false;
+                    break;
+                }
+                _ => at += 1,
+            }
+        }
+    }
+
+    fn fail(&mut self, dropped: &mut impl FnMut(Op)) -> Settled {
+        self.copy_in = false;
+        self.copy_out = false;
+        match self.head() {
+            None => Settled::Unsolicited,
+            Some(op @ (Op::Query | Op::FunctionCall | Op::Sync)) => Settled::Failed(op),
+            Some(op) => {
+                self.skipping = true;
+                self.ops.pop_front();
+                while let Some(&next) = self.ops.front() {
+                    if next == Op::Sync {
+                        self.skipping = false;
+                        break;
+                    }
+                    self.ops.pop_front();
+                    dropped(next);
+                }
+                Settled::Failed(op)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Upper case: client; after a slash: server. `Z` alone answers with status idle.
+    fn run(script: &str) -> Tracker {
+        let mut tracker = Tracker::default();
+        let mut from_server = false;
+        for c in script.chars() {
+            match c {
+                ' ' => from_server = false,
+                '/' => from_server = true,
+                c if from_server => {
+                    tracker.handle_backend(c as u8, b"I", |_| {});
+                }
+                c => {
+                    tracker.handle_frontend(c as u8);
+                }
+            }
+        }
+        tracker
+    }
+
+    #[test]
+    fn answers_in_order_leave_nothing_owed() {
+        for script in [
+            "Q/TDDCZ",
+            "QQ/CZTDCZ",
+            "Q/IZ",
+            "PBDES/12TDDCZ",
+            "PDS/1tTZ BES/2CZ",
+            "PBDESPBDES/12nCZ12nCZ",
+            "PH/1 S/Z",
+            "PBES/12sZ",
+            "CS/3Z",
+            "F/VZ",
+            "Q/ECZ", // a late notice-like tag does not matter: ReadyForQuery ends a simple query
+            "Q/HddcCZ",
+            "Q/G ddc/CZ",
+            "Qddc/GCZ",
+        ] {
+            let tracker = run(script);
+            assert!(tracker.is_quiet(), "{script}: {tracker:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_skips_to_the_next_sync() {
+        assert!(run("PBDES/EZ").is_quiet());
+        assert!(run("PBES/1EZ").is_quiet());
+        assert!(run("PBESPBES/EZ12CZ").is_quiet());
+        // Without a Sync everything is ignored, even a simple query, until one comes.
+        let mut tracker = run("P/E BQE");
+        assert!(!tracker.is_quiet() && tracker.owes_nothing());
+        tracker.handle_frontend(b'S');
+        tracker.handle_backend(b'Z', b"I", |_| {});
+        assert!(tracker.is_quiet());
+        // A deferred constraint fails in Sync itself.
+        assert!(run("PBES/12CEZ").is_quiet());
+    }
+
+    #[test]
+    fn a_sync_inside_copy_data_is_never_answered() {
+        // The first Sync is swallowed by the COPY, the one behind CopyDone is answered.
+        assert!(run("PBES/12G ddcS/CZ").is_quiet());
+        // All of it pipelined: only the Sync behind CopyDone counts.
+        assert!(run("PBEddcS/12GCZ").is_quiet());
+        // An error in the middle: the client's CopyDone is ignored.
+        assert!(run("PBES/12G ddd/E cS/Z").is_quiet());
+        assert!(run("Q/G dd/EZ ddc").is_quiet());
+    }
+
+    #[test]
+    fn what_is_half_done_is_not_quiet() {
+        for script in ["Q", "Q/TD", "P", "PH/1", "PBE/12C", "S", "Q/G dd", "Q/Hd", "PBES/E"] {
+            assert!(!run(script).is_quiet(), "{script}");
+        }
+    }
+
+    #[test]
+    fn answers_without_a_question_confuse_for_good() {
+        for script in ["/Z", "/1", "Q/1CZ", "PS/2Z", "Q/CZZ", "/C"] {
+            let tracker = run(script);
+            assert!(tracker.is_confused() && !tracker.is_quiet(), "{script}");
+        }
+    }
+
+    #[test]
+    fn dropped_operations_are_reported_in_order() {
+        let mut tracker = Tracker::default();
+        for c in "PBES".bytes() {
+            tracker.handle_frontend(c);
+        }
+        let mut dropped = Vec::new();
+        assert_eq!(tracker.handle_backend(b'E', b"", |op| dropped.push(op)), Settled::Failed(Op::Parse));
+        assert_eq!(dropped, [Op::Bind, Op::Execute]);
+        assert_eq!(tracker.handle_backend(b'Z', b"T", |_| {}), Settled::Ready(Op::Sync));
+        assert_eq!(tracker.status(), TransactionStatus::InTransaction);
+    }
+}

@@ -1,0 +1,114 @@
+//! From the first byte to the request for a secret.
+
+use crate::codec::backend::{Severity, emit_cleartext_password, emit_error, emit_negotiate_protocol_version};
+use crate::codec::startup::PROTOCOL_3_2;
+use crate::fault::{Refusal, SqlState, Violation};
+use crate::preamble::{Opening, Preamble, Startup};
+use crate::time::Now;
+
+use super::proving::Proving;
+use super::{Action, Finish, Output, Phase, Session, Verdict};
+
+/// The ALPN protocol of PostgreSQL over TLS (section 54.2.10).
+const ALPN: &[u8] = b"postgresql";
+
+#[derive(Default)]
+pub(super) struct Open {
+    preamble: Preamble,
+    /// The client began TLS without asking: ALPN is then required.
+    direct_tls: bool,
+    /// TLS is being set up: what the client sends belongs to it.
+    in_handshake: bool,
+}
+
+impl Open {
+    pub(super) const fn is_untouched(&self) -> bool {
+        self.preamble.is_untouched()
+    }
+}
+
+impl Session {
+    pub(super) fn opening_input(&mut self, bytes: &[u8], now: Now) -> Verdict {
+        let Phase::Opening(open) = &mut self.phase else { return Verdict::Wait };
+        if open.in_handshake {
+            return Verdict::Wait;
+        }
+        match open.preamble.handle_input(bytes) {
+            Ok((used, None)) => Verdict::Take(used),
+            Ok((used, Some(opening))) => {
+                self.opened(opening, now);
+                // Direct TLS leaves its first record for the handshake.
+                if used == 0 { Verdict::Wait } else { Verdict::Take(used) }
+            }
+            Err(refusal) => {
+                self.refuse(refusal, now);
+                Verdict::Take(bytes.len())
+            }
+        }
+    }
+
+    fn opened(&mut self, opening: Opening, now: Now) {
+        match opening {
+            Opening::SslRequest if self.profile.tls => {
+                self.send(b"S".to_vec());
+                self.begin_tls(false);
+            }
+            Opening::DirectTls if self.profile.tls => self.begin_tls(true),
+            Opening::DirectTls => self.violate(Violation::BadLength, now),
+            Opening::SslRequest | Opening::GssEncRequest => self.send(b"N".to_vec()),
+            Opening::Cancel { pid, key } => {
+                self.out.push_back(Output::Do(Action::Cancel { pid, key }));
+                self.finish(Finish::Cancel, now);
+            }
+            Opening::Startup(startup) => self.started(startup, now),
+        }
+    }
+
+    fn begin_tls(&mut self, direct: bool) {
+        if let Phase::Opening(open) = &mut self.phase {
+            open.in_handshake = true;
+            open.direct_tls = direct;
+        }
+        self.out.push_back(Output::StartTls);
+    }
+
+    pub(super) fn opening_encrypted(&mut self, alpn: Option<&[u8]>, now: Now) {
+        let Phase::Opening(open) = &mut self.phase else { return };
+        open.in_handshake = false;
+        open.preamble.handle_encrypted();
+        if open.direct_tls && alpn != Some(ALPN) {
+            self.violate(Violation::WrongAlpn, now);
+        }
+    }
+
+    /// A startup packet is there: the secret is asked for, but only where it may travel.
+    fn started(&mut self, startup: Startup, now: Now) {
+        if let Some(unknown) = &startup.negotiate {
+            let unknown: Vec<&[u8]> = unknown.iter().map(|option| &**option).collect();
+            self.write(|out| emit_negotiate_protocol_version(out, PROTOCOL_3_2, &unknown));
+        }
+        let encrypted = self.tls.is_some();
+        let may_ask = encrypted || self.profile.allow_plaintext.allows(self.peer.is_local);
+        self.phase = Phase::Proving(Box::new(Proving::new(startup)));
+        if may_ask {
+            self.write(emit_cleartext_password);
+        } else {
+            let refusal = plaintext_refused(self.profile.tls);
+            self.write(|out| emit_error(out, Severity::Fatal, &refusal));
+            self.note_refusal(&refusal, now);
+            self.finish(Finish::Refused(refusal), now);
+        }
+    }
+}
+
+fn plaintext_refused(tls: bool) -> Refusal {
+    let refusal = Refusal::new(
+        SqlState::INVALID_AUTHORIZATION,
+        "this connection is not encrypted, and gprxy asks for tokens and passwords only over TLS",
+    );
+    if tls {
+        refusal.hint("Connect with sslmode=require or, better, sslmode=verify-full.")
+    } else {
+        refusal.hint("This gprxy has no certificate: its operator sets tls.cert and tls.key (PROXY_CERT, PROXY_KEY).")
+    }
+}

@@ -1,0 +1,237 @@
+//! A session with its server connection.
+
+use std::sync::Arc;
+
+use crate::audit::{Event, Record, SessionEnd, SessionFacts};
+use crate::auth::Authenticated;
+use crate::codec::backend::{Severity, TransactionStatus, emit_error, emit_ready_for_query};
+use crate::fault::{Lost, Refusal, SqlState, Violation};
+use crate::pool::Lease;
+use crate::relay::{Relay, Step};
+use crate::time::{Now, Tick};
+
+use super::{Action, Finish, Output, Phase, Return, ReturnState, Session, Side, Verdict};
+
+/// Cannot be built without a proof and a lease.
+pub(super) struct Relaying {
+    /// Kept as long as the relay runs: who this is.
+    #[allow(dead_code, reason = "holding the proof is the point")]
+    pub(super) who: Authenticated,
+    lease: Lease,
+    pub(super) facts: Arc<SessionFacts>,
+    pub(super) relay: Relay,
+    pub(super) draining: bool,
+    /// A place in the audit trail was asked for; until it is there nothing of the client is looked at.
+    reserving: bool,
+    /// The audit trail has no place: the statement at the client's front is refused.
+    unrecorded: bool,
+    began: Tick,
+}
+
+impl Relaying {
+    pub(super) const fn new(
+        who: Authenticated,
+        lease: Lease,
+        facts: Arc<SessionFacts>,
+        relay: Relay,
+        now: Now,
+    ) -> Self {
+        Self { who, lease, facts, relay, draining: false, reserving: false, unrecorded: false, began: now.tick }
+    }
+
+    /// The drain has begun and no transaction is under way.
+    pub(super) fn may_drain(&self) -> bool {
+        self.draining && self.relay.is_quiet() && self.relay.status() == TransactionStatus::Idle
+    }
+}
+
+impl Session {
+    /// Turns the relay's step into a verdict. The hot path is its first arm.
+    #[inline]
+    pub(super) fn relay_step(&mut self, from: Side, step: Step, bytes: &[u8], now: Now) -> Verdict {
+        match step {
+            Step::Forward(n) => {
+                if from == Side::Server {
+                    self.record_outcomes();
+                }
+                Verdict::Forward(n)
+            }
+            Step::Wait => Verdict::Wait,
+            Step::Discard(n) => Verdict::Take(n),
+            Step::NeedPermit => self.need_permit(bytes, now),
+            Step::Terminate => {
+                self.leave(Finish::Terminated, now);
+                Verdict::Take(bytes.len())
+            }
+            Step::Broken(violation) => {
+                self.broken(from, violation, now);
+                Verdict::Take(bytes.len())
+            }
+        }
+    }
+
+    #[inline]
+    fn record_outcomes(&mut self) {
+        let Phase::Relaying(relaying) = &mut self.phase else { return };
+        if let Some(ledger) = relaying.relay.ledger_mut() {
+            while let Some(outcome) = ledger.poll_outcome() {
+                self.out.push_back(Output::Audit(Box::new(outcome.into_record(&relaying.facts))));
+            }
+        }
+    }
+
+    fn need_permit(&mut self, bytes: &[u8], now: Now) -> Verdict {
+        let Phase::Relaying(relaying) = &mut self.phase else { return Verdict::Wait };
+        if relaying.unrecorded {
+            relaying.unrecorded = false;
+            if !relaying.relay.handle_refused(bytes) {
+                self.relaying_killed(unrecorded(), now);
+                return Verdict::Take(bytes.len());
+            }
+            let status = relaying.relay.status();
+            let Verdict::Take(n) = self.discard_front(bytes, now) else { return Verdict::Wait };
+            self.write(|out| {
+                emit_error(out, Severity::Error, &unrecorded());
+                emit_ready_for_query(out, status);
+            });
+            return Verdict::Take(n);
+        }
+        if !relaying.reserving {
+            relaying.reserving = true;
+            self.out.push_back(Output::Do(Action::Reserve));
+        }
+        Verdict::Wait
+    }
+
+    fn discard_front(&mut self, bytes: &[u8], now: Now) -> Verdict {
+        let Phase::Relaying(relaying) = &mut self.phase else { return Verdict::Wait };
+        match relaying.relay.handle_client(bytes, now) {
+            Step::Discard(n) => Verdict::Take(n),
+            _ => Verdict::Wait,
+        }
+    }
+
+    pub(super) fn relaying_reserved(&mut self, granted: bool) {
+        let Phase::Relaying(relaying) = &mut self.phase else { return };
+        if !std::mem::take(&mut relaying.reserving) {
+            return;
+        }
+        match relaying.relay.ledger_mut() {
+            Some(ledger) if granted => ledger.handle_permit(),
+            _ => relaying.unrecorded = true,
+        }
+    }
+
+    pub(super) fn relaying_closed(&mut self, side: Side, how: Lost, now: Now) {
+        let Phase::Relaying(relaying) = &self.phase else { return };
+        if side == Side::Client {
+            return self.leave(Finish::Lost(side, how), now);
+        }
+        if !relaying.relay.server_is_leaving() && relaying.relay.is_between_server_messages() {
+            let refusal = server_lost();
+            self.write(|out| emit_error(out, Severity::Fatal, &refusal));
+        }
+        self.leave(Finish::Lost(side, how), now);
+    }
+
+    fn broken(&mut self, side: Side, violation: Violation, now: Now) {
+        let Phase::Relaying(relaying) = &self.phase else { return };
+        if relaying.relay.is_between_server_messages() {
+            let refusal = match side {
+                Side::Client => violation.into(),
+                Side::Server => server_broke_protocol(violation),
+            };
+            self.write(|out| emit_error(out, Severity::Fatal, &refusal));
+        }
+        self.leave(Finish::Broken(side, violation), now);
+    }
+
+    pub(super) fn relaying_killed(&mut self, refusal: Refusal, now: Now) {
+        let Phase::Relaying(relaying) = &self.phase else { return };
+        if relaying.relay.is_between_server_messages() {
+            self.write(|out| emit_error(out, Severity::Fatal, &refusal));
+        }
+        self.leave(Finish::Refused(refusal), now);
+    }
+
+    pub(super) fn end_if_drained(&mut self, now: Now) {
+        let Phase::Relaying(relaying) = &self.phase else { return };
+        if relaying.may_drain() {
+            let refusal = Refusal::new(
+                SqlState::ADMIN_SHUTDOWN,
+                "terminating connection due to administrator command: gprxy is shutting down",
+            );
+            self.write(|out| emit_error(out, Severity::Fatal, &refusal));
+            self.leave(Finish::Drained, now);
+        }
+    }
+
+    /// The session is over: the server connection goes back in the state it is in.
+    fn leave(&mut self, finish: Finish, now: Now) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Closing(now.tick));
+        let Phase::Relaying(relaying) = phase else { return };
+        let Relaying { lease, facts, mut relay, began, .. } = *relaying;
+        let server_unusable = matches!(finish, Finish::Lost(Side::Server, _) | Finish::Broken(Side::Server, _))
+            || relay.server_is_leaving()
+            || relay.tracker().is_confused();
+        let state = if server_unusable {
+            ReturnState::Broken
+        } else if relay.is_quiet() {
+            ReturnState::Quiet { status: relay.status(), touched: relay.is_touched() }
+        } else {
+            ReturnState::Busy
+        };
+        if let Some(ledger) = relay.ledger_mut() {
+            ledger.handle_end(now);
+            while let Some(outcome) = ledger.poll_outcome() {
+                self.out.push_back(Output::Audit(Box::new(outcome.into_record(&facts))));
+            }
+            let (from_client, to_client) = ledger.totals();
+            let event = Event::SessionEnd(SessionEnd {
+                statements: ledger.recorded(),
+                duration: now.tick.since(began),
+                reason: describe(&finish).into(),
+                sqlstate: match &finish {
+                    Finish::Refused(refusal) => Some(refusal.code),
+                    _ => None,
+                },
+                bytes_to_client: to_client,
+                bytes_to_server: from_client,
+            });
+            self.out.push_back(Output::Audit(Box::new(Record { time: now.unix, facts, event })));
+        }
+        let changed = relay.take_changed();
+        self.out.push_back(Output::Do(Action::Release(Box::new(Return { lease, state, changed }))));
+        self.finish(finish, now);
+    }
+}
+
+/// The word for an end in the audit trail.
+const fn describe(finish: &Finish) -> &'static str {
+    match finish {
+        Finish::Terminated | Finish::Untouched | Finish::Cancel => "client terminated",
+        Finish::Lost(Side::Client, _) => "client lost",
+        Finish::Lost(Side::Server, _) => "server lost",
+        Finish::Broken(Side::Client, _) => "client broke the protocol",
+        Finish::Broken(Side::Server, _) => "server broke the protocol",
+        Finish::Refused(_) => "terminated by gprxy",
+        Finish::Drained => "shutdown",
+    }
+}
+
+fn unrecorded() -> Refusal {
+    Refusal::new(SqlState::IO_ERROR, "the audit trail cannot be written, and no statement runs unrecorded")
+        .hint("The operator of gprxy finds the reason in its log; audit.on_failure decides what happens.")
+}
+
+fn server_lost() -> Refusal {
+    Refusal::new(SqlState::ADMIN_SHUTDOWN, "the PostgreSQL server closed the connection unexpectedly")
+        .hint("Connect again; the server may have been restarted or may have crashed.")
+}
+
+fn server_broke_protocol(violation: Violation) -> Refusal {
+    Refusal::new(
+        SqlState::PROTOCOL_VIOLATION,
+        format!("the PostgreSQL server broke the protocol: {}", violation.describe()),
+    )
+}

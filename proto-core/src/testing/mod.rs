@@ -1,0 +1,3 @@
+//! Help for tests, also for those of other people (feature `testing`).
+
+pub mod tokens;

@@ -1,0 +1,248 @@
+//! Cleaning a server connection before somebody else gets it: `ROLLBACK` when it is in a transaction, then
+//! `DISCARD ALL`.
+//!
+//! The two go out together, as simple queries of their own (`DISCARD ALL` cannot run inside the implicit transaction
+//! of a shared one). Only the exact replies prove that the connection is clean; at the slightest doubt it is broken,
+//! and the caller closes it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::failure::ServerError;
+use super::frames::{Frame, Frames};
+use super::{Parameters, remember};
+use crate::codec::backend::{self, TransactionStatus, tag};
+use crate::codec::{Malformed, Reader, frontend};
+use crate::fault::{Lost, Violation};
+use crate::time::{Deadline, Now, Timer};
+
+/// What may be done to the connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ResetPlan {
+    /// Send `ROLLBACK` when a transaction is open. Without it, such a connection is broken.
+    pub rollback: bool,
+    /// Send `DISCARD ALL`.
+    pub discard_all: bool,
+}
+
+/// What a reset wants done, in this order.
+#[derive(PartialEq, Eq, Debug)]
+#[must_use]
+pub enum ResetOutput {
+    /// Send these bytes.
+    Send(Vec<u8>),
+    /// The end.
+    Finished(ResetOutcome),
+}
+
+/// How a reset ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ResetOutcome {
+    /// The connection is as good as new, apart from these parameters, which have other values now; see
+    /// [`remember`].
+    Clean(Parameters),
+    /// The connection must be closed.
+    Broken(ResetFault),
+}
+
+/// Why a connection could not be cleaned.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ResetFault {
+    /// It is in a transaction: the plan had no `ROLLBACK`, or the server was still in one after it.
+    NotIdle(TransactionStatus),
+    /// The server answered with an error.
+    Server(ServerError),
+    /// The server did what the protocol does not allow, or not as the answer to what was sent.
+    Protocol(Violation),
+    /// Bytes behind the last reply: they answer something that nobody asked.
+    BytesBehind,
+    /// More different parameters than are kept.
+    TooManyParameters,
+    /// The transport ended.
+    Lost(Lost),
+    /// It took longer than it may.
+    TimedOut,
+}
+
+impl From<Violation> for ResetFault {
+    fn from(violation: Violation) -> Self {
+        Self::Protocol(violation)
+    }
+}
+
+impl From<Malformed> for ResetFault {
+    fn from(malformed: Malformed) -> Self {
+        Self::Protocol(malformed.into())
+    }
+}
+
+impl std::fmt::Display for ResetFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotIdle(_) => f.write_str("the server connection is still in a transaction"),
+            Self::Server(error) => write!(f, "the server refused the reset: {}", error.one_line()),
+            Self::Protocol(violation) => {
+                write!(f, "the server broke the protocol during reset: {}", violation.describe())
+            }
+            Self::BytesBehind => f.write_str("the server sent more than the replies to the reset"),
+            Self::TooManyParameters => f.write_str("the server reported too many parameters during reset"),
+            Self::Lost(Lost::Closed) => f.write_str("the server closed the connection during reset"),
+            Self::Lost(Lost::Broken) => f.write_str("the server connection broke during reset"),
+            Self::TimedOut => f.write_str("the server did not finish the reset in time"),
+        }
+    }
+}
+
+/// A statement on its way: what its command tag begins with.
+type Word = &'static [u8];
+
+enum Phase {
+    /// The CommandComplete of the first statement of these is due.
+    Command(VecDeque<Word>),
+    /// The ReadyForQuery of the last one is due; then these.
+    Ready(VecDeque<Word>),
+    Finished,
+}
+
+/// The machine. `Command` and `Ready` alternate until no statement is left.
+pub struct Reset {
+    phase: Phase,
+    frames: Frames,
+    deadline: Deadline,
+    parameters: Parameters,
+    outputs: VecDeque<ResetOutput>,
+}
+
+impl Reset {
+    /// Begins with a connection whose last ReadyForQuery told this status, and that owes no other reply.
+    #[must_use]
+    pub fn new(status: TransactionStatus, plan: ResetPlan, timeout: Duration, now: Now) -> Self {
+        let mut reset = Self {
+            phase: Phase::Finished,
+            frames: Frames::new(),
+            deadline: Deadline { at: now.tick.after(timeout), why: Timer::ServerReset },
+            parameters: Vec::new(),
+            outputs: VecDeque::new(),
+        };
+        let in_transaction = status != TransactionStatus::Idle;
+        if in_transaction && !plan.rollback {
+            reset.finish(ResetOutcome::Broken(ResetFault::NotIdle(status)));
+            return reset;
+        }
+        let (mut bytes, mut words) = (Vec::new(), VecDeque::new());
+        if in_transaction {
+            frontend::emit_query(&mut bytes, b"ROLLBACK");
+            words.push_back(&b"ROLLBACK"[..]);
+        }
+        if plan.discard_all {
+            frontend::emit_query(&mut bytes, b"DISCARD ALL");
+            words.push_back(b"DISCARD");
+        }
+        if words.is_empty() {
+            reset.finish(ResetOutcome::Clean(Vec::new()));
+        } else {
+            reset.phase = Phase::Command(words);
+            reset.outputs.push_back(ResetOutput::Send(bytes));
+        }
+        reset
+    }
+
+    /// Takes bytes from the server, chopped in any way, and says how many it took: all of them, up to the end.
+    pub fn handle_input(&mut self, bytes: &[u8], _now: Now) -> usize {
+        let mut taken = 0;
+        while taken < bytes.len() && !matches!(self.phase, Phase::Finished) {
+            let (used, frame) = self.frames.take(&bytes[taken..]);
+            taken += used;
+            let result = match frame {
+                Ok(None) => Ok(()),
+                Ok(Some(frame)) => self.handle_message(&frame, taken < bytes.len()),
+                Err(violation) => Err(violation.into()),
+            };
+            if let Err(fault) = result {
+                self.finish(ResetOutcome::Broken(fault));
+            }
+        }
+        taken
+    }
+
+    /// Says that the transport has ended.
+    pub fn handle_close(&mut self, how: Lost, _now: Now) {
+        if !matches!(self.phase, Phase::Finished) {
+            self.finish(ResetOutcome::Broken(ResetFault::Lost(how)));
+        }
+    }
+
+    /// Gives up when the deadline has come. Early, late and repeated calls are harmless.
+    pub fn handle_timeout(&mut self, now: Now) {
+        if !matches!(self.phase, Phase::Finished) && now.tick >= self.deadline.at {
+            self.finish(ResetOutcome::Broken(ResetFault::TimedOut));
+        }
+    }
+
+    /// When `handle_timeout` has work to do.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        (!matches!(self.phase, Phase::Finished)).then_some(self.deadline)
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<ResetOutput> {
+        self.outputs.pop_front()
+    }
+
+    fn handle_message(&mut self, frame: &Frame, more: bool) -> Result<(), ResetFault> {
+        let body = frame.body.expose().as_slice();
+        match frame.tag {
+            // Listening ended with the DISCARD at the latest; what still comes was meant for the former client.
+            tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE => return Ok(()),
+            tag::ERROR_RESPONSE => return Err(ResetFault::Server(ServerError::new(body, None))),
+            tag::PARAMETER_STATUS => {
+                let (name, value) = backend::parameter_status(body)?;
+                let room = remember(&mut self.parameters, name, value);
+                return if room { Ok(()) } else { Err(ResetFault::TooManyParameters) };
+            }
+            _ => {}
+        }
+        match (std::mem::replace(&mut self.phase, Phase::Finished), frame.tag) {
+            (Phase::Command(mut words), tag::COMMAND_COMPLETE) => {
+                let mut reader = Reader::new(body);
+                let command = reader.cstr()?;
+                reader.finish()?;
+                // The right number of replies is not enough: these must be the replies to what was sent.
+                match words.pop_front() {
+                    Some(word) if command.split(|&byte| byte == b' ').next() == Some(word) => {
+                        self.phase = Phase::Ready(words);
+                        Ok(())
+                    }
+                    _ => Err(Violation::UnexpectedMessage(frame.tag).into()),
+                }
+            }
+            (Phase::Ready(words), tag::READY_FOR_QUERY) => {
+                let &[status] = body else { return Err(Violation::Malformed.into()) };
+                let status = TransactionStatus::from_byte(status).ok_or(Violation::Malformed)?;
+                if status != TransactionStatus::Idle {
+                    return Err(ResetFault::NotIdle(status));
+                }
+                if !words.is_empty() {
+                    self.phase = Phase::Command(words);
+                } else if more {
+                    return Err(ResetFault::BytesBehind);
+                } else {
+                    let parameters = std::mem::take(&mut self.parameters);
+                    self.finish(ResetOutcome::Clean(parameters));
+                }
+                Ok(())
+            }
+            (_, other) => Err(Violation::UnexpectedMessage(other).into()),
+        }
+    }
+
+    fn finish(&mut self, outcome: ResetOutcome) {
+        self.phase = Phase::Finished;
+        self.outputs.push_back(ResetOutput::Finished(outcome));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+use super::*;
+use crate::fault::SqlState;
+use crate::time::Tick;
+
+const BOTH: ResetPlan = ResetPlan { rollback: true, discard_all: true };
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+fn at(seconds: u64) -> Now {
+    Now { tick: Tick::from_nanos(seconds * 1_000_000_000), ..Now::default() }
+}
+
+fn msg(tag: u8, body: &[u8]) -> Vec<u8> {
+    [&[tag][..], &(body.len() as u32 + 4).to_be_bytes(), body].concat()
+}
+
+fn done(command: &str, status: u8) -> Vec<u8> {
+    [msg(b'C', format!("{command}\0").as_bytes()), msg(b'Z', &[status])].concat()
+}
+
+fn begin(status: TransactionStatus, plan: ResetPlan) -> Reset {
+    Reset::new(status, plan, TIMEOUT, at(0))
+}
+
+fn outcome(reset: &mut Reset) -> Option<ResetOutcome> {
+    let mut outcomes = std::iter::from_fn(|| reset.poll_output()).filter_map(|output| match output {
+        ResetOutput::Finished(outcome) => Some(outcome),
+        ResetOutput::Send(_) => None,
+    });
+    let first = outcomes.next();
+    assert_eq!(outcomes.next(), None, "finished more than once");
+    first
+}
+
+fn after(status: TransactionStatus, bytes: &[u8]) -> Option<ResetOutcome> {
+    let mut reset = begin(status, BOTH);
+    reset.handle_input(bytes, at(0));
+    outcome(&mut reset)
+}
+
+fn fault(bytes: &[u8]) -> ResetFault {
+    match after(TransactionStatus::Idle, bytes) {
+        Some(ResetOutcome::Broken(fault)) => fault,
+        other => panic!("expected a fault, got {other:?}"),
+    }
+}
+
+#[test]
+fn sends_only_what_the_status_and_the_plan_call_for() {
+    use TransactionStatus::{Failed, Idle, InTransaction};
+    let sent =
+        |status, rollback, discard_all| begin(status, ResetPlan { rollback, discard_all }).poll_output().unwrap();
+    let discard = b"Q\0\0\0\x10DISCARD ALL\0";
+    let rollback = b"Q\0\0\0\x0dROLLBACK\0";
+    assert_eq!(sent(Idle, true, true), ResetOutput::Send(discard.to_vec()));
+    assert_eq!(sent(Failed, true, true), ResetOutput::Send([&rollback[..], discard].concat()));
+    assert_eq!(sent(InTransaction, true, false), ResetOutput::Send(rollback.to_vec()));
+    assert_eq!(sent(Idle, true, false), ResetOutput::Finished(ResetOutcome::Clean(vec![])));
+    let refused = ResetOutput::Finished(ResetOutcome::Broken(ResetFault::NotIdle(InTransaction)));
+    assert_eq!(sent(InTransaction, false, true), refused);
+}
+
+#[test]
+fn exact_replies_make_a_clean_connection_however_they_are_chopped() {
+    let replies = [
+        msg(b'N', b"SWARNING\0C25P01\0Mx\0\0"),
+        done("ROLLBACK", b'I'),
+        msg(b'S', b"TimeZone\0UTC\0"),
+        msg(b'A', b"\0\0\0\x01chan\0payload\0"),
+        msg(b'C', b"DISCARD ALL\0"),
+        msg(b'S', b"search_path\0public\0"),
+        msg(b'S', b"TimeZone\0GMT\0"),
+        msg(b'Z', b"I"),
+    ]
+    .concat();
+    let clean = ResetOutcome::Clean(vec![
+        ((*b"TimeZone").into(), (*b"GMT").into()),
+        ((*b"search_path").into(), (*b"public").into()),
+    ]);
+    for step in 1..=replies.len() {
+        let mut reset = begin(TransactionStatus::InTransaction, BOTH);
+        for chunk in replies.chunks(step) {
+            assert_eq!(reset.handle_input(chunk, at(0)), chunk.len());
+        }
+        assert_eq!(outcome(&mut reset), Some(clean.clone()), "reads of {step}");
+        assert_eq!(reset.poll_timeout(), None);
+    }
+    for end in 0..replies.len() {
+        assert_eq!(after(TransactionStatus::InTransaction, &replies[..end]), None, "cut at {end}");
+    }
+}
+
+#[test]
+fn anything_else_breaks_it() {
+    let unexpected = |tag| ResetFault::Protocol(Violation::UnexpectedMessage(tag));
+    assert_eq!(fault(&done("SELECT 1", b'I')), unexpected(b'C'), "somebody else's reply");
+    assert_eq!(fault(&done("DISCARDED", b'I')), unexpected(b'C'));
+    assert_eq!(fault(&msg(b'Z', b"I")), unexpected(b'Z'));
+    assert_eq!(fault(&msg(b'D', b"\0\0")), unexpected(b'D'));
+    assert_eq!(fault(&msg(b'C', b"DISCARD ALL\0").repeat(2)), unexpected(b'C'));
+    assert_eq!(fault(&done("DISCARD ALL", b'T')), ResetFault::NotIdle(TransactionStatus::InTransaction));
+    assert_eq!(fault(&done("DISCARD ALL", b'?')), ResetFault::Protocol(Violation::Malformed));
+    assert_eq!(fault(&msg(b'C', b"DISCARD ALL")), ResetFault::Protocol(Violation::Malformed));
+    assert_eq!(fault(&msg(b'C', b"DISCARD ALL\0x")), ResetFault::Protocol(Violation::Malformed));
+    assert_eq!(fault(b"C\0\0\0\x03"), ResetFault::Protocol(Violation::BadLength));
+    assert_eq!(fault(b"C\x7f\0\0\0"), ResetFault::Protocol(Violation::BadLength));
+    assert_eq!(fault(&msg(b'S', b"x")), ResetFault::Protocol(Violation::Malformed));
+    let error = msg(b'E', b"SERROR\0VERROR\0C25001\0MDISCARD ALL cannot run inside a transaction block\0\0");
+    assert!(matches!(fault(&error), ResetFault::Server(error) if error.code() == Some(SqlState(*b"25001"))));
+}
+
+#[test]
+fn a_reply_too_many_breaks_it() {
+    let two = [done("DISCARD ALL", b'I'), msg(b'Z', b"I")].concat();
+    assert_eq!(fault(&two), ResetFault::BytesBehind);
+    let half = [done("DISCARD ALL", b'I'), b"N".to_vec()].concat();
+    assert_eq!(fault(&half), ResetFault::BytesBehind);
+    // The rollback's replies are not the discard's.
+    assert_eq!(fault(&done("ROLLBACK", b'I')), ResetFault::Protocol(Violation::UnexpectedMessage(b'C')));
+}
+
+#[test]
+fn parameters_are_bounded() {
+    let many: Vec<u8> = (0..300).flat_map(|i| msg(b'S', format!("p{i}\0v\0").as_bytes())).collect();
+    assert_eq!(fault(&many), ResetFault::TooManyParameters);
+}
+
+#[test]
+fn losses_and_timeouts_end_it_once() {
+    let mut reset = begin(TransactionStatus::Idle, BOTH);
+    assert_eq!(reset.poll_timeout(), Some(Deadline { at: at(5).tick, why: Timer::ServerReset }));
+    reset.handle_timeout(at(4));
+    assert_eq!(outcome(&mut reset), None, "early");
+    reset.handle_timeout(at(9));
+    reset.handle_timeout(at(9));
+    reset.handle_close(Lost::Closed, at(9));
+    assert_eq!(reset.handle_input(&done("DISCARD ALL", b'I'), at(9)), 0);
+    assert_eq!(outcome(&mut reset), Some(ResetOutcome::Broken(ResetFault::TimedOut)));
+
+    let mut reset = begin(TransactionStatus::Idle, BOTH);
+    reset.handle_input(b"C\0\0", at(0));
+    reset.handle_close(Lost::Broken, at(0));
+    reset.handle_close(Lost::Closed, at(0));
+    assert_eq!(outcome(&mut reset), Some(ResetOutcome::Broken(ResetFault::Lost(Lost::Broken))));
+
+    let mut reset = begin(TransactionStatus::Idle, BOTH);
+    reset.handle_input(&done("DISCARD ALL", b'I'), at(99));
+    reset.handle_timeout(at(100));
+    reset.handle_close(Lost::Closed, at(100));
+    assert_eq!(outcome(&mut reset), Some(ResetOutcome::Clean(vec![])));
+}
