@@ -329,7 +329,7 @@ fn cancel_requests_of_strangers_and_cripples() {
     for length in [0, 8, 12, 13, 12 + 257] {
         let mut wire = Wire::open(&target);
         let rest = [&[0x04, 0xd2, 0x16, 0x2e][..], &[1; 300]].concat();
-        wire.send(&[&(length as i32).to_be_bytes(), &rest[..]].concat());
+        wire.send(&[&length.to_be_bytes(), &rest[..]].concat());
         wire.drain();
     }
     let mut half = Wire::open(&target);
