@@ -326,7 +326,7 @@ fn cancel_requests_of_strangers_and_cripples() {
     for secret in [vec![0; 4], vec![9; 32], vec![7; 256]] {
         cancel(&target, 1234, &secret);
     }
-    for length in [0, 8, 12, 13, 12 + 257] {
+    for length in [0_i32, 8, 12, 13, 12 + 257] {
         let mut wire = Wire::open(&target);
         let rest = [&[0x04, 0xd2, 0x16, 0x2e][..], &[1; 300]].concat();
         wire.send(&[&length.to_be_bytes(), &rest[..]].concat());
