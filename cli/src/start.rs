@@ -70,11 +70,7 @@ async fn start<H: Host>(settings: Settings) -> Result<(), String> {
 }
 
 /// Every worker accepts from every socket: the kernel wakes one that is free.
-fn start_worker<H: Host>(
-    index: usize,
-    shared: &Arc<Shared<H>>,
-    listeners: &[listen::Listening],
-) -> Result<(), String> {
+fn start_worker<H: Host>(index: usize, shared: &Arc<Shared<H>>, listeners: &[listen::Listening]) -> Result<(), String> {
     let mut bound: Vec<Bound> = Vec::with_capacity(listeners.len());
     for listener in listeners {
         bound.push(listener.share()?);
