@@ -8,22 +8,21 @@ use gprxy_proto::auth::jwks::{KeySetLimits, KeySets};
 use gprxy_proto::auth::jwt::{ClaimPath, IssuerSettings, KeySource};
 use gprxy_proto::auth::roles::{RoleEntry, RoleMap};
 use gprxy_proto::driver::entropy::SystemEntropy;
-use gprxy_proto::driver::runtime::Runtime as _;
 use gprxy_proto::driver::shared::{Parts, ServerTls};
 use gprxy_proto::driver::tls;
 use gprxy_proto::hub::Hub;
 use gprxy_proto::policy::{Database, Databases, SslMode};
 use gprxy_proto::session::{AuditProfile, Profile};
-use gprxy_tokio::Tokio;
+use gprxy_proto::time::Now;
 use rustls::RootCertStore;
 use rustls::server::ServerConfig;
 
 use crate::config::{self, AuditFailure, AuditSettings, IssuerConfig, Roles, Settings, TlsSettings, TlsVersion};
 
 /// Everything that was checked when the settings were read may still have changed since: files are read again here.
-pub(super) fn assemble(settings: Settings) -> Result<Parts, String> {
+pub(super) fn assemble(settings: Settings, now: Now) -> Result<Parts, String> {
     let issuers = settings.issuers.into_iter().map(issuer).collect::<Result<Vec<_>, _>>()?;
-    let keys = KeySets::new(issuers, KeySetLimits::default(), Tokio::now()).map_err(|error| error.to_string())?;
+    let keys = KeySets::new(issuers, KeySetLimits::default(), now).map_err(|error| error.to_string())?;
     let hub = Hub::new(keys, &settings.limits, Box::new(SystemEntropy::default()));
     let tls = settings.tls.as_ref().map(client_tls).transpose()?;
     let server_tls = server_tls(&settings.databases)?;

@@ -4,9 +4,11 @@
 
 pub mod audit_log;
 pub mod buffers;
+pub mod clock;
 mod connection;
 pub mod entropy;
 mod flow;
+pub mod host;
 pub mod keys;
 pub mod link;
 mod mailbox;
