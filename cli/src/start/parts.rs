@@ -35,7 +35,7 @@ pub(super) fn assemble(settings: Settings, now: Now) -> Result<Parts, String> {
         limits: settings.limits,
         audit: settings.audit.enabled.then(|| audit_profile(&settings.audit)),
     };
-    let audit = super::audit::open(&settings.audit)?;
+    let audit = super::audit::open(&settings.audit, now)?;
     Ok(Parts { profile: Arc::new(profile), hub, tls, server_tls, audit, http: crate::http::agent() })
 }
 
