@@ -142,3 +142,10 @@ mod tests {
         Cli::command().debug_assert();
     }
 }
+
+/// What single connections of `gprxy check` run on.
+#[cfg(feature = "tokio")]
+pub(crate) type DefaultHost = gprxy_tokio::Tokio;
+/// What single connections of `gprxy check` run on.
+#[cfg(all(feature = "smol", not(feature = "tokio")))]
+pub(crate) type DefaultHost = gprxy_smol::Smol;
