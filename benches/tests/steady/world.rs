@@ -17,7 +17,7 @@ use gprxy_proto::driver::runtime::{Alarm, Caller, Listener, Runtime};
 use gprxy_proto::policy::Endpoint;
 use gprxy_proto::time::{Now, Tick, UnixMicros};
 
-use super::counting;
+use crate::counting;
 
 /// No more bytes than this are ever on their way.
 const WIRE_BYTES: usize = 4 * 1024 * 1024;
@@ -42,10 +42,10 @@ pub(crate) enum Peer {
     Server,
 }
 
-type Future_ = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 struct Task {
-    future: Future_,
+    future: Job,
     flag: Arc<Flag>,
 }
 
@@ -62,7 +62,7 @@ impl Wake for Flag {
 }
 
 thread_local! {
-    static SPAWNED: RefCell<Vec<Future_>> = const { RefCell::new(Vec::new()) };
+    static SPAWNED: RefCell<Vec<Job>> = const { RefCell::new(Vec::new()) };
     static TASKS: RefCell<Vec<Task>> = const { RefCell::new(Vec::new()) };
     static CONNECTED: RefCell<Vec<End>> = const { RefCell::new(Vec::new()) };
     static CALLS: RefCell<Vec<Call>> = const { RefCell::new(Vec::new()) };

@@ -1,18 +1,14 @@
-//! The relay in its steady state: no allocation, no copy of what passes, and one read and one write per direction.
-
-mod rig;
+//! Between sockets that write down every call: what is read is written from where it lies, by one call.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use gprxy_proto::driver::serve::serve;
 use gprxy_proto::policy::Endpoint;
 
-use rig::counting::{Counting, count_into, counter};
-use rig::memory::{Call, End, InMemory, OneClient, Peer, connected, connection, run, take_calls};
-use rig::messages::{data_row, extended, message, prepared, simple, startup};
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use crate::counting::{count_into, counter};
+use crate::messages::{data_row, extended, message, prepared, simple, startup};
+use crate::proxy;
+use crate::world::{Call, End, InMemory, OneClient, Peer, connected, connection, run, take_calls};
 
 const WARM_UP: usize = 100;
 const ROUND_TRIPS: u64 = 10_000;
@@ -29,7 +25,7 @@ struct Established {
 impl Established {
     fn new() -> Self {
         let allocations = counter();
-        let shared = rig::proxy::shared::<InMemory>(Endpoint::Unix("server".into()));
+        let shared = proxy::shared::<InMemory>(Endpoint::Unix("server".into()));
         let (socket, client) = connection(Peer::Client);
         <InMemory as gprxy_proto::driver::runtime::Runtime>::spawn(serve(shared, OneClient::new(socket)));
         let mut received = Vec::new();
