@@ -75,11 +75,9 @@ pub(crate) struct ConfigArgs {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
 #[cfg_attr(not(all(feature = "tokio", feature = "smol")), allow(dead_code, reason = "with one there is no choice"))]
 pub(crate) enum RuntimeName {
-    /// For servers
     #[cfg(feature = "tokio")]
     #[default]
     Tokio,
-    /// For small machines
     #[cfg(feature = "smol")]
     #[cfg_attr(not(feature = "tokio"), default)]
     Smol,
@@ -88,7 +86,7 @@ pub(crate) enum RuntimeName {
 /// Which runtime, where there is a choice.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub(crate) struct RuntimeArgs {
-    /// Runtime that carries the sessions
+    /// What carries the sessions: tokio for servers, smol for small machines
     #[cfg(all(feature = "tokio", feature = "smol"))]
     #[arg(long = "runtime", value_name = "NAME", value_enum, default_value_t)]
     name: RuntimeName,
