@@ -141,6 +141,13 @@ pub(crate) struct CheckArgs {
     pub(crate) offline: bool,
 }
 
+/// What single connections of `gprxy check` run on.
+#[cfg(feature = "tokio")]
+pub(crate) type DefaultHost = gprxy_tokio::Tokio;
+/// What single connections of `gprxy check` run on.
+#[cfg(all(feature = "smol", not(feature = "tokio")))]
+pub(crate) type DefaultHost = gprxy_smol::Smol;
+
 #[cfg(test)]
 mod tests {
     use super::*;

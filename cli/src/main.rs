@@ -10,6 +10,7 @@ mod config;
 mod demo;
 mod http;
 mod logging;
+mod server_tls;
 mod start;
 
 use std::process::ExitCode;

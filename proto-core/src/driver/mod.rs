@@ -12,6 +12,7 @@ pub mod host;
 pub mod keys;
 pub mod link;
 mod mailbox;
+pub mod probe;
 mod replayed;
 mod requests;
 pub mod runtime;
