@@ -4,14 +4,21 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use gprxy_proto::audit::OnFailure;
+use gprxy_proto::audit::{Event, OnFailure, Record, SessionFacts, Sheet};
 use gprxy_proto::driver::audit_log::{AuditLog, AuditSink, Reopened, Settings};
+use gprxy_proto::session_id::SessionId;
+use gprxy_proto::time::Now;
 
 use crate::config::{AuditFailure, AuditPath, AuditSettings};
 
+/// How long the first line may take: it shows whether the trail can be written before anybody is let in.
+const FIRST_LINE: Duration = Duration::from_secs(2);
+
 /// Opens the trail and starts its writer.
-pub(super) fn open(settings: &AuditSettings) -> Result<Option<AuditLog>, String> {
+pub(super) fn open(settings: &AuditSettings, now: Now) -> Result<Option<AuditLog>, String> {
     if !settings.enabled {
         return Ok(None);
     }
@@ -28,7 +35,19 @@ pub(super) fn open(settings: &AuditSettings) -> Result<Option<AuditLog>, String>
             AuditLog::start(sink, bounds)
         }
     };
-    log.map(Some).map_err(|error| format!("the audit trail's writer cannot be started: {error}"))
+    let log = log.map_err(|error| format!("the audit trail's writer cannot be started: {error}"))?;
+    log.offer(Record {
+        time: now.unix,
+        facts: Arc::new(SessionFacts::new(SessionId(0), &Sheet::default())),
+        event: Event::ProxyStart,
+    });
+    if !log.flush(FIRST_LINE) {
+        log::error!(
+            "the audit trail cannot be written; audit.on_failure = {:?} decides what runs",
+            settings.on_failure
+        );
+    }
+    Ok(Some(log))
 }
 
 /// A file that only its owner can read: statements may hold what nobody else should see.

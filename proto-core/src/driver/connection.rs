@@ -15,7 +15,7 @@ use super::server::{OpenFailure, ServerConnection};
 use super::shared::Shared;
 use crate::audit::{Event, Record};
 use crate::auth::jwks::Awaited;
-use crate::fault::Lost;
+use crate::fault::{Lost, Refusal, SqlState};
 use crate::pool::{How, Lease};
 use crate::secret::Secret;
 use crate::session::{Action, Finish, Output, Reply, Session, Side, Verdict, Wish};
@@ -65,6 +65,21 @@ pub(super) struct Connection<R: Runtime> {
     permits: Vec<Permit>,
     start_tls: bool,
     finish: Option<Finish>,
+}
+
+/// A task that ends early, by a panic or with its runtime, gives back what it holds.
+impl<R: Runtime> Drop for Connection<R> {
+    fn drop(&mut self) {
+        if self.slow.is_some() {
+            self.give_up();
+        }
+        if self.server.is_some() {
+            let refusal = Refusal::new(SqlState::INTERNAL_ERROR, "the session's task ended early");
+            let now = R::now();
+            self.session.handle_kill(refusal, now);
+            self.carry_out(now);
+        }
+    }
 }
 
 impl<R: Runtime> Connection<R> {
@@ -221,7 +236,8 @@ impl<R: Runtime> Connection<R> {
         let how = match result {
             Poll::Pending => return false,
             Poll::Ready(Ok(n)) if n > 0 => {
-                return self.judge(side, now) || true;
+                self.judge(side, now);
+                return true;
             }
             Poll::Ready(Ok(_)) => Lost::Closed,
             Poll::Ready(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => Lost::Closed,
@@ -293,22 +309,20 @@ impl<R: Runtime> Connection<R> {
     }
 
     fn poll_slow(&mut self, context: &mut Context<'_>, now: Now) {
-        match &mut self.slow {
-            None => {}
-            Some(Slow::Cancelling(job)) => {
-                if job.as_mut().poll(context).is_ready() {
-                    self.slow = None;
-                }
-            }
-            Some(Slow::Opening(lease, job)) => {
-                if let Poll::Ready(opened) = job.as_mut().poll(context) {
-                    let lease = lease.take();
-                    self.slow = None;
-                    if let Some(lease) = lease {
-                        self.opened(lease, opened, now);
-                    }
-                }
-            }
+        let (lease, opened) = match &mut self.slow {
+            None => return,
+            Some(Slow::Cancelling(job)) => match job.as_mut().poll(context) {
+                Poll::Ready(()) => (None, None),
+                Poll::Pending => return,
+            },
+            Some(Slow::Opening(lease, job)) => match job.as_mut().poll(context) {
+                Poll::Ready(opened) => (lease.take(), Some(opened)),
+                Poll::Pending => return,
+            },
+        };
+        self.slow = None;
+        if let (Some(lease), Some(opened)) = (lease, opened) {
+            self.opened(lease, opened, now);
         }
     }
 
@@ -345,8 +359,17 @@ impl<R: Runtime> Connection<R> {
     }
 
     /// The client's socket for its handshake, and what was read of it already.
-    pub(super) fn take_client_for_tls(&mut self) -> Option<(Link<Replayed<R::Socket>>, Vec<u8>)> {
-        self.client.take().map(|link| (link, self.from_client.take_rest()))
+    pub(super) fn take_client_for_tls(&mut self) -> Option<Replayed<R::Socket>> {
+        match self.client.take() {
+            Some(Link::Plain(mut socket)) => {
+                socket.replay(self.from_client.take_rest());
+                Some(socket)
+            }
+            encrypted => {
+                self.client = encrypted;
+                None
+            }
+        }
     }
 
     /// Takes the server connection away. Bytes half written to it, or read from it and never looked at, mean that

@@ -101,8 +101,7 @@ impl<R: Runtime> Drop for Departure<R> {
 
 async fn start_tls<R: Runtime>(connection: &mut Connection<R>) {
     let Some(config) = connection.shared.tls.clone() else { return };
-    let Some((Link::Plain(mut socket), early)) = connection.take_client_for_tls() else { return };
-    socket.replay(early);
+    let Some(socket) = connection.take_client_for_tls() else { return };
     let until = connection.session.poll_timeout().map_or_else(|| R::now().tick, |deadline| deadline.at);
     match within::<R, _>(until, tls::accept(config, socket)).await {
         Some(Ok((link, encryption, alpn))) => {

@@ -1,3 +1,5 @@
 //! Help for tests, also for those of other people (feature `testing`).
 
+#[cfg(feature = "driver")]
+pub mod conformance;
 pub mod tokens;
