@@ -138,7 +138,7 @@ fn checked(provider: u16, postgres: u16) -> Output {
 #[test]
 fn check_tries_the_issuer_and_the_database() {
     // AuthenticationOk, ParameterStatus, BackendKeyData, ReadyForQuery: a server that trusts whoever comes.
-    let welcome = b"R\0\0\0\x08\0\0\0\0S\0\0\0\x17server_version\x0018.9\0K\0\0\0\x0c\0\0\0\x01abcdZ\0\0\0\x05I";
+    let welcome = b"R\0\0\0\x08\0\0\0\0S\0\0\0\x18server_version\x0018.9\0K\0\0\0\x0c\0\0\0\x01abcdZ\0\0\0\x05I";
     let postgres =
         server(2, |asked, _| if asked == [0, 0, 0, 8, 4, 210, 22, 47] { b"N".to_vec() } else { welcome.to_vec() });
     let provider = provider();
