@@ -249,7 +249,7 @@ mod tests {
     use crate::secret::Secret;
 
     fn account(name: &str) -> Arc<Account> {
-        Arc::new(Account { name: name.into(), password: Some(Secret::from("hunter2")) })
+        Arc::new(Account { name: name.into(), password: Some(Arc::new(Secret::new(b"hunter2".to_vec()))) })
     }
 
     fn entry(role: &str, account_name: &str, priority: Option<i32>) -> RoleEntry {
