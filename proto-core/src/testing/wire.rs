@@ -242,6 +242,12 @@ pub struct Message {
 }
 
 impl Message {
+    /// The message as bytes.
+    #[must_use]
+    pub fn emit(&self) -> Vec<u8> {
+        message(self.tag, &self.body)
+    }
+
     /// SQLSTATE of an ErrorResponse or NoticeResponse; empty for everything else.
     #[must_use]
     pub fn code(&self) -> String {

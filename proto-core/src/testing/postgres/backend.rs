@@ -83,6 +83,9 @@ impl Backend {
 
     /// Bytes from the client.
     pub fn handle_input(&mut self, bytes: &[u8], now: Now) {
+        if let Some(heard) = &mut self.postgres.lock().heard {
+            heard.extend_from_slice(bytes);
+        }
         self.tape.push(bytes);
         self.go_on(now);
     }
@@ -373,7 +376,7 @@ impl Serving {
         if text.starts_with("bad") {
             return self.fail_extended("42601", "syntax error", desk);
         }
-        if self.state.status == b'E' && !matches!(&*text, "rollback" | "commit") {
+        if self.state.status == b'E' && !(text.starts_with("rollback") || text.starts_with("commit")) {
             return self.fail_extended("25P02", "current transaction is aborted", desk);
         }
         if !name.is_empty() && self.state.statements.contains_key(&name) {

@@ -16,7 +16,7 @@
 //! | `discard all` | makes the connection as good as new; 25001 inside a transaction |
 //! | `listen channel`, `notify channel text` | between all connections |
 //! | `notice text` | a NOTICE |
-//! | `sleep 250` | milliseconds, unless it is cancelled (57014) |
+//! | `sleep 250 text` | milliseconds, unless it is cancelled (57014) |
 //! | `copy in`, `copy out 3 text` | COPY |
 //! | `fail 23505` | an error with this SQLSTATE |
 //! | `exit 57P01` | a FATAL error, then the connection closes |
@@ -25,7 +25,7 @@
 //! | `raw 5a0000000549` | these bytes, then the end of the statement |
 //! | `whoami` | one row: user and backend pid |
 //!
-//! Everything else is a syntax error (42601). Every statement that began is in [`Postgres::journal`].
+//! `--` begins a comment up to the end of the statement. Everything else is a syntax error (42601). Every statement that began is in [`Postgres::journal`].
 
 mod backend;
 mod login;
@@ -86,6 +86,7 @@ pub(super) struct Cluster {
     copied: Vec<(u32, Vec<u8>)>,
     secrets: Vec<Vec<u8>>,
     logins: usize,
+    heard: Option<Vec<u8>>,
 }
 
 /// What one backend shows to the others.
@@ -119,6 +120,7 @@ impl Postgres {
             copied: Vec::new(),
             secrets: Vec::new(),
             logins: 0,
+            heard: None,
         })))
     }
 
@@ -160,7 +162,18 @@ impl Postgres {
         self.lock().copied.clone()
     }
 
-    /// The cancel keys of all backends that ever were.
+    /// From now on every byte that comes is kept for [`Postgres::heard`].
+    pub fn set_listening(&self) {
+        self.lock().heard = Some(Vec::new());
+    }
+
+    /// Every byte that came, of all connections mixed.
+    #[must_use]
+    pub fn heard(&self) -> Vec<u8> {
+        self.lock().heard.clone().unwrap_or_default()
+    }
+
+    /// The bodies of all BackendKeyData messages: process id and key.
     #[must_use]
     pub fn keys(&self) -> Vec<Vec<u8>> {
         self.lock().secrets.clone()
@@ -223,7 +236,7 @@ impl Cluster {
             pid += 1;
         }
         self.logins += 1;
-        self.secrets.push(key.clone());
+        self.secrets.push([&pid.to_be_bytes()[..], &key].concat());
         let process = Process {
             key: key.clone(),
             user: user.to_owned(),

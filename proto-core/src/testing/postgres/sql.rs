@@ -77,7 +77,8 @@ impl State {
 
     /// Runs one statement of a backend. What it reports on the way goes to `out`.
     pub(super) fn run(&mut self, text: &str, pid: u32, cluster: &mut Cluster, out: &mut Vec<u8>) -> Effect {
-        let words: Vec<&str> = text.split_whitespace().collect();
+        let code = text.split_once("--").map_or(text, |(code, _comment)| code);
+        let words: Vec<&str> = code.split_whitespace().collect();
         let lower: Vec<String> = words.iter().map(|word| word.to_ascii_lowercase()).collect();
         let lower: Vec<&str> = lower.iter().map(String::as_str).collect();
         let rest = |n: usize| words.get(n..).unwrap_or_default().join(" ");
@@ -124,7 +125,7 @@ impl State {
                 out.extend(back::notice(&rest(1)));
                 Effect::Complete("DO".into())
             }
-            ["sleep", millis] => Effect::Sleep(millis.parse().unwrap_or(0)),
+            ["sleep", millis, ..] => Effect::Sleep(millis.parse().unwrap_or(0)),
             ["copy", "in"] => Effect::CopyIn,
             ["copy", "out", n, ..] => Effect::CopyOut(rows(n.parse().unwrap_or(0), &rest(3))),
             ["whoami"] => {
@@ -138,14 +139,14 @@ impl State {
     /// The statements that are there to make trouble.
     fn fault(&mut self, lower: &[&str], words: &[&str]) -> Effect {
         match *lower {
-            ["fail", code] => Effect::Failed(leak_code(code), "as wished".into()),
-            ["exit", _] => Effect::End(back::error("FATAL", words[1], "terminating connection"), Ending::Close),
-            ["crash"] => Effect::End(Vec::new(), Ending::Reset),
-            ["tear"] => {
+            ["fail", code, ..] => Effect::Failed(leak_code(code), "as wished".into()),
+            ["exit", _, ..] => Effect::End(back::error("FATAL", words[1], "terminating connection"), Ending::Close),
+            ["crash", ..] => Effect::End(Vec::new(), Ending::Reset),
+            ["tear", ..] => {
                 let row = back::row(b"this row is torn");
                 Effect::End([back::row_description(), row[..row.len() / 2].to_vec()].concat(), Ending::Reset)
             }
-            ["raw", hex] => Effect::Raw(unhex(hex), "SELECT 0".into()),
+            ["raw", hex, ..] => Effect::Raw(unhex(hex), "SELECT 0".into()),
             _ => Effect::Failed("42601", format!("syntax error at or near {:?}", words.first().unwrap_or(&""))),
         }
     }

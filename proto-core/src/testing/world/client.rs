@@ -8,7 +8,7 @@ use futures_io::{AsyncRead, AsyncWrite};
 
 use super::super::corp;
 use super::super::wire::{Message, Tape, front};
-use super::runtime::{Handle, SimSocket};
+use super::runtime::{Handle, Sim, SimSocket};
 use crate::codec::startup::PROTOCOL_3_0;
 
 /// The connection has ended.
@@ -78,6 +78,12 @@ impl Client {
         }
     }
 
+    /// The next bytes, if any come within this time. Whether any did.
+    pub async fn read_within(&mut self, span: Duration) -> bool {
+        let until = corp::at(Handle::current().core().tick).tick.after(span);
+        matches!(crate::driver::serve::within::<Sim, _>(until, self.read()).await, Some(Ok(())))
+    }
+
     /// The next message.
     ///
     /// # Errors
@@ -102,6 +108,12 @@ impl Client {
             }
             self.read().await?;
         }
+    }
+
+    /// Whether the stream stands, or has ended, inside a message.
+    #[must_use]
+    pub fn is_inside_message(&self) -> bool {
+        !self.tape.rest().is_empty()
     }
 
     /// Everything that this client has ever received.

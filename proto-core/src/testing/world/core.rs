@@ -106,6 +106,8 @@ pub(super) struct Core {
     pipes: Vec<Pipe>,
     porches: BTreeMap<String, Porch>,
     transcript: Option<Vec<String>>,
+    /// Bytes of the line that is being written.
+    writing: Option<(PipeId, Vec<u8>)>,
     /// A digest of everything that happened: two runs of one seed must agree.
     pub(super) digest: u64,
 }
@@ -122,19 +124,49 @@ impl Core {
             pipes: Vec::new(),
             porches: BTreeMap::new(),
             transcript: law::is_recording().then(Vec::new),
+            writing: None,
             digest: 0,
         }
     }
 
     /// A line of the transcript.
     pub(super) fn note(&mut self, text: impl FnOnce() -> String) {
+        if self.transcript.is_some() {
+            self.end_line();
+            self.push_line(&text());
+        }
+    }
+
+    /// Bytes that were written. Those behind each other on one pipe make one line.
+    fn note_bytes(&mut self, id: PipeId, bytes: &[u8]) {
+        if self.transcript.is_none() {
+            return;
+        }
+        if let Some((last, line)) = &mut self.writing
+            && *last == id
+        {
+            return line.extend_from_slice(bytes);
+        }
+        self.end_line();
+        self.writing = Some((id, bytes.to_vec()));
+    }
+
+    /// Writes down what was collected of one pipe.
+    fn end_line(&mut self) {
+        let Some((id, bytes)) = self.writing.take() else { return };
+        let label = self.pipes[id].label.clone();
+        self.push_line(&format!("{label}  {:>5} bytes  {}", bytes.len(), shown(&bytes)));
+    }
+
+    fn push_line(&mut self, text: &str) {
         let micros = self.tick.as_nanos() / 1000;
         if let Some(lines) = &mut self.transcript {
-            lines.push(format!("{:>12}.{:03} ms  {}", micros / 1000, micros % 1000, text()));
+            lines.push(format!("{:>12}.{:03} ms  {text}", micros / 1000, micros % 1000));
         }
     }
 
     pub(super) fn take_transcript(&mut self) -> Vec<String> {
+        self.end_line();
         self.transcript.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
@@ -317,8 +349,7 @@ impl Core {
             return Err(false);
         }
         let n = self.piece(bytes.len().min(room));
-        let label = self.pipes[id].label.clone();
-        self.note(|| format!("{label}  {n:>5} bytes  {}", shown(&bytes[..n])));
+        self.note_bytes(id, &bytes[..n]);
         let at = self.flight(id);
         let serial = self.next_serial();
         self.pipes[id].flying += n;
@@ -348,7 +379,7 @@ fn wake(waker: &mut Option<Waker>) {
 
 /// The beginning of some bytes, for people.
 fn shown(bytes: &[u8]) -> String {
-    const MOST: usize = 100;
+    const MOST: usize = 160;
     let text = bytes[..bytes.len().min(MOST)].escape_ascii().to_string();
     if bytes.len() > MOST { format!("{text} …") } else { text }
 }

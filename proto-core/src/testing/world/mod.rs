@@ -27,7 +27,7 @@ mod server;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 pub use self::core::{Door, Weather};
@@ -65,12 +65,14 @@ pub struct Setup {
     pub keys_known: bool,
     /// The audit log's bounds and behaviour.
     pub audit: Settings,
+    /// The audit trail takes nothing before [`World::trail`] is read: room for `audit.max_records` is all there is.
+    pub audit_blocked: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let audit = Settings { linger: Duration::ZERO, ..Settings::default() };
-        Self { profile: corp::profile(), weather: Weather::default(), keys_known: true, audit }
+        Self { profile: corp::profile(), weather: Weather::default(), keys_known: true, audit, audit_blocked: false }
     }
 }
 
@@ -111,6 +113,7 @@ impl World {
         let keys: KeySets = if setup.keys_known { corp::keys(now) } else { corp::unfetched_keys(now) };
         let hub = Hub::new(keys, &setup.profile.limits, Box::new(dice.fork()));
         let lines = Lines::default();
+        lines.set_blocked(setup.audit_blocked);
         let audit = AuditLog::start(lines.clone(), setup.audit).expect("the audit log starts");
         let provider = Provider::new();
         let shared = Shared::<Sim>::new(Parts {
@@ -140,6 +143,17 @@ impl World {
     #[must_use]
     pub fn now(&self) -> Now {
         corp::at(self.handle.core().tick)
+    }
+
+    /// The time in the world of this thread, for scripts.
+    #[must_use]
+    pub fn time() -> Now {
+        corp::at(Handle::current().core().tick)
+    }
+
+    /// Something that goes on beside a script; [`World::run`] does not wait for it.
+    pub fn aside(future: impl Future<Output = ()> + Send + 'static) {
+        Handle::current().spawn(future);
     }
 
     /// Changes the network.
@@ -200,8 +214,9 @@ impl World {
     /// When it is not written within ten seconds, or not JSON.
     #[must_use]
     pub fn trail(&self) -> Vec<serde_json::Value> {
+        self.lines.set_blocked(false);
         assert!(self.audit.flush(Duration::from_secs(10)), "the audit trail is not written");
-        let bytes = lock(&self.lines.0).clone();
+        let bytes = lock(&self.lines.0.bytes).clone();
         let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
         lines.map(|line| serde_json::from_slice(line).expect("a line of JSON")).collect()
     }
@@ -272,17 +287,34 @@ impl Drop for World {
             self.wind_down();
         }
         self.executor.clear();
+        self.lines.set_blocked(false);
         Handle::leave();
     }
 }
 
-/// An audit trail in memory.
+/// An audit trail in memory, behind a gate.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+struct Lines(Arc<Trail>);
+
+#[derive(Default)]
+struct Trail {
+    bytes: Mutex<Vec<u8>>,
+    blocked: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Lines {
+    fn set_blocked(&self, blocked: bool) {
+        *lock(&self.0.blocked) = blocked;
+        self.0.opened.notify_all();
+    }
+}
 
 impl AuditSink for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        lock(&self.0).extend_from_slice(bytes);
+        let gate = self.0.opened.wait_while(lock(&self.0.blocked), |blocked| *blocked);
+        drop(gate);
+        lock(&self.0.bytes).extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
