@@ -124,7 +124,10 @@ fn law_a_backend_that_is_terminated_ends_its_client_only() {
             world.script(&format!("client {n}"), async move {
                 let mut client = Client::dial(&format!("c{n}"));
                 let login = client.log_in_with_token(&format!("c{n}"), &["reader"]).await.unwrap();
-                assert_eq!(login.last().unwrap().tag, b'Z', "{}", brief(&login));
+                if login.last().unwrap().tag == b'E' {
+                    // Terminated in the very moment of its login, or told that somebody else was.
+                    return assert_eq!(login.last().unwrap().code(), "08006", "{}", brief(&login));
+                }
                 // It sits there; the notice of its death comes without a question.
                 let rest = client.rest().await;
                 assert_eq!(brief(&rest), "E(FATAL 57P01)");
@@ -137,7 +140,7 @@ fn law_a_backend_that_is_terminated_ends_its_client_only() {
                 if let Some(&pid) = postgres.backends().first() {
                     postgres.terminate(pid);
                 }
-                if postgres.logins() == 3 && postgres.backends().is_empty() {
+                if postgres.logins() >= 3 && postgres.backends().is_empty() {
                     return;
                 }
             }

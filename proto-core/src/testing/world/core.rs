@@ -273,9 +273,21 @@ impl Core {
         self.porches.entry(endpoint.to_string()).or_default()
     }
 
+    /// Nobody listens any more: who stands before the door is sent away, and so is who comes later.
+    pub(super) fn close_porch(&mut self, endpoint: &Endpoint) {
+        let porch = self.porch(endpoint);
+        porch.door = Door::Shut;
+        for arrival in std::mem::take(&mut porch.backlog) {
+            self.send_end(arrival.write, End::Reset);
+        }
+    }
+
     /// Somebody stands before the door.
     pub(super) fn knock(&mut self, endpoint: &Endpoint, arrival: Arrival) {
         let porch = self.porch(endpoint);
+        if porch.door == Door::Shut {
+            return self.send_end(arrival.write, End::Reset);
+        }
         porch.backlog.push_back(arrival);
         wake(&mut porch.waker);
     }

@@ -319,6 +319,12 @@ impl SimListener {
     }
 }
 
+impl Drop for SimListener {
+    fn drop(&mut self) {
+        self.handle.core().close_porch(&self.endpoint);
+    }
+}
+
 impl Listener for SimListener {
     type Socket = SimSocket;
 
