@@ -32,7 +32,8 @@ fn a_person_logs_in_and_asks() {
 
 #[test]
 fn every_way_to_log_in_to_the_server_works_in_every_weather() {
-    for (seed, auth) in [Auth::Trust, Auth::Cleartext, Auth::Md5, Auth::Scram].into_iter().cycle().take(40).enumerate() {
+    for (seed, auth) in [Auth::Trust, Auth::Cleartext, Auth::Md5, Auth::Scram].into_iter().cycle().take(40).enumerate()
+    {
         let weather = if seed % 2 == 0 { Weather::storm() } else { Weather::default() };
         let mut world = World::with(seed as u64, Setup { weather, ..Setup::default() });
         world.postgres.set_auth(auth);

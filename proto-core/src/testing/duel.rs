@@ -211,8 +211,9 @@ impl Duel {
     pub fn establish_tls(&mut self, alpn: Option<&[u8]>) {
         assert!(std::mem::take(&mut self.wants_tls), "nobody asked for TLS");
         let encryption = Encryption { version: "TLSv1.3".into(), cipher: "TLS_AES_256_GCM_SHA384".into() };
+        // What has come already was the handshake's.
+        self.lanes[0] = Lane::default();
         self.session.handle_tls(encryption, alpn, self.now);
-        self.lanes[0].waiting = false;
         self.pump();
     }
 
@@ -263,6 +264,12 @@ impl Duel {
         let wish = self.wish.take().expect("nobody waits for a server connection");
         self.open(&wish);
         self.pump();
+    }
+
+    /// Whether the server of this duel answers by itself.
+    #[must_use]
+    pub const fn answers_by_itself(&self) -> bool {
+        self.server_answers
     }
 
     /// Whether the session waits for a server connection.
@@ -320,7 +327,8 @@ impl Duel {
     fn pump(&mut self) {
         loop {
             self.carry_out();
-            if !self.judge(Side::Client) && !self.judge(Side::Server) {
+            // Answers first: so a server that answers at once is always ahead of the client's next message.
+            if !self.judge(Side::Server) && !self.judge(Side::Client) {
                 if self.session.poll_timeout().is_some_and(|due| due.at <= self.now.tick) && self.finish.is_none() {
                     self.session.handle_timeout(self.now);
                     continue;
@@ -526,10 +534,8 @@ pub fn log_in(wish: &Wish, backend: &mut Backend, now: Now) -> Result<LoggedIn, 
             user: wish.account.clone(),
             database: wish.target.dbname.clone().unwrap_or_else(|| wish.database.clone()),
             parameters: wish.parameters.clone(),
-            credential: password.map_or(upstream::Credential::None, |password| upstream::Credential::Password {
-                password,
-                keys: None,
-            }),
+            credential: password
+                .map_or(upstream::Credential::None, |password| upstream::Credential::Password { password, keys: None }),
             sslmode: wish.target.sslmode,
             tls_possible: false,
             nonce: [7; 18],

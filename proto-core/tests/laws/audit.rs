@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use gprxy_proto::driver::audit_log::Settings;
 use gprxy_proto::audit::OnFailure;
+use gprxy_proto::driver::audit_log::Settings;
 use gprxy_proto::session::AuditProfile;
 use gprxy_proto::testing::dice::Dice;
 use gprxy_proto::testing::law::check;
@@ -77,7 +77,9 @@ fn law_audit_one_record_for_each_execution() {
             let whole = trail.iter().filter(|line| line["statement"] == text.as_str()).count();
             let parsed_only = trail
                 .iter()
-                .filter(|line| line["statement"] == text.as_str() && line["sqlstate"] != "00000" && line["rows"].is_null())
+                .filter(|line| {
+                    line["statement"] == text.as_str() && line["sqlstate"] != "00000" && line["rows"].is_null()
+                })
                 .count();
             let is_part = trail.iter().any(|line| {
                 line["statement"].as_str().is_some_and(|other| other.contains(';') && other.contains(&text))

@@ -223,7 +223,10 @@ impl Visitor {
             10 => simple(&format!("nonsense -- {tag}")),
             11 => simple(&format!("sleep {} {tag}", n * 10)),
             12 => simple(&format!("copy out {n} {tag}")),
-            13 => simple(&format!("big {} -- {tag}", self.dice.below(if self.dice.clone().percent(10) { 100_000 } else { 2000 }))),
+            13 => simple(&format!(
+                "big {} -- {tag}",
+                self.dice.below(if self.dice.clone().percent(10) { 100_000 } else { 2000 })
+            )),
             14 => {
                 let end = if self.dice.percent(30) { front::copy_fail("no") } else { front::copy_done() };
                 let data: Vec<u8> = (0..n).flat_map(|i| front::copy_data(format!("{tag}{i}\n").as_bytes())).collect();
@@ -232,7 +235,8 @@ impl Visitor {
             15 => {
                 let data = front::copy_data(format!("{tag}\n").as_bytes());
                 let early = if self.dice.percent(50) { front::sync() } else { front::flush() };
-                let open = [front::parse("", &format!("copy in -- {tag}")), front::bind("", ""), front::execute("", 0)].concat();
+                let open = [front::parse("", &format!("copy in -- {tag}")), front::bind("", ""), front::execute("", 0)]
+                    .concat();
                 [open, early, data, front::copy_done(), front::sync()].concat()
             }
             16 => {
@@ -254,7 +258,9 @@ impl Visitor {
                 front::sync(),
             ]
             .concat(),
-            20 => ["begin -- ", "set owner ", "rollback -- "].map(|text| front::query(&format!("{text}{tag}"))).concat(),
+            20 => {
+                ["begin -- ", "set owner ", "rollback -- "].map(|text| front::query(&format!("{text}{tag}"))).concat()
+            }
             _ => self.pipeline(&tag),
         }
     }

@@ -49,8 +49,16 @@ enum Task {
     /// The statements of a simple query that are still to come.
     Simple(VecDeque<String>),
     /// One statement, until its time has come; then it has its effect, unless it was cancelled.
-    Waiting { until: Tick, text: String, slept: bool, from: From },
-    CopyIn { data: Vec<u8>, from: From },
+    Waiting {
+        until: Tick,
+        text: String,
+        slept: bool,
+        from: From,
+    },
+    CopyIn {
+        data: Vec<u8>,
+        from: From,
+    },
 }
 
 /// Where a statement came from.
@@ -175,8 +183,7 @@ impl Backend {
                         state.report(out);
                         out.extend(back::key_data(new_pid, &key));
                         out.extend(back::ready(b'I'));
-                        *phase =
-                            Phase::Serving(Box::new(Serving { state, task: Task::Nothing, skipping: false }));
+                        *phase = Phase::Serving(Box::new(Serving { state, task: Task::Nothing, skipping: false }));
                         true
                     }
                 }
