@@ -233,3 +233,35 @@ fn an_error_without_a_code_is_written_down_as_an_internal_one() {
     assert_eq!(statements(&duel), ["statement(rows 1 a)=XX000"]);
     assert_eq!(duel.finish, None, "the client gets it as it came");
 }
+
+/// A client that sends what has no place in a COPY must not shift the outcomes of what follows.
+#[test]
+fn a_copy_that_is_disturbed_keeps_its_records_in_step() {
+    let copy = |between: Vec<u8>| [front::query("copy in"), between].concat();
+    let data = [front::copy_data(b"x\n"), front::copy_done()].concat();
+    for at_once in [true, false] {
+        for between in [front::sync(), front::flush(), front::sync().repeat(3)] {
+            let mut duel = Duel::logged_in(Terms { server_answers: false, ..Terms::default() });
+            let mut server = crate::testing::postgres::Backend::new(&duel.postgres);
+            duel.postgres.set_auth(crate::testing::postgres::Auth::Trust);
+            let startup = front::startup(crate::codec::startup::PROTOCOL_3_0, &[("user", "app_reader")]);
+            server.handle_input(&startup, duel.now);
+            let _ = server.poll_output();
+            // All of it is on its way before the server says a word; or each message is answered first.
+            let mut bytes = vec![copy(between.clone()), data.clone(), front::query("rows 1 next")];
+            if at_once {
+                bytes = vec![bytes.concat()];
+            }
+            for bytes in bytes {
+                duel.client(&bytes);
+                server.handle_input(&duel.sent(), duel.now);
+                let answer = server.poll_output().unwrap_or_default();
+                duel.server(&answer);
+            }
+            let expected = ["statement(copy in)=00000", "statement(rows 1 next)=00000"];
+            assert_eq!(statements(&duel), expected, "{}", between.escape_ascii());
+            duel.client(&front::terminate());
+            assert!(matches!(duel.returned[..], [ReturnState::Quiet { .. }]), "{}", between.escape_ascii());
+        }
+    }
+}

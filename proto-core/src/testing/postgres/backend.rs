@@ -571,7 +571,10 @@ impl Serving {
             other => {
                 desk.end();
                 let text = format!("unexpected message type 0x{other:02x} during COPY from stdin");
-                self.failed("08P01", &text, from, desk);
+                desk.say(back::error("ERROR", "08P01", &text));
+                let lost = "terminating connection because protocol synchronization was lost";
+                desk.say(back::error("FATAL", "08P01", lost));
+                *desk.ending = Some(Ending::Close);
             }
         }
     }
