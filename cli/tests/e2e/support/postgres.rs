@@ -193,7 +193,7 @@ fn configure(data: &Path, socket_dir: &Path, port: u16) {
         owned_by_server(&copy, 0o600);
     }
     let settings = format!(
-        "listen_addresses = '127.0.0.1,127.0.0.2'\nport = {port}\nunix_socket_directories = '{}'\nssl = on\n\
+        "listen_addresses = '127.0.0.1,127.0.0.2,::1'\nport = {port}\nunix_socket_directories = '{}'\nssl = on\n\
          fsync = off\nmax_connections = 200\nlogging_collector = off\nlog_timezone = UTC\ntimezone = UTC\n",
         socket_dir.display()
     );
