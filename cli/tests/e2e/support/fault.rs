@@ -164,13 +164,14 @@ impl Shared {
             if pair.doomed.load(Ordering::SeqCst) {
                 return None;
             }
-            if pair.number < self.frozen_below.load(Ordering::SeqCst) {
-                thread::sleep(GLANCE);
-                continue;
-            }
             match from.read(buffer) {
-                Ok(0) => return None,
-                Ok(n) => return Some(n),
+                // What was read while it froze stands still, too.
+                Ok(n) => {
+                    while pair.number < self.frozen_below.load(Ordering::SeqCst) {
+                        thread::sleep(GLANCE);
+                    }
+                    return (n > 0).then_some(n);
+                }
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                 Err(_) => return None,
             }

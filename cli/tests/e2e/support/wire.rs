@@ -315,6 +315,15 @@ impl Wire {
         bytes
     }
 
+    /// Whether the server has sent something that was not read yet (without TLS).
+    pub(crate) fn has_something(&mut self) -> bool {
+        let Stream::Plain(socket) = &self.stream else { panic!("only the kernel is asked") };
+        socket.set_nonblocking(true).unwrap();
+        let something = socket.peek(&mut [0]).is_ok_and(|n| n > 0);
+        socket.set_nonblocking(false).unwrap();
+        something
+    }
+
     /// Reads and drops so many bytes.
     pub(crate) fn skip(&mut self, bytes: usize) {
         self.read_exact(&mut vec![0; bytes]).expect("so many bytes come");
