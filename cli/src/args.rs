@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -71,12 +71,57 @@ pub(crate) struct ConfigArgs {
     pub(crate) config: Option<PathBuf>,
 }
 
+/// What carries the sessions. People notice no difference but in speed and memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+#[cfg_attr(not(all(feature = "tokio", feature = "smol")), allow(dead_code, reason = "with one there is no choice"))]
+pub(crate) enum RuntimeName {
+    #[cfg(feature = "tokio")]
+    #[default]
+    Tokio,
+    #[cfg(feature = "smol")]
+    #[cfg_attr(not(feature = "tokio"), default)]
+    Smol,
+}
+
+/// Which runtime, where there is a choice.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct RuntimeArgs {
+    /// What carries the sessions: tokio for servers, smol for small machines
+    #[cfg(all(feature = "tokio", feature = "smol"))]
+    #[arg(long = "runtime", value_name = "NAME", value_enum, default_value_t)]
+    name: RuntimeName,
+}
+
+impl RuntimeArgs {
+    /// What was asked for, or the one that is there.
+    pub(crate) fn name(self) -> RuntimeName {
+        #[cfg(all(feature = "tokio", feature = "smol"))]
+        return self.name;
+        #[cfg(not(all(feature = "tokio", feature = "smol")))]
+        RuntimeName::default()
+    }
+
+    /// The same for the command line of a child.
+    #[cfg(feature = "demo")]
+    pub(crate) fn arguments(self) -> Vec<String> {
+        #[cfg(all(feature = "tokio", feature = "smol"))]
+        let arguments = self.name.to_possible_value().map(|value| format!("--runtime={}", value.get_name()));
+        #[cfg(not(all(feature = "tokio", feature = "smol")))]
+        let arguments = None;
+        arguments.into_iter().collect()
+    }
+}
+
 /// `gprxy start`
 #[derive(Args)]
 pub(crate) struct StartArgs {
     /// Where the settings are
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
+
+    /// What to run on
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArgs,
 
     /// Trust the development issuer on this machine. Not for people: `gprxy demo` starts its own proxy with it.
     #[cfg(feature = "demo")]
@@ -95,6 +140,13 @@ pub(crate) struct CheckArgs {
     #[arg(long)]
     pub(crate) offline: bool,
 }
+
+/// What single connections of `gprxy check` run on.
+#[cfg(feature = "tokio")]
+pub(crate) type DefaultHost = gprxy_tokio::Tokio;
+/// What single connections of `gprxy check` run on.
+#[cfg(all(feature = "smol", not(feature = "tokio")))]
+pub(crate) type DefaultHost = gprxy_smol::Smol;
 
 #[cfg(test)]
 mod tests {

@@ -40,7 +40,9 @@ pub struct Hub {
 impl Hub {
     /// A hub without clients.
     #[must_use]
-    pub fn new(keys: KeySets, limits: &Limits, entropy: Box<dyn Entropy + Send>) -> Self {
+    pub fn new(keys: KeySets, limits: &Limits, mut entropy: Box<dyn Entropy + Send>) -> Self {
+        // The upper half tells one run of the process from another in logs and audit trails.
+        let last_session = u64::from(entropy.next_u32()) << 32;
         Self {
             pools: Pools::default(),
             cancels: Registry::default(),
@@ -48,7 +50,7 @@ impl Hub {
             entropy,
             clients: 0,
             max_clients: limits.max_client_conn,
-            last_session: 0,
+            last_session,
         }
     }
 

@@ -1,17 +1,24 @@
 //! Where the audit trail is written: a file, or standard output.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use gprxy_proto::audit::OnFailure;
+use gprxy_proto::audit::{Event, OnFailure, Record, SessionFacts, Sheet};
 use gprxy_proto::driver::audit_log::{AuditLog, AuditSink, Reopened, Settings};
+use gprxy_proto::session_id::SessionId;
+use gprxy_proto::time::Now;
 
 use crate::config::{AuditFailure, AuditPath, AuditSettings};
 
+/// How long the first line may take: it shows whether the trail can be written before anybody is let in.
+const FIRST_LINE: Duration = Duration::from_secs(2);
+
 /// Opens the trail and starts its writer.
-pub(super) fn open(settings: &AuditSettings) -> Result<Option<AuditLog>, String> {
+pub(super) fn open(settings: &AuditSettings, now: Now) -> Result<Option<AuditLog>, String> {
     if !settings.enabled {
         return Ok(None);
     }
@@ -28,7 +35,19 @@ pub(super) fn open(settings: &AuditSettings) -> Result<Option<AuditLog>, String>
             AuditLog::start(sink, bounds)
         }
     };
-    log.map(Some).map_err(|error| format!("the audit trail's writer cannot be started: {error}"))
+    let log = log.map_err(|error| format!("the audit trail's writer cannot be started: {error}"))?;
+    log.offer(Record {
+        time: now.unix,
+        facts: Arc::new(SessionFacts::new(SessionId(0), &Sheet::default())),
+        event: Event::ProxyStart,
+    });
+    if !log.flush(FIRST_LINE) {
+        log::error!(
+            "the audit trail cannot be written; audit.on_failure = {:?} decides what runs",
+            settings.on_failure
+        );
+    }
+    Ok(Some(log))
 }
 
 /// A file that only its owner can read: statements may hold what nobody else should see.
@@ -38,9 +57,26 @@ struct AuditFile {
 }
 
 impl AuditFile {
+    /// A process that was killed may have left half a line behind: it is ended, so that the next one is whole.
     fn open(path: PathBuf) -> io::Result<Self> {
-        Ok(Self { file: append(&path)?, path })
+        let mut file = append(&path)?;
+        if ends_within_a_line(&path)? {
+            file.write_all(b"\n")?;
+        }
+        Ok(Self { file, path })
     }
+}
+
+fn ends_within_a_line(path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    // A pipe or device has no last byte to look at.
+    if !file.metadata()?.is_file() || file.metadata()?.len() == 0 {
+        return Ok(false);
+    }
+    file.seek(io::SeekFrom::End(-1))?;
+    let mut last = [0; 1];
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
 }
 
 fn append(path: &Path) -> io::Result<File> {

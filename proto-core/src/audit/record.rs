@@ -32,6 +32,8 @@ pub struct Record {
 /// What a record is about.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// gprxy has started. It shows at once whether the trail can be written.
+    ProxyStart,
     /// A client has logged in, and its account and database are settled.
     SessionStart,
     /// A statement was executed, or was tried and failed.
@@ -62,8 +64,6 @@ pub struct Statement {
     pub protocol: Protocol,
     /// Its text; `None` when it is not known.
     pub text: Option<StatementText>,
-    /// The length of its text in bytes, also known where the text itself could not be kept.
-    pub length: Option<u64>,
     /// The name of the prepared statement; `None` or empty when it had none.
     pub prepared: Option<Arc<[u8]>>,
     /// From its arrival at the proxy to its outcome.
@@ -149,6 +149,7 @@ impl Protocol {
 impl Event {
     const fn name(&self) -> &'static str {
         match self {
+            Self::ProxyStart => "proxy_start",
             Self::SessionStart => "session_start",
             Self::Statement(_) => "statement",
             Self::SessionEnd(_) => "session_end",
@@ -168,7 +169,7 @@ impl Record {
         drop(write!(object.member("session_id"), "\"{}\"", self.facts.session()));
         object.members(self.facts.members());
         match &self.event {
-            Event::SessionStart => {}
+            Event::ProxyStart | Event::SessionStart => {}
             Event::Statement(statement) => statement.write_members(&mut object),
             Event::SessionEnd(end) => end.write_members(&mut object),
             Event::Refusal(refused) => refused.write_members(&mut object),
@@ -181,7 +182,7 @@ impl Record {
     #[must_use]
     pub fn size(&self) -> usize {
         let own = match &self.event {
-            Event::SessionStart => 0,
+            Event::ProxyStart | Event::SessionStart => 0,
             Event::Statement(statement) => statement.text.as_ref().map_or(0, |text| text.bytes().len()),
             Event::SessionEnd(end) => end.reason.len(),
             Event::Refusal(refused) => refused.refusal.message.len() + self.facts.members().len(),
@@ -195,7 +196,7 @@ impl Statement {
         object.number("statement_id", Some(self.id));
         object.string("protocol", Some(self.protocol.name()));
         object.text("statement", self.text.as_ref().map(StatementText::bytes));
-        object.number("statement_length", self.text.as_ref().map(StatementText::length).or(self.length));
+        object.number("statement_length", self.text.as_ref().map(StatementText::length));
         object.boolean("statement_truncated", self.text.as_ref().is_some_and(StatementText::truncated));
         object.text("prepared", self.prepared.as_deref().filter(|name| !name.is_empty()));
         object.number("duration_us", Some(micros(self.duration)));

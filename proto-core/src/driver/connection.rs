@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use super::audit_log::Permit;
 use super::flow::{Inbound, Outbound};
@@ -15,7 +15,7 @@ use super::server::{OpenFailure, ServerConnection};
 use super::shared::Shared;
 use crate::audit::{Event, Record};
 use crate::auth::jwks::Awaited;
-use crate::fault::Lost;
+use crate::fault::{Lost, Refusal, SqlState};
 use crate::pool::{How, Lease};
 use crate::secret::Secret;
 use crate::session::{Action, Finish, Output, Reply, Session, Side, Verdict, Wish};
@@ -67,6 +67,21 @@ pub(super) struct Connection<R: Runtime> {
     finish: Option<Finish>,
 }
 
+/// A task that ends early, by a panic or with its runtime, gives back what it holds.
+impl<R: Runtime> Drop for Connection<R> {
+    fn drop(&mut self) {
+        if self.slow.is_some() {
+            self.give_up();
+        }
+        if self.server.is_some() {
+            let refusal = Refusal::new(SqlState::INTERNAL_ERROR, "the session's task ended early");
+            let now = R::now();
+            self.session.handle_kill(refusal, now);
+            self.carry_out(now);
+        }
+    }
+}
+
 impl<R: Runtime> Connection<R> {
     pub(super) fn new(shared: Arc<Shared<R>>, session: Session, mailbox: Arc<Mailbox>, socket: R::Socket) -> Self {
         Self {
@@ -93,6 +108,8 @@ impl<R: Runtime> Connection<R> {
     /// Moves whatever can be moved.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Next> {
         let now = R::now();
+        self.from_client.look_again();
+        self.from_server.look_again();
         self.mailbox.register(context.waker());
         for mail in self.mailbox.take() {
             self.read(mail, context, now);
@@ -127,42 +144,52 @@ impl<R: Runtime> Connection<R> {
         None
     }
 
-    /// One pass over client → server. Whether anything moved.
+    /// One pass over client → server: what is read is written at once. Whether anything moved.
     fn poll_client_to_server(&mut self, context: &mut Context<'_>, now: Now) -> bool {
-        let mut moved = false;
-        if let Some(server) = &mut self.server {
-            let before = self.to_server.is_empty();
-            match self.to_server.poll_write(&mut server.link, &mut self.from_client, context) {
-                Poll::Pending => return false,
-                Poll::Ready(Ok(())) => moved |= !before,
-                Poll::Ready(Err(_)) => {
-                    // What the server said last is still to be read; its end shows there.
-                    self.to_server.drop_all();
-                    self.from_client.clear();
-                    self.from_client.closed = true;
-                    return true;
-                }
-            }
+        let Poll::Ready(mut moved) = self.poll_write_server(context) else { return false };
+        moved |= self.judge(Side::Client, now);
+        if self.poll_read(Side::Client, context, now) {
+            moved = true;
+            let _ = self.poll_write_server(context);
         }
-        moved | self.judge(Side::Client, now) | self.poll_read(Side::Client, context, now)
+        moved
     }
 
     fn poll_server_to_client(&mut self, context: &mut Context<'_>, now: Now) -> bool {
-        let Some(client) = &mut self.client else { return false };
-        let mut moved = false;
-        let before = self.to_client.is_empty();
-        match self.to_client.poll_write(client, &mut self.from_server, context) {
-            Poll::Pending => return false,
-            Poll::Ready(Ok(())) => moved |= !before,
-            Poll::Ready(Err(_)) => {
-                self.to_client.drop_all();
-                self.from_server.clear();
-                self.client = None;
-                self.session.handle_close(Side::Client, Lost::Broken, now);
-                return true;
-            }
+        let Poll::Ready(mut moved) = self.poll_write_client(context, now) else { return false };
+        moved |= self.judge(Side::Server, now);
+        if self.poll_read(Side::Server, context, now) {
+            moved = true;
+            let _ = self.poll_write_client(context, now);
         }
-        moved | self.judge(Side::Server, now) | self.poll_read(Side::Server, context, now)
+        moved
+    }
+
+    /// Whether anything moved, once all is written.
+    fn poll_write_server(&mut self, context: &mut Context<'_>) -> Poll<bool> {
+        let Some(server) = &mut self.server else { return Poll::Ready(false) };
+        let idle = self.to_server.is_empty();
+        if ready!(self.to_server.poll_write(&mut server.link, &mut self.from_client, context)).is_ok() {
+            return Poll::Ready(!idle);
+        }
+        // What the server said last is still to be read; its end shows there.
+        self.to_server.drop_all();
+        self.from_client.clear();
+        self.from_client.closed = true;
+        Poll::Ready(true)
+    }
+
+    fn poll_write_client(&mut self, context: &mut Context<'_>, now: Now) -> Poll<bool> {
+        let Some(client) = &mut self.client else { return Poll::Pending };
+        let idle = self.to_client.is_empty();
+        if ready!(self.to_client.poll_write(client, &mut self.from_server, context)).is_ok() {
+            return Poll::Ready(!idle);
+        }
+        self.to_client.drop_all();
+        self.from_server.clear();
+        self.client = None;
+        self.session.handle_close(Side::Client, Lost::Broken, now);
+        Poll::Ready(true)
     }
 
     /// Shows the machine what has come from a side.
@@ -221,7 +248,8 @@ impl<R: Runtime> Connection<R> {
         let how = match result {
             Poll::Pending => return false,
             Poll::Ready(Ok(n)) if n > 0 => {
-                return self.judge(side, now) || true;
+                self.judge(side, now);
+                return true;
             }
             Poll::Ready(Ok(_)) => Lost::Closed,
             Poll::Ready(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => Lost::Closed,
@@ -293,22 +321,20 @@ impl<R: Runtime> Connection<R> {
     }
 
     fn poll_slow(&mut self, context: &mut Context<'_>, now: Now) {
-        match &mut self.slow {
-            None => {}
-            Some(Slow::Cancelling(job)) => {
-                if job.as_mut().poll(context).is_ready() {
-                    self.slow = None;
-                }
-            }
-            Some(Slow::Opening(lease, job)) => {
-                if let Poll::Ready(opened) = job.as_mut().poll(context) {
-                    let lease = lease.take();
-                    self.slow = None;
-                    if let Some(lease) = lease {
-                        self.opened(lease, opened, now);
-                    }
-                }
-            }
+        let (lease, opened) = match &mut self.slow {
+            None => return,
+            Some(Slow::Cancelling(job)) => match job.as_mut().poll(context) {
+                Poll::Ready(()) => (None, None),
+                Poll::Pending => return,
+            },
+            Some(Slow::Opening(lease, job)) => match job.as_mut().poll(context) {
+                Poll::Ready(opened) => (lease.take(), Some(opened)),
+                Poll::Pending => return,
+            },
+        };
+        self.slow = None;
+        if let (Some(lease), Some(opened)) = (lease, opened) {
+            self.opened(lease, opened, now);
         }
     }
 
@@ -345,8 +371,17 @@ impl<R: Runtime> Connection<R> {
     }
 
     /// The client's socket for its handshake, and what was read of it already.
-    pub(super) fn take_client_for_tls(&mut self) -> Option<(Link<Replayed<R::Socket>>, Vec<u8>)> {
-        self.client.take().map(|link| (link, self.from_client.take_rest()))
+    pub(super) fn take_client_for_tls(&mut self) -> Option<Replayed<R::Socket>> {
+        match self.client.take() {
+            Some(Link::Plain(mut socket)) => {
+                socket.replay(self.from_client.take_rest());
+                Some(socket)
+            }
+            encrypted => {
+                self.client = encrypted;
+                None
+            }
+        }
     }
 
     /// Takes the server connection away. Bytes half written to it, or read from it and never looked at, mean that

@@ -27,13 +27,16 @@ impl<R: Runtime> Connection<R> {
         match self.shared.keyring().verify(token.expose(), now) {
             Verdict::Proven(who) => self.reply(Reply::Verified(Ok(who)), now),
             Verdict::Refused(refusal) => self.reply(Reply::Verified(Err(refusal)), now),
-            Verdict::NeedsKey(issuer) => {
-                match self.shared.with_hub(|hub, now| hub.keys.handle_unknown_key(issuer, now)) {
-                    Unknown::Fetching(awaited) => self.unverified = Some((token, awaited)),
-                    Unknown::CoolingDown => self.without_key(issuer, now),
-                }
-            }
+            Verdict::NeedsKey(issuer) => match self.ask_for_key(issuer) {
+                Unknown::Fetching(awaited) => self.unverified = Some((token, awaited)),
+                Unknown::CoolingDown => self.without_key(issuer, now),
+            },
         }
+    }
+
+    fn ask_for_key(&self, issuer: IssuerId) -> Unknown {
+        self.shared.await_keys(self.session.id());
+        self.shared.with_hub(|hub, now| hub.keys.handle_unknown_key(issuer, now))
     }
 
     fn without_key(&mut self, issuer: IssuerId, now: Now) {
@@ -44,6 +47,7 @@ impl<R: Runtime> Connection<R> {
     /// A fetch has ended; if it was the awaited one, the keys decide this time.
     pub(super) fn verify_again(&mut self, now: Now) {
         let Some((token, awaited)) = self.unverified.take() else { return };
+        self.shared.await_keys(self.session.id());
         if !self.shared.with_hub(|hub, _| hub.keys.has_ended(awaited)) {
             self.unverified = Some((token, awaited));
             return;

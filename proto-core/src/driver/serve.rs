@@ -67,7 +67,8 @@ pub async fn pause<R: Runtime>(span: Duration) {
 async fn client<R: Runtime>(shared: Arc<Shared<R>>, socket: R::Socket, caller: Caller) {
     let (id, mailbox) = match shared.arrive() {
         Ok(arrived) => arrived,
-        Err(refusal) => return refuse_at_the_door::<R>(socket, &refusal).await,
+        // Boxed, as are the handshake and the farewell: their buffers would be part of every session's task.
+        Err(refusal) => return Box::pin(refuse_at_the_door::<R>(socket, &refusal)).await,
     };
     let peer = Peer { address: caller.address, is_local: caller.is_local };
     let session = Session::new(id, shared.profile.clone(), peer.clone(), R::now());
@@ -101,8 +102,7 @@ impl<R: Runtime> Drop for Departure<R> {
 
 async fn start_tls<R: Runtime>(connection: &mut Connection<R>) {
     let Some(config) = connection.shared.tls.clone() else { return };
-    let Some((Link::Plain(mut socket), early)) = connection.take_client_for_tls() else { return };
-    socket.replay(early);
+    let Some(socket) = connection.take_client_for_tls() else { return };
     let until = connection.session.poll_timeout().map_or_else(|| R::now().tick, |deadline| deadline.at);
     match within::<R, _>(until, tls::accept(config, socket)).await {
         Some(Ok((link, encryption, alpn))) => {

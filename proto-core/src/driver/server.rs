@@ -106,7 +106,7 @@ pub(super) async fn open<R: Runtime>(
             Err(failure) => last = Some(failure),
         }
     }
-    Err(last.unwrap_or_else(|| OpenFailure::Login(LoginFailure::TimedOut)))
+    Err(last.unwrap_or(OpenFailure::Login(LoginFailure::TimedOut)))
 }
 
 async fn open_one<R: Runtime>(

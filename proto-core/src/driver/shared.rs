@@ -3,8 +3,8 @@
 //! No lock is held over an await, and none is taken per message: a session comes here when it begins, when it needs
 //! or returns a server connection, and when it ends.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -59,13 +59,17 @@ pub struct Shared<R: Runtime> {
     hub: Mutex<Hub>,
     keyring: RwLock<Arc<Keyring>>,
     shelf: Mutex<HashMap<SlotId, ServerConnection<R::Socket>>>,
-    mailboxes: Mutex<HashMap<SessionId, Arc<Mailbox>>>,
+    mailboxes: Mutex<BTreeMap<SessionId, Arc<Mailbox>>>,
     scram: Mutex<HashMap<Arc<str>, Arc<ScramKeys>>>,
     draining: AtomicBool,
     /// Who waits for the drain to begin, or for the last session to end.
     watchers: Mutex<Vec<Waker>>,
+    /// Who waits for a fetch of keys to end.
+    awaiting_keys: Mutex<Vec<SessionId>>,
     /// Wakes the task that keeps the hub's deadlines.
     keeper: AtomicWaker,
+    /// The tick for which that task is set; it is woken only for an earlier one.
+    keeper_set: AtomicU64,
 }
 
 impl<R: Runtime> Shared<R> {
@@ -86,7 +90,9 @@ impl<R: Runtime> Shared<R> {
             scram: Mutex::default(),
             draining: AtomicBool::new(false),
             watchers: Mutex::default(),
+            awaiting_keys: Mutex::default(),
             keeper: AtomicWaker::new(),
+            keeper_set: AtomicU64::new(u64::MAX),
         })
     }
 
@@ -94,19 +100,31 @@ impl<R: Runtime> Shared<R> {
     pub(super) fn with_hub<T>(self: &Arc<Self>, call: impl FnOnce(&mut Hub, Now) -> T) -> T {
         let now = R::now();
         let mut outputs = Vec::new();
-        let result = {
+        let (result, earlier) = {
             let mut hub = lock(&self.hub);
             let result = call(&mut hub, now);
             while let Some(output) = hub.poll_output() {
                 outputs.push(output);
             }
-            result
+            self.publish_keys(&hub);
+            let set = self.keeper_set.load(Ordering::Acquire);
+            (result, hub.poll_timeout().is_some_and(|deadline| deadline.at.as_nanos() < set))
         };
         for output in outputs {
             self.carry_out(output);
         }
-        self.keeper.wake();
+        if earlier {
+            self.keeper.wake();
+        }
         result
+    }
+
+    /// Under the hub's lock, so before anybody can learn that a fetch has ended or that keys were dropped.
+    fn publish_keys(&self, hub: &Hub) {
+        let current = hub.keys.keyring();
+        if !Arc::ptr_eq(&self.keyring(), current) {
+            *self.keyring.write().unwrap_or_else(std::sync::PoisonError::into_inner) = current.clone();
+        }
     }
 
     /// Looks at the hub, for tests of what is left when everybody has gone.
@@ -173,16 +191,16 @@ impl<R: Runtime> Shared<R> {
             let request = fetch.request;
             let agent = shared.http.clone();
             let result = R::blocking(move || super::keys::get(&agent, &fetch.url, fetch.etag.as_deref())).await;
-            let keyring = shared.with_hub(|hub, now| {
-                hub.keys.handle_fetched(request, result, now);
-                hub.keyring()
-            });
-            *shared.keyring.write().unwrap_or_else(std::sync::PoisonError::into_inner) = keyring;
-            let boxes: Vec<_> = shared.all_mailboxes();
-            for mailbox in boxes {
-                mailbox.put(Mail::KeysFetched);
+            shared.with_hub(|hub, now| hub.keys.handle_fetched(request, result, now));
+            for session in std::mem::take(&mut *lock(&shared.awaiting_keys)) {
+                shared.post(session, Mail::KeysFetched);
             }
         });
+    }
+
+    /// This session is told of the end of the next fetch. It says so before it asks whether one is under way.
+    pub(super) fn await_keys(&self, session: SessionId) {
+        lock(&self.awaiting_keys).push(session);
     }
 
     /// The trusted keys as they are now.
@@ -239,9 +257,7 @@ impl<R: Runtime> Shared<R> {
     }
 
     fn all_mailboxes(&self) -> Vec<Arc<Mailbox>> {
-        let mut boxes: Vec<_> = lock(&self.mailboxes).iter().map(|(id, mailbox)| (*id, mailbox.clone())).collect();
-        boxes.sort_by_key(|(id, _)| *id);
-        boxes.into_iter().map(|(_, mailbox)| mailbox).collect()
+        lock(&self.mailboxes).values().cloned().collect()
     }
 
     /// Whether the process is being stopped.
@@ -347,7 +363,13 @@ impl<R: Runtime> Shared<R> {
     ) -> Poll<()> {
         self.keeper.register(context.waker());
         loop {
-            let next = lock(&self.hub).poll_timeout();
+            let next = {
+                let hub = lock(&self.hub);
+                let next = hub.poll_timeout();
+                // Under the hub's lock: whoever changes the deadlines next compares with this.
+                self.keeper_set.store(next.map_or(u64::MAX, |deadline| deadline.at.as_nanos()), Ordering::Release);
+                next
+            };
             if next != *set {
                 *set = next;
                 alarm.set(next.map(|deadline| deadline.at));

@@ -15,12 +15,12 @@ use crate::codec::frontend::{BindView, tag as front, target};
 use crate::codec::{HEADER_LEN, Reader};
 use crate::fault::SqlState;
 use crate::session::AuditProfile;
-use crate::time::{Now, UnixMicros};
+use crate::time::{Now, Tick, UnixMicros};
 
 /// A statement that was sent and has no outcome yet.
 struct Draft {
     id: u64,
-    began: Now,
+    began: Tick,
     bytes_to_server: u64,
 }
 
@@ -165,7 +165,7 @@ impl Ledger {
             _ => return,
         };
         if op.is_some() {
-            self.drafts.push_back(Draft { id, began: now, bytes_to_server: sent });
+            self.drafts.push_back(Draft { id, began: now.tick, bytes_to_server: sent });
         }
     }
 
@@ -244,24 +244,27 @@ impl Ledger {
     }
 
     fn close(&mut self, execution: Execution, now: Now) {
+        self.progress.sqlstate.get_or_insert(SqlState::SUCCESS);
+        self.close_as_it_is(execution, now);
+    }
+
+    fn close_as_it_is(&mut self, execution: Execution, now: Now) {
         let draft = self.draft_of(execution.id);
         let progress = std::mem::take(&mut self.progress);
         self.recorded += 1;
         let statement = Statement {
             id: self.recorded,
             protocol: execution.protocol,
-            length: execution.text.as_ref().map(crate::audit::StatementText::length),
             text: execution.text,
             prepared: execution.prepared,
-            duration: now.tick.since(draft.as_ref().map_or(now.tick, |draft| draft.began.tick)),
+            duration: now.tick.since(draft.as_ref().map_or(now.tick, |draft| draft.began)),
             rows: progress.rows,
             command_tag: progress.command_tag,
             sqlstate: progress.sqlstate,
             bytes_to_client: progress.bytes_to_client,
             bytes_to_server: draft.as_ref().map_or(0, |draft| draft.bytes_to_server),
         };
-        let time = draft.map_or(now.unix, |draft| draft.began.unix);
-        self.outcomes.push_back(Outcome { time, statement });
+        self.outcomes.push_back(Outcome { time: now.unix, statement });
     }
 
     /// The draft with this number; those before it never ran.
@@ -278,8 +281,7 @@ impl Ledger {
     /// The session is over: what has no answer will not get one.
     pub fn handle_end(&mut self, now: Now) {
         while let Some(execution) = self.statements.poll_unfinished() {
-            self.progress.sqlstate.get_or_insert(SqlState::CONNECTION_FAILURE);
-            self.close(execution, now);
+            self.close_as_it_is(execution, now);
         }
     }
 }

@@ -65,8 +65,8 @@ impl Session {
         }
     }
 
-    pub(super) fn leasing_leased(&mut self, leased: Box<Leased>, now: Now) {
-        let Leased { lease, parameters, proof } = *leased;
+    pub(super) fn leasing_leased(&mut self, leased: Leased, now: Now) {
+        let Leased { lease, parameters, proof } = leased;
         let Phase::Leasing(leasing) = &mut self.phase else {
             return self.give_back_unused(lease);
         };

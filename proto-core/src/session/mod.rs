@@ -329,7 +329,7 @@ impl Session {
         match reply {
             Reply::Verified(verdict) => self.proving_verified(verdict, now),
             Reply::Enrolled(key) => self.leasing_enrolled(key),
-            Reply::Leased(leased) => self.leasing_leased(leased, now),
+            Reply::Leased(leased) => self.leasing_leased(*leased, now),
             Reply::Refused(refusal) => self.leasing_refused(refusal, now),
             Reply::RefusedByServer(message, refusal) => self.leasing_refused_by_server(message, refusal, now),
             Reply::Waiting(notice) => self.leasing_waiting(&notice),

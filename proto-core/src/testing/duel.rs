@@ -561,6 +561,7 @@ pub fn log_in(wish: &Wish, backend: &mut Backend, now: Now) -> Result<LoggedIn, 
 
 fn describe(event: &Event) -> String {
     match event {
+        Event::ProxyStart => "proxy start".into(),
         Event::SessionStart => "start".into(),
         Event::Statement(statement) => {
             let text = statement.text.as_ref().map_or(&b"?"[..], |text| text.bytes());

@@ -12,6 +12,8 @@
 //! [`corp`] is the company of all these tests: its identity provider, its people and its roles; [`tokens`] makes keys
 //! and tokens of any kind; [`wire`] builds and reads messages; [`logs`] captures what was logged.
 
+#[cfg(feature = "driver")]
+pub mod conformance;
 pub mod corp;
 pub mod dice;
 pub mod duel;

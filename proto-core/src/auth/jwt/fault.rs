@@ -48,7 +48,7 @@ pub(crate) enum TokenFault {
     EmailNotVerified,
 }
 
-const LOG_IN: &str = "Log in again with `gprxy login`, and send the access token as the password.";
+const LOG_IN: &str = "Log in again at your identity provider, and send the new access token as the password.";
 const ASK_PROVIDER: &str =
     "Ask whoever runs the identity provider or gprxy; the issuer's settings and its claims do not match.";
 
@@ -80,7 +80,7 @@ impl From<TokenFault> for Refusal {
             ),
             TokenFault::Audience { expected } => (
                 format!("the token was not made for this server: expected the audience {expected}"),
-                "Log in again with `gprxy login`; if that does not help, compare the configured audience.",
+                "Log in again at your identity provider; if that does not help, compare the configured audience.",
             ),
             TokenFault::Missing { claim } => (format!("the token has no claim \"{claim}\""), ASK_PROVIDER),
             TokenFault::WrongType { claim, expected, found } => {
@@ -94,7 +94,7 @@ impl From<TokenFault> for Refusal {
             }
             TokenFault::EmailNotVerified => (
                 "the token's e-mail address is not verified".into(),
-                "Verify the address at the identity provider, then log in again with `gprxy login`.",
+                "Verify the address at the identity provider, then log in there again.",
             ),
         };
         Self::new(SqlState::INVALID_PASSWORD, message).hint(hint)

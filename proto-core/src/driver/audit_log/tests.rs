@@ -103,7 +103,6 @@ fn record(id: u64, text: &str) -> Record {
             id,
             protocol: Protocol::Simple,
             text: Some(StatementText::new(text.as_bytes(), text.len() as u64, usize::MAX)),
-            length: None,
             prepared: None,
             duration: Duration::ZERO,
             rows: None,

@@ -1,4 +1,5 @@
 use super::*;
+use crate::codec::backend::TransactionStatus;
 use TransactionStatus::{Idle, InTransaction};
 
 fn book() -> Statements {

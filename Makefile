@@ -1,0 +1,44 @@
+# The commands of this repository. Each runs on a fresh Debian 12 with Rust, as root or not, and is quick the second time.
+
+MAKEFLAGS += --no-print-directory
+# The end-to-end tests wait for other processes most of the time: more of them than cores keep two cores busy.
+E2E_THREADS ?= 6
+
+.PHONY: help demo test test-unit test-e2e fmt lint
+
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+## make demo       the guided tour: PostgreSQL, a development issuer and gprxy, started for you
+demo:
+	@scripts/install-build-deps
+	@cargo run --quiet --locked -p gprxy -- demo
+
+## make test       everything: unit tests, then the end-to-end tests on real servers and drivers
+test: test-unit test-e2e
+
+## make test-unit  the tests without a real server
+test-unit:
+	@scripts/install-build-deps
+	cargo test --locked --workspace --exclude gprxy-fuzz
+
+## make test-e2e   PostgreSQL 15 and 18, an OIDC provider, psql and drivers; installs them first
+test-e2e:
+	@scripts/install-build-deps
+	@scripts/install-test-deps
+	RUST_TEST_THREADS=$(E2E_THREADS) cargo test --locked -p gprxy --test e2e
+
+## make fmt        format
+fmt:
+	cargo fmt --all
+
+## make lint       what CI refuses: format, clippy, documentation, dependencies, the layer law, dead references
+lint:
+	@scripts/install-build-deps
+	cargo fmt --all --check
+	cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+	cargo clippy --quiet --locked -p gprxy --test e2e -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --locked --workspace --no-deps
+	scripts/cargo-deny check bans licenses sources
+	scripts/check-purity
+	scripts/check-docs

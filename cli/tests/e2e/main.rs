@@ -1,0 +1,26 @@
+//! End to end: real PostgreSQL, a real OIDC provider, real clients, and the real `gprxy` between them.
+//!
+//! `scripts/install-test-deps` installs what these tests need; `make test` runs it and then them. Every test has its
+//! own proxy on its own port, so they run side by side. Set `GPRXY_TEST_KEEP=1` to keep logs and data directories.
+
+mod support;
+
+mod audit_trail;
+mod cancel;
+mod drivers;
+mod faults_client;
+mod faults_process;
+mod faults_server;
+mod hostile;
+mod login;
+mod never_again;
+mod operations;
+mod pool;
+mod providers;
+mod relay;
+mod rig;
+mod rust_driver;
+mod settings;
+mod upstream;
+mod ways_in;
+mod ways_out;
