@@ -89,11 +89,11 @@ impl Hub {
         self.cancels.enroll(session, wide, &mut *self.entropy)
     }
 
-    /// Random bytes for a SCRAM nonce.
-    pub fn nonce(&mut self) -> [u8; 18] {
-        let mut nonce = [0; 18];
-        self.entropy.fill(&mut nonce);
-        nonce
+    /// Fresh random bytes, for a nonce.
+    pub fn random<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.entropy.fill(&mut bytes);
+        bytes
     }
 
     /// Time has passed.
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn nonces_and_keys_differ() {
         let mut hub = hub(10);
-        assert_ne!(hub.nonce(), hub.nonce());
+        assert_ne!(hub.random::<16>(), hub.random::<16>());
         let (first, second) = (hub.handle_arrival().unwrap(), hub.handle_arrival().unwrap());
         let (first, second) = (hub.enroll(first, false), hub.enroll(second, false));
         assert_ne!((first.pid(), first.key()), (second.pid(), second.key()));

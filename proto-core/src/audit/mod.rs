@@ -28,6 +28,15 @@ pub enum OnFailure {
     Count,
 }
 
+/// How statements are written down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AuditProfile {
+    /// Bytes of statement text that are kept.
+    pub statement_bytes: usize,
+    /// No statement runs without a place for its record.
+    pub required: bool,
+}
+
 /// Why no statement may run at the moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AuditDown {

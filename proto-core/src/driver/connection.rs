@@ -13,7 +13,7 @@ use super::replayed::Replayed;
 use super::runtime::{Alarm, Runtime};
 use super::server::{OpenFailure, ServerConnection};
 use super::shared::Shared;
-use crate::audit::{Event, Record};
+use crate::audit::Record;
 use crate::auth::jwks::Awaited;
 use crate::fault::{Lost, Refusal, SqlState};
 use crate::pool::{How, Lease};
@@ -271,7 +271,12 @@ impl<R: Runtime> Connection<R> {
                 Output::Send(Side::Server, bytes) => self.to_server.push(bytes),
                 Output::StartTls => self.start_tls = true,
                 Output::Do(action) => self.perform(action, now),
-                Output::Audit(record) => self.record(*record),
+                Output::Audit(record) => {
+                    if let Some(audit) = &self.shared.audit {
+                        audit.offer(*record);
+                    }
+                }
+                Output::AuditStatement(record) => self.record_statement(*record),
                 Output::Finished(finish) => self.finish = Some(finish),
             }
         }
@@ -288,6 +293,7 @@ impl<R: Runtime> Connection<R> {
             Mail::KeysFetched => {
                 self.verify_again(now);
             }
+            Mail::Cancel => self.session.handle_cancel(now),
             Mail::Drain => self.session.handle_drain(now),
             Mail::Kill(refusal) => self.session.handle_kill(refusal, now),
         }
@@ -408,10 +414,9 @@ impl<R: Runtime> Connection<R> {
         }
     }
 
-    /// A statement has its place already where that is required; everything else takes what is free.
-    fn record(&mut self, record: Record) {
-        let permit = if matches!(record.event, Event::Statement(_)) { self.permits.pop() } else { None };
-        match (permit, &self.shared.audit) {
+    /// Where the trail is required, the statement has its place already; elsewhere it takes what is free.
+    fn record_statement(&mut self, record: Record) {
+        match (self.permits.pop(), &self.shared.audit) {
             (Some(permit), _) => drop(permit.record(record)),
             (None, Some(audit)) => drop(audit.offer(record)),
             (None, None) => {}
@@ -427,6 +432,7 @@ impl<R: Runtime> Connection<R> {
                 let granted = self.reserve();
                 self.reply(Reply::Reserved(granted), now);
             }
+            Action::Unreserve(places) => self.permits.truncate(self.permits.len().saturating_sub(places as usize)),
             Action::Release(back) => self.give_back(*back),
             Action::Cancel { pid, key } => self.pass_on_cancel(pid, &key),
         }

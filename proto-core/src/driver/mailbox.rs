@@ -19,6 +19,8 @@ pub(super) enum Mail {
     Notice(Refusal),
     /// The keys of some issuer were fetched, or could not be.
     KeysFetched,
+    /// Its own cancel key was used while it waited.
+    Cancel,
     /// End when nothing runs.
     Drain,
     /// End now.

@@ -118,7 +118,7 @@ impl<R: Runtime> Connection<R> {
                 credential: credential.clone(),
                 sslmode: target.sslmode,
                 tls_possible: server::tls_possible(endpoint, target.sslmode),
-                nonce: shared.with_hub(|hub, _| hub.nonce()),
+                nonce: shared.with_hub(|hub, _| hub.random()),
                 timeout: target.connect_timeout,
             })
             .await
@@ -260,7 +260,8 @@ async fn give_back<R: Runtime>(
         ReturnState::Quiet { .. } if cancelled => false,
         ReturnState::Quiet { touched: false, .. } => true,
         ReturnState::Quiet { status, touched: true } => {
-            let plan = ResetPlan { rollback: true, discard_all: true };
+            let proof = shared.with_hub(|hub, _| hub.random());
+            let plan = ResetPlan { rollback: true, discard_all: true, proof };
             server::reset::<R>(&mut connection, Reset::new(status, plan, RESET_TIME, R::now())).await
         }
         ReturnState::Busy => {

@@ -167,9 +167,7 @@ impl<R: Runtime> Shared<R> {
 
     /// A session that waits for a server connection was cancelled.
     pub(super) fn cancel_waiting(self: &Arc<Self>, session: SessionId) {
-        let refusal =
-            Refusal::new(SqlState::QUERY_CANCELED, "canceling the wait for a server connection due to user request");
-        self.post(session, Mail::Kill(refusal));
+        self.post(session, Mail::Cancel);
     }
 
     /// TLS to a server, when these terms have any.

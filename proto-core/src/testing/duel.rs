@@ -407,7 +407,7 @@ impl Duel {
                 Output::Send(Side::Client, bytes) => self.seen.extend(bytes),
                 Output::Send(Side::Server, bytes) => self.sent.extend(bytes),
                 Output::StartTls => self.wants_tls = true,
-                Output::Audit(record) => self.records.push(*record),
+                Output::Audit(record) | Output::AuditStatement(record) => self.records.push(*record),
                 Output::Finished(finish) => self.finish = Some(finish),
                 Output::Do(action) => self.perform(action),
             }
@@ -434,6 +434,7 @@ impl Duel {
                     self.wish = Some(wish);
                 }
             }
+            Action::Unreserve(_) => {}
             Action::GiveUp => {
                 self.wish = None;
                 self.pools.handle_gave_up(self.session.id(), self.now);
@@ -565,7 +566,7 @@ fn describe(event: &Event) -> String {
         Event::SessionStart => "start".into(),
         Event::Statement(statement) => {
             let text = statement.text.as_ref().map_or(&b"?"[..], |text| text.bytes());
-            let code = statement.sqlstate.as_ref().map_or("00000", |code| code.as_str());
+            let code = statement.sqlstate.as_ref().map_or("null", |code| code.as_str());
             format!("statement({})={code}", text.escape_ascii())
         }
         Event::SessionEnd(end) => format!("end({})", end.statements),
