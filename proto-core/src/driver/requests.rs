@@ -162,18 +162,18 @@ impl<R: Runtime> Connection<R> {
     fn open_failed(&mut self, lease: Lease, failure: &OpenFailure, now: Now) {
         let refusal = failure.refusal();
         let own_password = self.wish.as_ref().is_some_and(|wish| matches!(wish.credential, Credential::Own(_)));
-        if own_password {
-            // A person's wrong password says nothing about the server, and must not hold up the others.
+        if !own_password && let Some(wish) = &self.wish {
+            log::warn!("login as {} to database {} failed: {refusal}", wish.account, wish.database);
+        }
+        // A person's wrong password says nothing about the server, and must not hold up the others.
+        if own_password || !failure.concerns_others() {
             self.shared.discard(lease);
         } else {
-            if let Some(wish) = &self.wish {
-                log::warn!("login as {} to database {} failed: {refusal}", wish.account, wish.database);
-            }
             self.shared.with_hub(|hub, now| hub.pools.handle_open_failed(lease, refusal.clone(), now));
         }
         self.wish = None;
         let reply = match failure {
-            OpenFailure::Login(LoginFailure::Server(error)) => {
+            OpenFailure::Login { failure: LoginFailure::Server(error), .. } => {
                 let mut message = Vec::new();
                 error.emit(&mut message);
                 Reply::RefusedByServer(message.into(), refusal)

@@ -67,7 +67,12 @@ impl<S: Socket> ServerConnection<S> {
 /// What was tried and how it ended.
 pub(super) enum OpenFailure {
     /// The login failed.
-    Login(LoginFailure),
+    Login {
+        /// How.
+        failure: LoginFailure,
+        /// Whether the server had sent AuthenticationOk before.
+        let_in: bool,
+    },
     /// No connection came about.
     Connect(Endpoint, io::Error),
 }
@@ -76,7 +81,7 @@ impl OpenFailure {
     /// The words for a client.
     pub(super) fn refusal(&self) -> Refusal {
         match self {
-            Self::Login(failure) => failure.refusal(),
+            Self::Login { failure, .. } => failure.refusal(),
             Self::Connect(endpoint, error) => Refusal::new(
                 SqlState::CANNOT_CONNECT,
                 format!("gprxy cannot connect to the PostgreSQL server at {endpoint}: {error}"),
@@ -85,9 +90,25 @@ impl OpenFailure {
         }
     }
 
-    /// Whether another host of the list may do better: libpq goes on after everything but a server's own refusal.
+    /// Whether others would fail at the same. Behind AuthenticationOk the server acts on this client's startup
+    /// parameters, and one client's `local_preload_libraries` must not keep the others out; what is left then is a
+    /// server that is full or starting up, and a database that does not exist.
+    pub(super) fn concerns_others(&self) -> bool {
+        match self {
+            // Parameters that do not fit into a startup packet are a client's, too.
+            Self::Login { failure: LoginFailure::Settings(_), .. } => false,
+            Self::Connect(..) | Self::Login { let_in: false, .. } => true,
+            Self::Login { failure, let_in: true } => {
+                let code = failure.refusal().code;
+                code.0.starts_with(b"53") || matches!(code, SqlState::CANNOT_CONNECT_NOW | SqlState::INVALID_CATALOG_NAME)
+            }
+        }
+    }
+
+    /// Whether another host of the list may do better: libpq goes on after everything but a server's own refusal. One
+    /// that had let us in has failed over something of this client's, and would hide it behind the next host's failure.
     const fn is_final(&self) -> bool {
-        matches!(self, Self::Login(LoginFailure::Server(_)))
+        matches!(self, Self::Login { failure: LoginFailure::Server(_), .. } | Self::Login { let_in: true, .. })
     }
 }
 
@@ -106,7 +127,7 @@ pub(super) async fn open<R: Runtime>(
             Err(failure) => last = Some(failure),
         }
     }
-    Err(last.unwrap_or(OpenFailure::Login(LoginFailure::TimedOut)))
+    Err(last.unwrap_or(OpenFailure::Login { failure: LoginFailure::TimedOut, let_in: false }))
 }
 
 async fn open_one<R: Runtime>(
@@ -124,10 +145,11 @@ async fn open_one<R: Runtime>(
             return Err(OpenFailure::Connect(endpoint.clone(), error));
         }
     };
-    let login = Login::new(settings, R::now());
-    let (link, result) = log_in::<R>(Link::Plain(socket), login, endpoint, tls.as_ref()).await;
-    let logged_in = result.map_err(OpenFailure::Login)?;
-    let Some(link) = link else { return Err(OpenFailure::Login(LoginFailure::TimedOut)) };
+    let mut login = Login::new(settings, R::now());
+    let (link, result) = log_in::<R>(Link::Plain(socket), &mut login, endpoint, tls.as_ref()).await;
+    let failed = |failure| OpenFailure::Login { failure, let_in: login.was_let_in() };
+    let logged_in = result.map_err(failed)?;
+    let Some(link) = link else { return Err(failed(LoginFailure::TimedOut)) };
     let connection = ServerConnection {
         link,
         parameters: logged_in.parameters.clone(),
@@ -141,7 +163,7 @@ async fn open_one<R: Runtime>(
 /// Drives a login. The link is gone when its TLS handshake failed.
 async fn log_in<R: Runtime>(
     link: Link<R::Socket>,
-    mut login: Login,
+    login: &mut Login,
     endpoint: &Endpoint,
     tls: Option<&Arc<ClientConfig>>,
 ) -> (Option<Link<R::Socket>>, Result<LoggedIn, LoginFailure>) {
@@ -155,7 +177,7 @@ async fn log_in<R: Runtime>(
                         login.handle_close(Lost::Broken, R::now());
                     }
                 }
-                LoginOutput::StartTls(_) => match start_tls::<R>(link.take(), endpoint, tls, &login).await {
+                LoginOutput::StartTls(_) => match start_tls::<R>(link.take(), endpoint, tls, login).await {
                     Ok(encrypted) => {
                         link = Some(encrypted);
                         login.handle_tls_established(R::now());
@@ -321,4 +343,48 @@ pub async fn within<R: Runtime, F: Future>(until: Tick, future: F) -> Option<F::
 /// Whether TLS can be spoken to such an endpoint: libpq never does over Unix sockets.
 pub(super) const fn tls_possible(endpoint: &Endpoint, mode: SslMode) -> bool {
     matches!(endpoint, Endpoint::Tcp { .. }) && !matches!(mode, SslMode::Disable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::ServerError;
+
+    fn failed(failure: LoginFailure, let_in: bool) -> OpenFailure {
+        OpenFailure::Login { failure, let_in }
+    }
+
+    fn server_error(code: &str) -> LoginFailure {
+        LoginFailure::Server(ServerError::new(format!("SFATAL\0C{code}\0Mno\0\0").as_bytes(), None))
+    }
+
+    #[test]
+    fn what_one_client_provokes_behind_its_authentication_concerns_nobody_else() {
+        for code in ["58P01", "57P01", "08006", "XX000", "28000", "42501"] {
+            assert!(!failed(server_error(code), true).concerns_others(), "{code}");
+            assert!(failed(server_error(code), false).concerns_others(), "{code}");
+        }
+        for failure in [LoginFailure::TimedOut, LoginFailure::Lost(Lost::Closed), LoginFailure::TooMuchData] {
+            assert!(!failed(failure.clone(), true).concerns_others(), "{failure:?}");
+            assert!(failed(failure.clone(), false).concerns_others(), "{failure:?}");
+        }
+        assert!(!failed(LoginFailure::Settings("too long"), false).concerns_others());
+    }
+
+    #[test]
+    fn a_server_without_room_concerns_everybody_whenever_it_says_so() {
+        for code in ["53300", "53200", "57P03", "3D000"] {
+            assert!(failed(server_error(code), true).concerns_others(), "{code}");
+        }
+        let endpoint = Endpoint::Tcp { host: "db".into(), port: 5432 };
+        assert!(OpenFailure::Connect(endpoint, io::ErrorKind::ConnectionRefused.into()).concerns_others());
+    }
+
+    #[test]
+    fn the_next_host_is_tried_unless_this_one_has_answered() {
+        assert!(!failed(LoginFailure::TimedOut, false).is_final());
+        // Otherwise a second host that is down would hide whose doing it was.
+        assert!(failed(LoginFailure::TimedOut, true).is_final());
+        assert!(failed(server_error("53300"), false).is_final());
+    }
 }
