@@ -61,11 +61,12 @@ impl<R: Runtime> Connection<R> {
 
     pub(super) fn request(&mut self, wish: Box<Wish>, now: Now) {
         let session = self.session.id();
+        let own_password = matches!(wish.credential, Credential::Own(_));
         let request = Request {
             session,
-            key: PoolKey { account: wish.account.clone(), database: wish.database.clone() },
+            key: PoolKey { account: wish.account.clone(), database: wish.database.clone(), own_password },
             parameters: wish.parameters.clone(),
-            reuse: matches!(wish.credential, Credential::Account(_)),
+            reuse: !own_password,
             settings: Arc::new(wish.target.pool.clone()),
         };
         let wide = wish.wide_key;

@@ -16,7 +16,7 @@ struct Room {
 }
 
 fn key(account: &str) -> PoolKey {
-    PoolKey { account: account.into(), database: "app".into() }
+    PoolKey { account: account.into(), database: "app".into(), own_password: false }
 }
 
 impl Room {
@@ -361,6 +361,23 @@ fn an_error_that_one_client_provoked_is_its_own() {
         assert_eq!(how, How::Open);
         room.end([lease]);
     }
+}
+
+#[test]
+fn who_is_not_proven_takes_nothing_from_the_accounts_pool() {
+    let mut room = Room::of_size(1);
+    let lease = room.hold(1, b"");
+    let kept = room.give_back(lease);
+    let mut stranger = room.request(2, b"other", false);
+    stranger.key.own_password = true;
+    assert_eq!(stranger.key.to_string(), "account \"reader\" by its own password to database \"app\"");
+    room.pools.handle_request(stranger, room.now);
+    let (theirs, how) = room.lease(2);
+    assert_eq!((how, room.counts()), (How::Open, (1, 0, 0, 0)), "the idle connection stays");
+    room.ask(3, b"");
+    let (lease, how) = room.lease(3);
+    assert_eq!((lease.slot(), how), (kept, How::Reuse));
+    room.end([theirs, lease]);
 }
 
 #[test]

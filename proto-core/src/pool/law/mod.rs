@@ -88,7 +88,8 @@ struct Walk {
 }
 
 fn key(index: usize) -> PoolKey {
-    PoolKey { account: format!("account{}", index % 2).into(), database: format!("database{index}").into() }
+    let (account, database) = (format!("account{}", index % 2).into(), format!("database{index}").into());
+    PoolKey { account, database, own_password: false }
 }
 
 fn secs(n: usize) -> Duration {

@@ -1,0 +1,52 @@
+//! What one client does, or is, keeps nobody else from their server connection.
+
+use std::time::Duration;
+
+use gprxy_proto::pool::PoolSettings;
+use gprxy_proto::testing::corp;
+use gprxy_proto::testing::law::check;
+use gprxy_proto::testing::wire::Message;
+use gprxy_proto::testing::world::{Client, Setup, World};
+
+fn brief(messages: &[Message]) -> String {
+    messages.iter().map(Message::brief).collect::<Vec<_>>().join(" ")
+}
+
+/// One server connection per pool.
+fn pools_of_one() -> Setup {
+    let mut setup = Setup::default();
+    setup.profile.databases = corp::databases(PoolSettings { default_pool_size: 1, ..PoolSettings::default() });
+    setup
+}
+
+async fn backend_of(client: &mut Client) -> Vec<u8> {
+    client.query("whoami").await.unwrap()[1].value().to_vec()
+}
+
+#[test]
+fn law_a_junk_password_for_an_account_costs_its_people_nothing() {
+    check("law_junk", 50, |seed| {
+        let mut world = World::with(seed, pools_of_one());
+        world.script("all", async move {
+            let mut alice = Client::dial("alice");
+            alice.log_in_with_token("alice", &["reader"]).await.unwrap();
+            let first = backend_of(&mut alice).await;
+            // While the only connection is in use: the server answers, and not the queue.
+            let junk = async || {
+                let mut stranger = Client::dial("stranger");
+                let login = stranger.log_in(corp::READER, b"junk", &[("application_name", "x")]).await.unwrap();
+                assert_eq!(login.last().unwrap().code(), "28P01", "{}", brief(&login));
+            };
+            junk().await;
+            alice.leave().await;
+            alice = Client::dial("alice again");
+            alice.pause(Duration::from_secs(1)).await;
+            junk().await;
+            alice.log_in_with_token("alice", &["reader"]).await.unwrap();
+            assert_eq!(backend_of(&mut alice).await, first, "the idle connection was not evicted");
+            alice.leave().await;
+        });
+        world.run();
+        world.assert_quiet();
+    });
+}
