@@ -210,7 +210,7 @@ impl<R: Runtime> Connection<R> {
     pub(super) fn give_back(&mut self, back: Return) {
         let session = self.session.id();
         let (connection, certain) = self.take_server();
-        self.shared.with_hub(|hub, _| hub.cancels.handle_unlease(session));
+        let may_hand_on = self.shared.with_hub(|hub, _| hub.cancels.handle_unlease(session));
         let Some(mut connection) = connection else { return self.shared.discard(back.lease) };
         for (name, value) in &back.changed {
             let _ = upstream::remember(&mut connection.parameters, name, value);
@@ -219,7 +219,7 @@ impl<R: Runtime> Connection<R> {
             ReturnState::Quiet { .. } if !certain => ReturnState::Broken,
             state => state,
         };
-        R::spawn(give_back(self.shared.clone(), session, back.lease, connection, state));
+        R::spawn(give_back(self.shared.clone(), session, back.lease, connection, state, may_hand_on));
     }
 
     pub(super) fn pass_on_cancel(&mut self, pid: u32, key: &[u8]) {
@@ -229,21 +229,41 @@ impl<R: Runtime> Connection<R> {
             Decision::Overloaded(session) => log::warn!("session {session}: too many cancel requests are under way"),
             Decision::Waiting(session) => self.shared.cancel_waiting(session),
             Decision::Forward(order) => {
-                self.slow = Some(Slow::Cancelling(Box::pin(forward_cancel(self.shared.clone(), order))));
+                let under_way = UnderWay { shared: self.shared.clone(), order, over: false };
+                self.slow = Some(Slow::Cancelling(Box::pin(forward_cancel(under_way))));
                 self.mailbox.wake();
             }
         }
     }
 }
 
-async fn forward_cancel<R: Runtime>(shared: Arc<Shared<R>>, order: CancelOrder) {
+/// A cancel order that is finished in any case, also when its task ends early.
+struct UnderWay<R: Runtime> {
+    shared: Arc<Shared<R>>,
+    order: CancelOrder,
+    /// The server has had its say, or will never get the request.
+    over: bool,
+}
+
+impl<R: Runtime> Drop for UnderWay<R> {
+    fn drop(&mut self) {
+        self.shared.with_hub(|hub, now| hub.cancels.handle_finished(self.order.id, self.over, now));
+    }
+}
+
+async fn forward_cancel<R: Runtime>(mut under_way: UnderWay<R>) {
+    let UnderWay { shared, order, over } = &mut under_way;
     let target = &order.target;
     let tls = target.tls.as_ref().and_then(|terms| shared.server_tls(terms));
     let limit = shared.profile.limits.cancel_wait_timeout;
-    if let Err(error) = server::cancel::<R>(&target.endpoint, &target.backend, tls, limit).await {
-        log::warn!("session {}: a cancel request was not delivered: {error}", order.session);
+    match server::cancel::<R>(&target.endpoint, &target.backend, tls, limit).await {
+        Ok(()) => *over = true,
+        Err(error) => {
+            *over = !error.may_strike_late;
+            let doubt = if error.may_strike_late { "it is not known whether a cancel request was" } else { "a cancel request was not" };
+            log::warn!("session {}: {doubt} delivered: {}", order.session, error.reason);
+        }
     }
-    shared.with_hub(|hub, now| hub.cancels.handle_finished(order.id, now));
 }
 
 /// Makes a server connection fit for the next session, or closes it.
@@ -253,12 +273,12 @@ async fn give_back<R: Runtime>(
     lease: Lease,
     mut connection: ServerConnection<R::Socket>,
     state: ReturnState,
+    may_hand_on: bool,
 ) {
     let slot = lease.slot();
-    // A cancel that is still on its way must hit neither the reset nor whoever comes next.
-    let cancelled = !shared.with_hub(|hub, _| hub.cancels.may_release(slot));
     let clean = match state {
-        ReturnState::Quiet { .. } if cancelled => false,
+        // A cancel that is still on its way must hit neither the reset nor whoever comes next.
+        ReturnState::Quiet { .. } if !may_hand_on => false,
         ReturnState::Quiet { touched: false, .. } => true,
         ReturnState::Quiet { status, touched: true } => {
             let plan = ResetPlan { rollback: true, discard_all: true };
@@ -268,7 +288,8 @@ async fn give_back<R: Runtime>(
             let tls = connection.tls.as_ref().and_then(|terms| shared.server_tls(terms));
             let limit = shared.profile.limits.cancel_wait_timeout;
             if let Err(error) = server::cancel::<R>(&connection.endpoint, &connection.key, tls, limit).await {
-                log::warn!("session {session}: what its client left running could not be cancelled: {error}");
+                let reason = error.reason;
+                log::warn!("session {session}: what its client left running could not be cancelled: {reason}");
             }
             false
         }

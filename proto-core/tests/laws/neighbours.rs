@@ -8,6 +8,9 @@ use gprxy_proto::testing::law::check;
 use gprxy_proto::testing::wire::Message;
 use gprxy_proto::testing::world::{Client, Setup, World};
 
+use crate::isolation::{bustle, setup};
+use crate::visitor::{Manners, assert_isolated};
+
 fn brief(messages: &[Message]) -> String {
     messages.iter().map(Message::brief).collect::<Vec<_>>().join(" ")
 }
@@ -47,6 +50,21 @@ fn law_a_junk_password_for_an_account_costs_its_people_nothing() {
             alice.leave().await;
         });
         world.run();
+        world.assert_quiet();
+    });
+}
+
+#[test]
+fn law_a_cancel_that_strikes_late_hits_nobody_else() {
+    check("law_late_cancel", 200, |seed| {
+        let mut setup = setup(seed - seed % 3); // a pool of one
+        // Shorter than the server takes to give the signal.
+        setup.profile.limits.cancel_wait_timeout = Duration::from_micros(500 + 1000 * (seed % 4));
+        let (mut world, book) = bustle(seed, Manners { cancel: 60, ..Manners::default() }, setup);
+        assert_isolated(&book);
+        for run in world.postgres.journal().into_iter().filter(|run| run.cancelled) {
+            assert!(["own-c0-", "own-c1-"].iter().any(|own| run.text.contains(own)), "a cancel has hit {run:?}");
+        }
         world.assert_quiet();
     });
 }
