@@ -219,7 +219,12 @@ impl<R: Runtime> Connection<R> {
             ReturnState::Quiet { .. } if !certain => ReturnState::Broken,
             state => state,
         };
-        R::spawn(give_back(self.shared.clone(), session, back.lease, connection, state, may_hand_on));
+        let returning = self.shared.begin_return();
+        let shared = self.shared.clone();
+        R::spawn(async move {
+            give_back(shared, session, back.lease, connection, state, may_hand_on).await;
+            drop(returning);
+        });
     }
 
     pub(super) fn pass_on_cancel(&mut self, pid: u32, key: &[u8]) {

@@ -3,8 +3,8 @@
 //! No lock is held over an await, and none is taken per message: a session comes here when it begins, when it needs
 //! or returns a server connection, and when it ends.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -62,6 +62,8 @@ pub struct Shared<R: Runtime> {
     mailboxes: Mutex<BTreeMap<SessionId, Arc<Mailbox>>>,
     scram: Mutex<HashMap<Arc<str>, Arc<ScramKeys>>>,
     draining: AtomicBool,
+    /// Server connections that are cancelled, reset or closed behind their sessions.
+    returning: AtomicUsize,
     /// Who waits for the drain to begin, or for the last session to end.
     watchers: Mutex<Vec<Waker>>,
     /// Who waits for a fetch of keys to end.
@@ -70,6 +72,18 @@ pub struct Shared<R: Runtime> {
     keeper: AtomicWaker,
     /// The tick for which that task is set; it is woken only for an earlier one.
     keeper_set: AtomicU64,
+}
+
+/// A server connection on its way back; the drain waits for it.
+pub(super) struct Returning<R: Runtime>(Arc<Shared<R>>);
+
+impl<R: Runtime> Drop for Returning<R> {
+    fn drop(&mut self) {
+        self.0.returning.fetch_sub(1, Ordering::AcqRel);
+        if self.0.is_draining() {
+            self.0.wake_watchers();
+        }
+    }
 }
 
 impl<R: Runtime> Shared<R> {
@@ -89,6 +103,7 @@ impl<R: Runtime> Shared<R> {
             mailboxes: Mutex::default(),
             scram: Mutex::default(),
             draining: AtomicBool::new(false),
+            returning: AtomicUsize::new(0),
             watchers: Mutex::default(),
             awaiting_keys: Mutex::default(),
             keeper: AtomicWaker::new(),
@@ -286,9 +301,15 @@ impl<R: Runtime> Shared<R> {
         self.watch(|| self.is_draining()).await;
     }
 
-    /// Resolves when no session is left.
+    /// A server connection is on its way back until this is dropped; begun before its session departs.
+    pub(super) fn begin_return(self: &Arc<Self>) -> Returning<R> {
+        self.returning.fetch_add(1, Ordering::AcqRel);
+        Returning(self.clone())
+    }
+
+    /// Resolves when no session is left, and what the last ones left running is cancelled.
     pub async fn emptied(&self) {
-        self.watch(|| self.sessions() == 0).await;
+        self.watch(|| self.sessions() == 0 && self.returning.load(Ordering::Acquire) == 0).await;
     }
 
     async fn watch(&self, is_so: impl Fn() -> bool) {

@@ -5,8 +5,9 @@ use std::time::Duration;
 use gprxy_proto::pool::PoolSettings;
 use gprxy_proto::testing::corp;
 use gprxy_proto::testing::law::check;
-use gprxy_proto::testing::wire::Message;
-use gprxy_proto::testing::world::{Client, Setup, World};
+use gprxy_proto::testing::postgres::Run;
+use gprxy_proto::testing::wire::{Message, front};
+use gprxy_proto::testing::world::{Client, Setup, World, sleep};
 
 use crate::isolation::{bustle, setup};
 use crate::visitor::{Manners, assert_isolated};
@@ -65,6 +66,32 @@ fn law_a_cancel_that_strikes_late_hits_nobody_else() {
         for run in world.postgres.journal().into_iter().filter(|run| run.cancelled) {
             assert!(["own-c0-", "own-c1-"].iter().any(|own| run.text.contains(own)), "a cancel has hit {run:?}");
         }
+        world.assert_quiet();
+    });
+}
+
+#[test]
+fn law_a_drain_is_over_when_nothing_runs_on() {
+    check("law_nothing_runs_on", 100, |seed| {
+        let mut world = World::with(seed, setup(seed));
+        world.script("client", async {
+            let mut client = Client::dial("client");
+            client.log_in_with_token("alice", &["reader"]).await.unwrap();
+            client.send(&front::query("sleep 3600000 left")).await.unwrap();
+            client.rest().await;
+        });
+        let (shared, postgres) = (world.shared().clone(), world.postgres.clone());
+        world.script("operator", async move {
+            let left = |wanted: fn(&Run) -> bool| postgres.journal().iter().any(|run| run.text.contains("left") && wanted(run));
+            while !left(|_| true) {
+                sleep(Duration::from_millis(1)).await;
+            }
+            shared.drain();
+            shared.kill_all();
+            shared.emptied().await;
+            assert!(left(|run| run.cancelled), "the process would end and its statement would not");
+        });
+        world.run();
         world.assert_quiet();
     });
 }
