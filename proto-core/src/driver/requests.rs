@@ -24,39 +24,53 @@ const RESET_TIME: Duration = Duration::from_secs(5);
 
 impl<R: Runtime> Connection<R> {
     pub(super) fn verify(&mut self, token: Secret<Vec<u8>>, now: Now) {
-        match self.shared.keyring().verify(token.expose(), now) {
-            Verdict::Proven(who) => self.reply(Reply::Verified(Ok(who)), now),
-            Verdict::Refused(refusal) => self.reply(Reply::Verified(Err(refusal)), now),
-            Verdict::NeedsKey(issuer) => match self.ask_for_key(issuer) {
-                Unknown::Fetching(awaited) => self.unverified = Some((token, awaited)),
-                Unknown::CoolingDown => self.without_key(issuer, now),
-            },
+        let issuer = match self.shared.keyring().verify(token.expose(), now) {
+            Verdict::NeedsKey(issuer) => issuer,
+            verdict => return self.verified(verdict, now),
+        };
+        match self.ask_for_key(issuer) {
+            Unknown::Fetching(awaited) => self.unverified = Some((token, awaited)),
+            // The fetch that this cools down from may have brought the key since the keys were looked at.
+            Unknown::CoolingDown => self.verify_finally(&token, now),
         }
     }
 
     fn ask_for_key(&self, issuer: IssuerId) -> Unknown {
-        self.shared.await_keys(self.session.id());
-        self.shared.with_hub(|hub, now| hub.keys.handle_unknown_key(issuer, now))
+        let session = self.session.id();
+        self.shared.await_keys(session);
+        let unknown = self.shared.with_hub(|hub, now| hub.keys.handle_unknown_key(issuer, now));
+        if unknown == Unknown::CoolingDown {
+            self.shared.forget_awaiting(session);
+        }
+        unknown
     }
 
-    fn without_key(&mut self, issuer: IssuerId, now: Now) {
-        let refusal = self.shared.keyring().without_key(issuer);
-        self.reply(Reply::Verified(Err(refusal)), now);
+    /// Judges by the keys that are there now, and asks for no others.
+    fn verify_finally(&mut self, token: &Secret<Vec<u8>>, now: Now) {
+        let verdict = self.shared.keyring().verify(token.expose(), now);
+        self.verified(verdict, now);
     }
 
-    /// A fetch has ended; if it was the awaited one, the keys decide this time.
+    fn verified(&mut self, verdict: Verdict, now: Now) {
+        let result = match verdict {
+            Verdict::Proven(who) => Ok(who),
+            Verdict::Refused(refusal) => Err(refusal),
+            Verdict::NeedsKey(issuer) => Err(self.shared.keyring().without_key(issuer)),
+        };
+        self.reply(Reply::Verified(result), now);
+    }
+
+    /// A fetch may have ended; if it was the awaited one, the keys decide this time.
     pub(super) fn verify_again(&mut self, now: Now) {
         let Some((token, awaited)) = self.unverified.take() else { return };
-        self.shared.await_keys(self.session.id());
+        let session = self.session.id();
+        self.shared.await_keys(session);
         if !self.shared.with_hub(|hub, _| hub.keys.has_ended(awaited)) {
             self.unverified = Some((token, awaited));
             return;
         }
-        match self.shared.keyring().verify(token.expose(), now) {
-            Verdict::Proven(who) => self.reply(Reply::Verified(Ok(who)), now),
-            Verdict::Refused(refusal) => self.reply(Reply::Verified(Err(refusal)), now),
-            Verdict::NeedsKey(issuer) => self.without_key(issuer, now),
-        }
+        self.shared.forget_awaiting(session);
+        self.verify_finally(&token, now);
     }
 
     pub(super) fn request(&mut self, wish: Box<Wish>, now: Now) {

@@ -67,7 +67,7 @@ pub struct Shared<R: Runtime> {
     /// Who waits for the drain to begin, or for the last session to end.
     watchers: Mutex<Vec<Waker>>,
     /// Who waits for a fetch of keys to end.
-    awaiting_keys: Mutex<Vec<SessionId>>,
+    awaiting_keys: Mutex<BTreeSet<SessionId>>,
     /// Wakes the task that keeps the hub's deadlines.
     keeper: AtomicWaker,
     /// The tick for which that task is set; it is woken only for an earlier one.
@@ -207,15 +207,25 @@ impl<R: Runtime> Shared<R> {
             let agent = shared.http.clone();
             let result = R::blocking(move || super::keys::get(&agent, &fetch.url, fetch.etag.as_deref())).await;
             shared.with_hub(|hub, now| hub.keys.handle_fetched(request, result, now));
-            for session in std::mem::take(&mut *lock(&shared.awaiting_keys)) {
-                shared.post(session, Mail::KeysFetched);
-            }
+            shared.tell_key_waiters();
         });
     }
 
-    /// This session is told of the end of the next fetch. It says so before it asks whether one is under way.
+    /// Lets everybody who waits for keys look again; who waits for another round says so again.
+    fn tell_key_waiters(self: &Arc<Self>) {
+        for session in std::mem::take(&mut *lock(&self.awaiting_keys)) {
+            self.post(session, Mail::KeysFetched);
+        }
+    }
+
+    /// This session is told when a fetch may have ended. It says so before it asks whether one is under way.
     pub(super) fn await_keys(&self, session: SessionId) {
-        lock(&self.awaiting_keys).push(session);
+        lock(&self.awaiting_keys).insert(session);
+    }
+
+    /// This session waits for no fetch.
+    pub(super) fn forget_awaiting(&self, session: SessionId) {
+        lock(&self.awaiting_keys).remove(&session);
     }
 
     /// The trusted keys as they are now.
@@ -254,6 +264,7 @@ impl<R: Runtime> Shared<R> {
     /// A client has gone.
     pub(super) fn depart(self: &Arc<Self>, session: SessionId, mailbox: &Mailbox) {
         lock(&self.mailboxes).remove(&session);
+        self.forget_awaiting(session);
         self.with_hub(|hub, now| hub.handle_departure(session, now));
         for mail in mailbox.take() {
             if let Mail::Granted(lease, _) = mail {
@@ -400,6 +411,11 @@ impl<R: Runtime> Shared<R> {
             }
             *set = None;
             self.with_hub(|hub, now| hub.handle_timeout(now));
+            // A round of fetches may have ended by its time limit: its own task has nothing to tell, or is no more.
+            self.tell_key_waiters();
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
