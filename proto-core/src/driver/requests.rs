@@ -110,15 +110,9 @@ impl<R: Runtime> Connection<R> {
     /// Logs in to the server under this lease.
     pub(super) fn open(&mut self, lease: Lease) {
         let Some(wish) = &self.wish else { return self.shared.discard(lease) };
-        let credential = match &wish.credential {
-            Credential::Own(password) => upstream::Credential::Password { password: password.clone(), keys: None },
-            Credential::Account(account) => match &account.password {
-                None => upstream::Credential::None,
-                Some(password) => upstream::Credential::Password {
-                    password: password.clone(),
-                    keys: self.shared.scram_keys(&account.name),
-                },
-            },
+        let (password, is_own) = match &wish.credential {
+            Credential::Own(password) => (Some(password.clone()), true),
+            Credential::Account(account) => (account.password.clone(), false),
         };
         let shared = self.shared.clone();
         let (account, parameters) = (wish.account.clone(), wish.parameters.clone());
@@ -130,7 +124,10 @@ impl<R: Runtime> Connection<R> {
                 user: account.clone(),
                 database: dbname.clone(),
                 parameters: parameters.clone(),
-                credential: credential.clone(),
+                credential: password.clone().map_or(upstream::Credential::None, |password| {
+                    let keys = if is_own { None } else { shared.scram_keys(&account, endpoint) };
+                    upstream::Credential::Password { password, keys }
+                }),
                 sslmode: target.sslmode,
                 tls_possible: server::tls_possible(endpoint, target.sslmode),
                 nonce: shared.with_hub(|hub, _| hub.nonce()),
@@ -157,7 +154,7 @@ impl<R: Runtime> Connection<R> {
             None => return self.shared.discard(lease),
             Some(Credential::Account(account)) => {
                 if let Some(keys) = login.new_keys.clone() {
-                    self.shared.keep_scram_keys(&account.name, keys);
+                    self.shared.keep_scram_keys(&account.name, &connection.endpoint, keys);
                 }
                 None
             }

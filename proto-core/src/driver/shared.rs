@@ -21,7 +21,7 @@ use crate::auth::jwt::Keyring;
 use crate::auth::scram::ScramKeys;
 use crate::fault::{Refusal, SqlState};
 use crate::hub::{Hub, HubOutput};
-use crate::policy::TlsTerms;
+use crate::policy::{Endpoint, TlsTerms};
 use crate::pool::{PoolOutput, SlotId};
 use crate::session::Profile;
 use crate::session_id::SessionId;
@@ -60,7 +60,7 @@ pub struct Shared<R: Runtime> {
     keyring: RwLock<Arc<Keyring>>,
     shelf: Mutex<HashMap<SlotId, ServerConnection<R::Socket>>>,
     mailboxes: Mutex<BTreeMap<SessionId, Arc<Mailbox>>>,
-    scram: Mutex<HashMap<Arc<str>, Arc<ScramKeys>>>,
+    scram: Mutex<HashMap<(Arc<str>, Endpoint), Arc<ScramKeys>>>,
     draining: AtomicBool,
     /// Server connections that are cancelled, reset or closed behind their sessions.
     returning: AtomicUsize,
@@ -241,13 +241,14 @@ impl<R: Runtime> Shared<R> {
         lock(&self.shelf).insert(slot, connection);
     }
 
-    /// Keys that an earlier login of this account derived: PBKDF2 runs once per account.
-    pub(super) fn scram_keys(&self, account: &str) -> Option<Arc<ScramKeys>> {
-        lock(&self.scram).get(account).cloned()
+    /// Keys that an earlier login of this account derived there: PBKDF2 runs once for each account and server. Accounts
+    /// and servers are those of the settings, so the table is bounded.
+    pub(super) fn scram_keys(&self, account: &Arc<str>, endpoint: &Endpoint) -> Option<Arc<ScramKeys>> {
+        lock(&self.scram).get(&(account.clone(), endpoint.clone())).cloned()
     }
 
-    pub(super) fn keep_scram_keys(&self, account: &Arc<str>, keys: Arc<ScramKeys>) {
-        lock(&self.scram).insert(account.clone(), keys);
+    pub(super) fn keep_scram_keys(&self, account: &Arc<str>, endpoint: &Endpoint, keys: Arc<ScramKeys>) {
+        lock(&self.scram).insert((account.clone(), endpoint.clone()), keys);
     }
 
     /// A client has connected: its number and letter box.
