@@ -7,6 +7,7 @@ use crate::testing::corp;
 use crate::testing::world::{Sim, SimAlarm, SimSocket, World, sleep};
 
 /// The simulated runtime, but what may block never comes to an end: a fetch that hangs, or that has panicked.
+#[derive(Clone, Copy)]
 struct Stuck;
 
 impl Runtime for Stuck {
