@@ -8,7 +8,7 @@
 //!   (nothing) ──────────────▶ opening ───────────────▶ active ─────────────────────────▶ idle
 //!       ▲                        │                      │  ▲        Granted Reuse        │
 //!       │   handle_open_failed   │   release(Broken)    │  └─────────────────────────────┤
-//!       └────────────────────────┴──────────────────────┴── Close · handle_idle_lost ────┘
+//!       └────────────────────────┴──────────────────────┴── Close ───────────────────────┘
 //! ```
 //!
 //! Rules that the rest of the house relies on:
