@@ -276,7 +276,11 @@ async fn forward_cancel<R: Runtime>(mut under_way: UnderWay<R>) {
         Ok(()) => *over = true,
         Err(error) => {
             *over = !error.may_strike_late;
-            let doubt = if error.may_strike_late { "it is not known whether a cancel request was" } else { "a cancel request was not" };
+            let doubt = if error.may_strike_late {
+                "it is not known whether a cancel request was"
+            } else {
+                "a cancel request was not"
+            };
             log::warn!("session {}: {doubt} delivered: {}", order.session, error.reason);
         }
     }

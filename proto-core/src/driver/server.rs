@@ -100,7 +100,8 @@ impl OpenFailure {
             Self::Connect(..) | Self::Login { let_in: false, .. } => true,
             Self::Login { failure, let_in: true } => {
                 let code = failure.refusal().code;
-                code.0.starts_with(b"53") || matches!(code, SqlState::CANNOT_CONNECT_NOW | SqlState::INVALID_CATALOG_NAME)
+                code.0.starts_with(b"53")
+                    || matches!(code, SqlState::CANNOT_CONNECT_NOW | SqlState::INVALID_CATALOG_NAME)
             }
         }
     }

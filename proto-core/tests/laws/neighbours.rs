@@ -82,7 +82,9 @@ fn law_a_drain_is_over_when_nothing_runs_on() {
         });
         let (shared, postgres) = (world.shared().clone(), world.postgres.clone());
         world.script("operator", async move {
-            let left = |wanted: fn(&Run) -> bool| postgres.journal().iter().any(|run| run.text.contains("left") && wanted(run));
+            let left = |wanted: fn(&Run) -> bool| {
+                postgres.journal().iter().any(|run| run.text.contains("left") && wanted(run))
+            };
             while !left(|_| true) {
                 sleep(Duration::from_millis(1)).await;
             }
