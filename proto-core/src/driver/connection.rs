@@ -53,6 +53,8 @@ pub(super) struct Connection<R: Runtime> {
     pub(super) server: Option<ServerConnection<R::Socket>>,
     pub(super) from_client: Inbound,
     from_server: Inbound,
+    /// Bytes of the server were dropped that the machine had not judged.
+    dropped_unjudged: bool,
     pub(super) to_client: Outbound,
     pub(super) to_server: Outbound,
     alarm: Option<R::Alarm>,
@@ -92,6 +94,7 @@ impl<R: Runtime> Connection<R> {
             server: None,
             from_client: Inbound::default(),
             from_server: Inbound::default(),
+            dropped_unjudged: false,
             to_client: Outbound::default(),
             to_server: Outbound::default(),
             alarm: None,
@@ -185,6 +188,7 @@ impl<R: Runtime> Connection<R> {
         if ready!(self.to_client.poll_write(client, &mut self.from_server, context)).is_ok() {
             return Poll::Ready(!idle);
         }
+        self.dropped_unjudged |= self.from_server.len() != self.to_client.span();
         self.to_client.drop_all();
         self.from_server.clear();
         self.client = None;
@@ -393,7 +397,8 @@ impl<R: Runtime> Connection<R> {
     /// Takes the server connection away. Bytes half written to it, or read from it and never looked at, mean that
     /// its state is not known.
     pub(super) fn take_server(&mut self) -> (Option<ServerConnection<R::Socket>>, bool) {
-        let certain = self.to_server.is_empty() && self.from_server.len() == self.to_client.span();
+        let judged = !self.dropped_unjudged && self.from_server.len() == self.to_client.span();
+        let certain = judged && self.to_server.is_empty();
         self.to_server.drop_all();
         self.from_client.clear();
         (self.server.take(), certain)

@@ -466,11 +466,12 @@ impl Duel {
 
     /// A lease of the pool, and a login under it.
     fn open(&mut self, wish: &Wish) {
+        let own_password = matches!(wish.credential, Credential::Own(_));
         let request = Request {
             session: self.session.id(),
-            key: PoolKey { account: wish.account.clone(), database: wish.database.clone() },
+            key: PoolKey { account: wish.account.clone(), database: wish.database.clone(), own_password },
             parameters: wish.parameters.clone(),
-            reuse: matches!(wish.credential, Credential::Account(_)),
+            reuse: !own_password,
             settings: std::sync::Arc::new(wish.target.pool.clone()),
         };
         self.pools.handle_request(request, self.now);
