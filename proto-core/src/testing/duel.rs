@@ -278,7 +278,7 @@ impl Duel {
         self.wish.is_some()
     }
 
-    /// The events of the audit trail in words: `start`, `statement(select 1)=00000`, `refusal(28000)`, `end(1)`.
+    /// The events of the audit trail in words: `start`, `statement(select 1)=00000` (`none` without an outcome), `refusal(28000)`, `end(1)`.
     #[must_use]
     pub fn trail(&self) -> Vec<String> {
         self.records.iter().map(|record| describe(&record.event)).collect()
@@ -567,7 +567,7 @@ fn describe(event: &Event) -> String {
         Event::SessionStart => "start".into(),
         Event::Statement(statement) => {
             let text = statement.text.as_ref().map_or(&b"?"[..], |text| text.bytes());
-            let code = statement.sqlstate.as_ref().map_or("null", |code| code.as_str());
+            let code = statement.sqlstate.as_ref().map_or("none", |code| code.as_str());
             format!("statement({})={code}", text.escape_ascii())
         }
         Event::SessionEnd(end) => format!("end({})", end.statements),

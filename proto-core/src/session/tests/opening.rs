@@ -241,6 +241,10 @@ fn a_cancel_request_is_passed_on_and_never_answered() {
     let mut duel = Duel::new(Terms::default());
     duel.client(&front::cancel_request(4711, &[7; 257]));
     assert_eq!((duel.cancel_requests[0].1.len(), duel.seen()), (257, vec![]));
+    // One that is not well formed names nobody, and is told nothing either.
+    let mut duel = Duel::new(Terms::default());
+    duel.client(&front::cancel_request(4711, b""));
+    assert_eq!((duel.finish.clone(), duel.seen()), (Some(Finish::Cancel), vec![]));
 }
 
 #[test]

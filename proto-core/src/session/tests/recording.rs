@@ -126,7 +126,7 @@ fn what_has_no_outcome_at_the_end_is_recorded_without_one() {
         duel.client(&front::query("sleep 1000"));
         duel.client(&[cycle("rows 1 pipelined"), front::sync()].concat());
         duel.close(close, Lost::Broken);
-        assert_eq!(statements(&duel), ["statement(sleep 1000)=null", "statement(rows 1 pipelined)=null"]);
+        assert_eq!(statements(&duel), ["statement(sleep 1000)=none", "statement(rows 1 pipelined)=none"]);
         assert_eq!(duel.trail().last().map(String::as_str), Some("end(2)"));
     }
 }
