@@ -35,6 +35,7 @@ where
     L: Listener<Socket = R::Socket>,
 {
     let mut stop = pin!(shared.drain_begun());
+    let mut failures = 0_u64;
     loop {
         let accepted = {
             let mut accept = pin!(listener.accept());
@@ -48,9 +49,16 @@ where
         };
         match accepted {
             None => return,
-            Some(Ok((socket, caller))) => R::spawn(client(shared.clone(), socket, caller)),
+            Some(Ok((socket, caller))) => {
+                failures = 0;
+                R::spawn(client(shared.clone(), socket, caller));
+            }
             Some(Err(error)) => {
-                log::error!("accepting a client failed: {error}");
+                failures += 1;
+                // The 1st, 2nd, 4th, 8th ... of a row: a shortage of descriptors may last for hours.
+                if failures.is_power_of_two() {
+                    log::error!("accepting a client failed ({failures} times in a row): {error}");
+                }
                 pause::<R>(ACCEPT_PAUSE).await;
             }
         }
