@@ -75,7 +75,7 @@ pub async fn pause<R: Runtime>(span: Duration) {
 async fn client<R: Runtime>(shared: Arc<Shared<R>>, socket: R::Socket, caller: Caller) {
     let (id, mailbox) = match shared.arrive() {
         Ok(arrived) => arrived,
-        // Boxed, as everything with a buffer that few clients need: each client's task has room for the rest of this.
+        // Boxed, as are the handshake and the farewell: their buffers would be part of every session's task.
         Err(refusal) => return Box::pin(refuse_at_the_door::<R>(socket, &refusal)).await,
     };
     let peer = Peer { address: caller.address, is_local: caller.is_local };
