@@ -73,13 +73,16 @@ pub async fn pause<R: Runtime>(span: Duration) {
 }
 
 async fn client<R: Runtime>(shared: Arc<Shared<R>>, socket: R::Socket, caller: Caller) {
-    let (id, mailbox) = match shared.arrive() {
+    let (id, crowded, mailbox) = match shared.arrive() {
         Ok(arrived) => arrived,
         // Boxed, as are the handshake and the farewell: their buffers would be part of every session's task.
         Err(refusal) => return Box::pin(refuse_at_the_door::<R>(socket, &refusal)).await,
     };
     let peer = Peer { address: caller.address, is_local: caller.is_local };
-    let session = Session::new(id, shared.profile.clone(), peer.clone(), R::now());
+    let mut session = Session::new(id, shared.profile.clone(), peer.clone(), R::now());
+    if let Some(refusal) = crowded {
+        session.handle_crowd(refusal);
+    }
     let _guard = Departure { shared: shared.clone(), id, mailbox: mailbox.clone() };
     let mut connection = Box::new(Connection::new(shared, session, mailbox, socket));
     let finish = loop {
@@ -126,8 +129,7 @@ async fn start_tls<R: Runtime>(connection: &mut Connection<R>) {
     }
 }
 
-/// Too many clients: said in plain, since no TLS was set up. libpq shows it when it comes instead of an answer to
-/// its SSLRequest.
+/// So many clients beyond the limit that no more are even listened to: said in plain, since no TLS was set up.
 async fn refuse_at_the_door<R: Runtime>(socket: R::Socket, refusal: &Refusal) {
     let mut bytes = Vec::new();
     emit_error(&mut bytes, Severity::Fatal, refusal);
