@@ -138,3 +138,77 @@ impl Hub {
         self.keys.keyring().clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::{PoolKey, Request};
+    use crate::testing::corp;
+    use crate::testing::dice::Dice;
+    use crate::time::{Tick, Timer};
+
+    fn hub(clients: u32) -> Hub {
+        let limits = Limits { max_client_conn: clients, ..Limits::default() };
+        let now = corp::at(Tick::default());
+        Hub::new(corp::keys(now), &limits, Box::new(Dice::new(1)))
+    }
+
+    #[test]
+    fn sessions_are_numbered_and_limited() {
+        let now = corp::at(Tick::default());
+        let mut hub = hub(2);
+        let (first, second) = (hub.handle_arrival().unwrap(), hub.handle_arrival().unwrap());
+        assert!(second > first);
+        assert_eq!(hub.handle_arrival().unwrap_err().code, SqlState::TOO_MANY_CONNECTIONS);
+        hub.handle_departure(first, now);
+        let third = hub.handle_arrival().unwrap();
+        assert!(third > second, "a number is never used again");
+        assert_eq!(hub.clients(), 2);
+    }
+
+    #[test]
+    fn whoever_departs_leaves_neither_key_nor_place_behind() {
+        let now = corp::at(Tick::default());
+        let mut hub = hub(10);
+        let session = hub.handle_arrival().unwrap();
+        let key = hub.enroll(session, true);
+        assert_eq!(key.key().len(), 32);
+        let request = Request {
+            session,
+            key: PoolKey { account: "a".into(), database: "d".into() },
+            parameters: Arc::new([]),
+            reuse: true,
+            settings: Arc::default(),
+        };
+        hub.pools.handle_request(request, now);
+        hub.handle_departure(session, now);
+        assert!(hub.poll_output().is_none(), "the grant was withdrawn");
+        assert!(hub.pools.is_empty());
+        assert_eq!((hub.cancels.enrolled(), hub.clients()), (0, 0));
+    }
+
+    #[test]
+    fn the_earliest_deadline_counts_and_unfetched_keys_are_asked_for() {
+        let now = corp::at(Tick::default());
+        let limits = Limits::default();
+        let mut hub = Hub::new(corp::unfetched_keys(now), &limits, Box::new(Dice::new(1)));
+        let Some(HubOutput::Fetch(fetch)) = hub.poll_output() else { panic!("the keys are fetched first") };
+        assert_eq!(fetch.url, corp::KEYS_URL);
+        assert!(hub.poll_output().is_none());
+        assert_eq!(hub.poll_timeout().map(|deadline| deadline.why), Some(Timer::KeyRefresh));
+        // Early and repeated calls change nothing.
+        for _ in 0..3 {
+            hub.handle_timeout(now);
+        }
+        assert!(hub.poll_output().is_none());
+    }
+
+    #[test]
+    fn nonces_and_keys_differ() {
+        let mut hub = hub(10);
+        assert_ne!(hub.nonce(), hub.nonce());
+        let (first, second) = (hub.handle_arrival().unwrap(), hub.handle_arrival().unwrap());
+        let (first, second) = (hub.enroll(first, false), hub.enroll(second, false));
+        assert_ne!((first.pid(), first.key()), (second.pid(), second.key()));
+    }
+}

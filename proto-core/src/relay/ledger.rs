@@ -107,6 +107,16 @@ impl Ledger {
         self.permits += 1;
     }
 
+    /// Places in the audit trail that are set aside.
+    pub(super) const fn permits(&self) -> u32 {
+        self.permits
+    }
+
+    /// Whether there are places for so many statements; they are counted only where that matters.
+    pub(super) fn has_permits(&self, statements: impl FnOnce() -> u32) -> bool {
+        !self.profile.required || self.permits >= statements()
+    }
+
     /// Takes a place for the statement that begins; `false` when one must be asked for first.
     pub const fn take_permit(&mut self) -> bool {
         if !self.profile.required {

@@ -5,6 +5,7 @@
 
 mod framer;
 mod ledger;
+mod lookahead;
 mod rules;
 pub mod statements;
 pub mod tracker;
@@ -49,6 +50,8 @@ pub struct Relay {
     server_is_leaving: bool,
     /// Bytes of a refused statement that are still to be dropped.
     discard: u32,
+    /// The places in the audit trail that were there when another one was asked for ahead of its statement.
+    asked_with: Option<u32>,
     /// Whether any message was forwarded: a session that never spoke leaves nothing behind.
     touched: bool,
     /// ParameterStatus values since the session began.
@@ -66,6 +69,7 @@ impl Relay {
             ledger,
             server_is_leaving: false,
             discard: 0,
+            asked_with: None,
             touched: false,
             changed: Vec::new(),
         }
@@ -115,6 +119,9 @@ impl Relay {
     pub fn handle_client(&mut self, bytes: &[u8], now: Now) -> Step {
         if self.discard > 0 {
             return self.pass_discarded(bytes);
+        }
+        if self.lacks_permits(bytes) {
+            return Step::NeedPermit;
         }
         let mut at = 0;
         loop {
@@ -204,6 +211,22 @@ impl Relay {
             }
             _ => false,
         }
+    }
+
+    /// Whether statements in sight have no place in the audit trail yet. Places for all of them before any of them
+    /// goes: what a driver sends in one piece reaches the server in one. Where one is refused, each statement is
+    /// decided on when it is at the front.
+    fn lacks_permits(&mut self, bytes: &[u8]) -> bool {
+        let Some(ledger) = &self.ledger else { return false };
+        let asked_with = self.asked_with.take();
+        if self.from_client.is_inside() || ledger.has_permits(|| lookahead::statements(bytes)) {
+            return false;
+        }
+        let refused = asked_with.is_some_and(|before| ledger.permits() <= before);
+        if !refused {
+            self.asked_with = Some(ledger.permits());
+        }
+        !refused
     }
 
     fn pass_discarded(&mut self, bytes: &[u8]) -> Step {

@@ -10,7 +10,7 @@ use gprxy_proto::testing::{corp, logs};
 use crate::visitor::{Book, Manners, Visitor, assert_isolated};
 
 /// A world with a small pool and a few visitors, run to its end.
-pub fn bustle(seed: u64, manners: Manners, setup: Setup) -> (World, Book) {
+pub(crate) fn bustle(seed: u64, manners: Manners, setup: Setup) -> (World, Book) {
     let mut world = World::with(seed, setup);
     let book = Book::default();
     world.postgres.set_think(Duration::from_millis(world.dice.below(10)));
@@ -29,7 +29,7 @@ pub fn bustle(seed: u64, manners: Manners, setup: Setup) -> (World, Book) {
     (world, book)
 }
 
-pub fn setup(seed: u64) -> Setup {
+pub(crate) fn setup(seed: u64) -> Setup {
     let mut profile = corp::profile();
     profile.databases = corp::databases(PoolSettings {
         default_pool_size: 1 + u32::try_from(seed % 3).unwrap(),

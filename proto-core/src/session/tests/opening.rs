@@ -20,16 +20,11 @@ fn startup(version: u32) -> Vec<u8> {
 
 #[test]
 fn encryption_is_refused_once_each_in_any_order() {
-    let requests: [&[fn() -> Vec<u8>]; 4] = [
-        &[front::ssl_request],
-        &[front::gssenc_request],
-        &[front::ssl_request, front::gssenc_request],
-        &[front::gssenc_request, front::ssl_request],
-    ];
-    for requests in requests {
+    let (ssl, gss) = (front::ssl_request(), front::gssenc_request());
+    for requests in [&[&ssl][..], &[&gss], &[&ssl, &gss], &[&gss, &ssl]] {
         let mut duel = Duel::new(Terms::default());
         for request in requests {
-            duel.client(&request());
+            duel.client(request);
             assert_eq!(duel.seen(), b"N");
         }
         duel.client(&startup(PROTOCOL_3_0));
@@ -210,9 +205,7 @@ fn without_a_database_the_user_names_it() {
 
 #[test]
 fn startup_parameters_reach_the_server_as_they_are() {
-    let mut terms = Terms::default();
-    terms.lease_at_once = true;
-    let mut duel = Duel::new(terms);
+    let mut duel = Duel::new(Terms::default());
     let options = r"-c a=b --c=d -c e=f\ g";
     let pairs = [
         ("user", "alice@corp.example"),
