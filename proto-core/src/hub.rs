@@ -23,6 +23,11 @@ pub enum HubOutput {
     Fetch(Fetch),
 }
 
+/// How many clients beyond the limit are listened to for the time of a login.
+const fn room_to_refuse(max_clients: u32) -> u32 {
+    max_clients / 10 + 10
+}
+
 /// Everything that sessions share.
 pub struct Hub {
     /// Server connections.
@@ -72,9 +77,20 @@ impl Hub {
             )
             .hint("Try again later, or ask the operator to raise max_client_conn."));
         }
+        Ok(self.admit())
+    }
+
+    /// A number for a client for whom [`Hub::handle_arrival`] has no room, while there are not too many of these, too:
+    /// it may send a cancel request, and is refused only when it asks for a session. libpq shows no error that comes in
+    /// place of an answer to its SSLRequest (CVE-2024-10977), so the refusal has to come over TLS.
+    pub fn handle_surplus(&mut self) -> Option<SessionId> {
+        (self.clients < self.max_clients.saturating_add(room_to_refuse(self.max_clients))).then(|| self.admit())
+    }
+
+    fn admit(&mut self) -> SessionId {
         self.clients += 1;
         self.last_session += 1;
-        Ok(SessionId(self.last_session))
+        SessionId(self.last_session)
     }
 
     /// A client has left, for whatever reason.

@@ -50,6 +50,24 @@ fn sighup_opens_the_audit_file_anew_and_no_line_is_lost() {
 }
 
 #[test]
+fn a_reopening_that_fails_keeps_the_file_that_is_open() {
+    let dir = fresh_path("audit-directory");
+    std::fs::create_dir(&dir).unwrap();
+    let path = dir.join("audit.jsonl");
+    let gprxy = Config::new(Version::V15).set("audit.path", path.to_str().unwrap()).start();
+    let mut wire = Wire::login(&gprxy.target("bob")).unwrap();
+    let moved = dir.with_extension("moved");
+    std::fs::rename(&dir, &moved).unwrap();
+    gprxy.child.signal("HUP");
+    eventually("the complaint in the log", || gprxy.log().contains("reopen").then_some(()));
+    wire.value("select 'goes on in the old file'");
+    eventually("its line", || {
+        let lines = audit::read(&moved.join("audit.jsonl"));
+        lines.iter().any(|line| line.statement().is_some_and(|text| text.contains("goes on"))).then_some(())
+    });
+}
+
+#[test]
 fn the_audit_trail_can_go_to_standard_output() {
     let gprxy = Config::new(Version::V15).set("audit.path", "-").start();
     psql::run(&gprxy.target("alice"), &["select 'on-stdout'"]).ok();

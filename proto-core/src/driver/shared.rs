@@ -249,15 +249,18 @@ impl<R: Runtime> Shared<R> {
         lock(&self.scram).insert((account.clone(), endpoint.clone()), keys);
     }
 
-    /// A client has connected: its number and letter box.
-    pub(super) fn arrive(self: &Arc<Self>) -> Result<(SessionId, Arc<Mailbox>), Refusal> {
-        let id = self.with_hub(|hub, _| hub.handle_arrival())?;
+    /// A client has connected: its number and letter box, and what it is to be told when there are too many.
+    pub(super) fn arrive(self: &Arc<Self>) -> Result<(SessionId, Option<Refusal>, Arc<Mailbox>), Refusal> {
+        let (id, crowded) = self.with_hub(|hub, _| match hub.handle_arrival() {
+            Ok(id) => Ok((id, None)),
+            Err(refusal) => hub.handle_surplus().map(|id| (id, Some(refusal.clone()))).ok_or(refusal),
+        })?;
         let mailbox = Arc::new(Mailbox::default());
         lock(&self.mailboxes).insert(id, mailbox.clone());
         if self.is_draining() {
             mailbox.put(Mail::Drain);
         }
-        Ok((id, mailbox))
+        Ok((id, crowded, mailbox))
     }
 
     /// A client has gone.

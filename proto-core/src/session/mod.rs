@@ -257,6 +257,8 @@ pub struct Session {
     phase: Phase,
     out: VecDeque<Output>,
     login_until: Tick,
+    /// There are too many clients: what this one is told when it asks for a session.
+    crowded: Option<Box<Refusal>>,
 }
 
 impl Session {
@@ -265,7 +267,12 @@ impl Session {
     pub fn new(id: SessionId, profile: Arc<Profile>, peer: Peer, now: Now) -> Self {
         let login_until = now.tick.after(profile.limits.client_login_timeout);
         let phase = Phase::Opening(Open::default());
-        Self { id, profile, peer, tls: None, phase, out: VecDeque::new(), login_until }
+        Self { id, profile, peer, tls: None, phase, out: VecDeque::new(), login_until, crowded: None }
+    }
+
+    /// There are too many clients: this one may cancel, and is refused when it asks for a session.
+    pub fn handle_crowd(&mut self, refusal: Refusal) {
+        self.crowded = Some(Box::new(refusal));
     }
 
     /// Its number in logs and audit records.

@@ -86,6 +86,10 @@ impl Session {
 
     /// A startup packet is there: the secret is asked for, but only where it may travel.
     fn started(&mut self, startup: Startup, now: Now) {
+        if let Some(refusal) = self.crowded.take() {
+            self.phase = Phase::Proving(Box::new(Proving::new(startup)));
+            return self.refuse(*refusal, now);
+        }
         if let Some(unknown) = &startup.negotiate {
             let unknown: Vec<&[u8]> = unknown.iter().map(|option| &**option).collect();
             let version = startup.version;
