@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(key.key().len(), 32);
         let request = Request {
             session,
-            key: PoolKey { account: "a".into(), database: "d".into() },
+            key: PoolKey { account: "a".into(), database: "d".into(), own_password: false },
             parameters: Arc::new([]),
             reuse: true,
             settings: Arc::default(),

@@ -2,7 +2,7 @@
 
 use super::{assert_refused, assert_violation, seen};
 use crate::codec::startup::{PROTOCOL_3_0, PROTOCOL_3_2};
-use crate::fault::{Lost, SqlState};
+use crate::fault::{Lost, Refusal, SqlState};
 use crate::session::{Finish, Side};
 use crate::testing::corp;
 use crate::testing::duel::{Duel, Terms};
@@ -30,6 +30,24 @@ fn encryption_is_refused_once_each_in_any_order() {
         duel.client(&startup(PROTOCOL_3_0));
         assert_eq!(seen(&mut duel), "R(3)");
     }
+}
+
+#[test]
+fn one_client_too_many_is_refused_only_when_it_asks_for_a_session() {
+    let too_many = || Refusal::new(SqlState::TOO_MANY_CONNECTIONS, "no more connections allowed");
+    let mut duel = with_tls();
+    duel.session.handle_crowd(too_many());
+    duel.client(&front::ssl_request());
+    assert_eq!(duel.seen(), b"S");
+    duel.establish_tls(None);
+    duel.client(&startup(PROTOCOL_3_2 + 1));
+    assert_refused(&mut duel, SqlState::TOO_MANY_CONNECTIONS);
+
+    let mut duel = Duel::new(Terms::default());
+    duel.session.handle_crowd(too_many());
+    duel.client(&front::cancel_request(7, &[1, 2, 3, 4]));
+    assert_eq!(seen(&mut duel), "");
+    assert_eq!(duel.finish, Some(Finish::Cancel));
 }
 
 #[test]
