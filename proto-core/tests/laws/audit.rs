@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use gprxy_proto::audit::AuditProfile;
 use gprxy_proto::audit::OnFailure;
 use gprxy_proto::driver::audit_log::Settings;
-use gprxy_proto::session::AuditProfile;
 use gprxy_proto::testing::dice::Dice;
 use gprxy_proto::testing::law::check;
 use gprxy_proto::testing::world::{Setup, World};

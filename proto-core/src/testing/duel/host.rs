@@ -19,7 +19,7 @@ impl Duel {
                 Output::Send(Side::Client, bytes) => self.seen.extend(bytes),
                 Output::Send(Side::Server, bytes) => self.sent.extend(bytes),
                 Output::StartTls => self.wants_tls = true,
-                Output::Audit(record) => self.records.push(*record),
+                Output::Audit(record) | Output::AuditStatement(record) => self.records.push(*record),
                 Output::Finished(finish) => self.finish = Some(finish),
                 Output::Do(action) => self.perform(action),
             }
@@ -46,6 +46,7 @@ impl Duel {
                     self.wish = Some(wish);
                 }
             }
+            Action::Unreserve(_) => {}
             Action::GiveUp => {
                 self.wish = None;
                 self.pools.handle_gave_up(self.session.id(), self.now);
@@ -77,11 +78,12 @@ impl Duel {
 
     /// A lease of the pool, and a login under it.
     pub(super) fn open(&mut self, wish: &Wish) {
+        let own_password = matches!(wish.credential, Credential::Own(_));
         let request = Request {
             session: self.session.id(),
-            key: PoolKey { account: wish.account.clone(), database: wish.database.clone() },
+            key: PoolKey { account: wish.account.clone(), database: wish.database.clone(), own_password },
             parameters: wish.parameters.clone(),
-            reuse: matches!(wish.credential, Credential::Account(_)),
+            reuse: !own_password,
             settings: std::sync::Arc::new(wish.target.pool.clone()),
         };
         self.pools.handle_request(request, self.now);
