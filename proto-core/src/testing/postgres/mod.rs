@@ -30,6 +30,7 @@
 
 mod backend;
 mod login;
+mod serving;
 mod sql;
 
 use std::collections::{BTreeMap, BTreeSet};
