@@ -49,6 +49,9 @@ pub struct Parts {
     pub http: ureq::Agent,
 }
 
+/// Keys that were derived for an account and a server.
+type ScramCache = HashMap<(Arc<str>, Endpoint), Arc<ScramKeys>>;
+
 /// What all sessions share.
 pub struct Shared<R: Runtime> {
     pub(super) profile: Arc<Profile>,
@@ -60,7 +63,7 @@ pub struct Shared<R: Runtime> {
     keyring: RwLock<Arc<Keyring>>,
     shelf: Mutex<HashMap<SlotId, ServerConnection<R::Socket>>>,
     mailboxes: Mutex<BTreeMap<SessionId, Arc<Mailbox>>>,
-    scram: Mutex<HashMap<(Arc<str>, Endpoint), Arc<ScramKeys>>>,
+    scram: Mutex<ScramCache>,
     draining: AtomicBool,
     /// Server connections that are cancelled, reset or closed behind their sessions.
     returning: AtomicUsize,

@@ -109,12 +109,6 @@ impl Tracker {
         self.ops.is_empty() && !self.unsynced && !self.skipping && !self.copy_in && !self.copy_out && !self.confused
     }
 
-    /// Nothing is owed at all.
-    #[must_use]
-    pub fn owes_nothing(&self) -> bool {
-        self.ops.is_empty() && !self.copy_out
-    }
-
     /// Whether no further operation should be taken in before some are answered.
     #[must_use]
     pub fn is_full(&self) -> bool {
@@ -358,7 +352,7 @@ mod tests {
         assert!(run("PBESPBES/EZ12CZ").is_quiet());
         // Without a Sync everything is ignored, even a simple query, until one comes.
         let mut tracker = run("P/E BQE");
-        assert!(!tracker.is_quiet() && tracker.owes_nothing());
+        assert!(!tracker.is_quiet() && tracker.ops.is_empty());
         tracker.handle_frontend(b'S');
         tracker.handle_backend(b'Z', b"I", |_| {});
         assert!(tracker.is_quiet());
