@@ -6,7 +6,7 @@
 //! ```
 //! The duel keeps the contract of [`Session`] to the letter and fails the test when the session does not. It answers
 //! the session's actions itself, with the real key ring, pools and cancel registry, and logs in to its server by the
-//! real [`Login`].
+//! real [`crate::upstream::Login`].
 
 mod host;
 
