@@ -148,13 +148,14 @@ impl Tracker {
             }
             _ => return None,
         };
-        if !matches!(op, Op::Query | Op::FunctionCall) {
+        let commits = matches!(op, Op::Query | Op::FunctionCall);
+        if !commits {
             self.unsynced = true;
         }
         if self.skipping {
             return None;
         }
-        if op == Op::Query {
+        if commits {
             self.unsynced = false;
         }
         self.ops.push_back(op);
@@ -274,6 +275,9 @@ impl Tracker {
                 _ => at += 1,
             }
         }
+        // An Execute that has lost its Sync is as open as before.
+        let ends_transaction = |op: &Op| matches!(op, Op::Sync | Op::Query | Op::FunctionCall);
+        self.unsynced |= !self.ops.iter().any(ends_transaction);
     }
 
     fn fail(&mut self, dropped: &mut impl FnMut(Op)) -> Settled {
@@ -335,6 +339,7 @@ mod tests {
             "PBES/12sZ",
             "CS/3Z",
             "F/VZ",
+            "PF/1VZ",
             "Q/ECZ", // a late notice-like tag does not matter: ReadyForQuery ends a simple query
             "Q/HddcCZ",
             "Q/G ddc/CZ",
@@ -364,6 +369,8 @@ mod tests {
     fn a_sync_that_copy_data_swallows_for_certain_is_not_waited_for() {
         // The first Sync is swallowed by the COPY, the one behind CopyDone is answered.
         assert!(run("PBES/12G ddcS/CZ").is_quiet());
+        // Nothing is over before that one.
+        assert!(!run("PBES/12G ddc/C").is_quiet());
         // All of it pipelined.
         assert!(run("PBESddcS/12GCZ").is_quiet());
         assert!(run("PBEddcS/12GCZ").is_quiet());

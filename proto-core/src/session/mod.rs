@@ -304,6 +304,7 @@ impl Session {
     pub fn handle_input(&mut self, from: Side, bytes: &[u8], now: Now) -> Verdict {
         if let Phase::Relaying(relaying) = &mut self.phase {
             let step = match from {
+                Side::Client if relaying.is_reserving() => return Verdict::Wait,
                 Side::Client => relaying.relay.handle_client(bytes, now),
                 Side::Server => relaying.relay.handle_server(bytes, now),
             };

@@ -39,6 +39,11 @@ impl Relaying {
         Self { who, lease, facts, relay, draining: false, reserving: false, unrecorded: false, began: now.tick }
     }
 
+    /// A place in the audit trail was asked for and is not there yet.
+    pub(super) const fn is_reserving(&self) -> bool {
+        self.reserving
+    }
+
     /// It ends with the next wake-up: what was judged before is forwarded first.
     pub(super) fn is_over(&self) -> bool {
         self.relay.fault().is_some() || self.may_drain()
