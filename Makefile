@@ -4,7 +4,7 @@ MAKEFLAGS += --no-print-directory
 # The end-to-end tests wait for other processes most of the time: more of them than cores keep two cores busy.
 E2E_THREADS ?= 6
 
-.PHONY: help demo test test-unit test-e2e fmt lint
+.PHONY: help demo test test-unit test-e2e soak bench edge fmt lint
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -27,6 +27,22 @@ test-e2e:
 	@scripts/install-build-deps
 	@scripts/install-test-deps
 	RUST_TEST_THREADS=$(E2E_THREADS) cargo test --locked -p gprxy --test e2e
+
+## make soak       the laws of the simulated world, over as many seeds as SEEDS says
+SEEDS ?= 0..20000
+soak:
+	@scripts/install-build-deps
+	GPRXY_SEEDS=$(SEEDS) cargo test --locked --release -p gprxy-proto --all-features --test laws
+
+## make bench      gprxy beside PgBouncer: CPU per transaction and per megabyte, memory per session
+bench:
+	@scripts/bench
+
+## make edge       the smallest gprxy: on smol, the proxy only
+edge:
+	@scripts/install-build-deps
+	cargo build --locked --profile edge -p gprxy --no-default-features --features edge
+	@ls -l $${CARGO_TARGET_DIR:-target}/edge/gprxy
 
 ## make fmt        format
 fmt:

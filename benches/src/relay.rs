@@ -45,8 +45,7 @@ pub(crate) fn measure(site: &Site<'_>, rounds: usize, seconds: u32) -> Result<()
         for clients in CLIENTS {
             let mut cells: [Cell; 4] = Default::default();
             for peer in &peers {
-                // Opens the server connections and warms the caches.
-                run(site, peer, mode, clients, 1, &mut Cell::default())?;
+                warm_up(site, peer, mode, clients)?;
             }
             for round in 0..rounds {
                 for turn in 0..peers.len() {
@@ -58,6 +57,13 @@ pub(crate) fn measure(site: &Site<'_>, rounds: usize, seconds: u32) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Opens the server connections; counted in transactions, since a busy machine may need long for that.
+fn warm_up(site: &Site<'_>, peer: &Peer, mode: &str, clients: u32) -> Result<()> {
+    let mut pgbench = peer.client(site, "pgbench");
+    pgbench.args(["-S", "-n", "-M", mode, "-c", &clients.to_string(), "-t", "50"]);
+    expect_success(&mut pgbench).map(drop)
 }
 
 fn run(site: &Site<'_>, peer: &Peer, mode: &str, clients: u32, seconds: u32, cell: &mut Cell) -> Result<()> {
@@ -78,8 +84,10 @@ fn run(site: &Site<'_>, peer: &Peer, mode: &str, clients: u32, seconds: u32, cel
 }
 
 fn field(said: &str, name: &str) -> Result<f64> {
-    let rest =
-        said.lines().find_map(|line| line.strip_prefix(name)).ok_or("pgbench says something else than expected")?;
+    let rest = said
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .ok_or_else(|| format!("pgbench ran no transaction, or does not say so:\n{said}"))?;
     let number: String = rest.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
     Ok(number.parse()?)
 }

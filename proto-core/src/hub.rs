@@ -23,6 +23,11 @@ pub enum HubOutput {
     Fetch(Fetch),
 }
 
+/// How many clients beyond the limit are listened to for the time of a login.
+const fn room_to_refuse(max_clients: u32) -> u32 {
+    max_clients / 10 + 10
+}
+
 /// Everything that sessions share.
 pub struct Hub {
     /// Server connections.
@@ -72,9 +77,20 @@ impl Hub {
             )
             .hint("Try again later, or ask the operator to raise max_client_conn."));
         }
+        Ok(self.admit())
+    }
+
+    /// A number for a client for whom [`Hub::handle_arrival`] has no room, while there are not too many of these, too:
+    /// it may send a cancel request, and is refused only when it asks for a session. libpq shows no error that comes in
+    /// place of an answer to its SSLRequest (CVE-2024-10977), so the refusal has to come over TLS.
+    pub fn handle_surplus(&mut self) -> Option<SessionId> {
+        (self.clients < self.max_clients.saturating_add(room_to_refuse(self.max_clients))).then(|| self.admit())
+    }
+
+    fn admit(&mut self) -> SessionId {
         self.clients += 1;
         self.last_session += 1;
-        Ok(SessionId(self.last_session))
+        SessionId(self.last_session)
     }
 
     /// A client has left, for whatever reason.
@@ -89,11 +105,11 @@ impl Hub {
         self.cancels.enroll(session, wide, &mut *self.entropy)
     }
 
-    /// Random bytes for a SCRAM nonce.
-    pub fn nonce(&mut self) -> [u8; 18] {
-        let mut nonce = [0; 18];
-        self.entropy.fill(&mut nonce);
-        nonce
+    /// Fresh random bytes, for a nonce.
+    pub fn random<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.entropy.fill(&mut bytes);
+        bytes
     }
 
     /// Time has passed.
@@ -159,7 +175,7 @@ mod tests {
         assert_eq!(key.key().len(), 32);
         let request = Request {
             session,
-            key: PoolKey { account: "a".into(), database: "d".into() },
+            key: PoolKey { account: "a".into(), database: "d".into(), own_password: false },
             parameters: Arc::new([]),
             reuse: true,
             settings: Arc::default(),
@@ -190,7 +206,7 @@ mod tests {
     #[test]
     fn nonces_and_keys_differ() {
         let mut hub = hub(10);
-        assert_ne!(hub.nonce(), hub.nonce());
+        assert_ne!(hub.random::<16>(), hub.random::<16>());
         let (first, second) = (hub.handle_arrival().unwrap(), hub.handle_arrival().unwrap());
         let (first, second) = (hub.enroll(first, false), hub.enroll(second, false));
         assert_ne!((first.pid(), first.key()), (second.pid(), second.key()));

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gprxy_proto::audit::AuditProfile;
 use gprxy_proto::auth::jwks::{KeySetLimits, KeySets};
 use gprxy_proto::auth::roles::RoleMap;
 use gprxy_proto::driver::audit_log::{self, AuditLog, AuditSink, Reopened};
@@ -13,7 +14,7 @@ use gprxy_proto::driver::shared::{Parts, ServerTls, Shared};
 use gprxy_proto::hub::Hub;
 use gprxy_proto::policy::{AllowPlaintext, Database, Databases, Endpoint, Limits, SslMode};
 use gprxy_proto::pool::PoolSettings;
-use gprxy_proto::session::{AuditProfile, Profile};
+use gprxy_proto::session::Profile;
 
 /// In front of one server; with an audit trail, no statement runs without a place in it.
 pub(crate) fn shared<R: Runtime>(server: Endpoint, audited: bool) -> Arc<Shared<R>> {

@@ -164,7 +164,7 @@ pub(crate) static AUDIT: Section = Section {
         key("path", "-"),
         key("statement_bytes", "8KiB"),
         key("on_failure", "refuse"),
-        key("queue", "8192"),
+        key("queue", "65536"),
     ],
 };
 

@@ -166,7 +166,8 @@ fn when_the_audit_cannot_be_written_no_statement_runs() {
         assert_eq!((complaint.severity.as_str(), complaint.code.as_str()), ("ERROR", "58030"), "{complaint:?}");
     }
     // In the extended protocol what follows is already under way: there the session ends.
-    wire.send(&[parse("", "insert into notes values (4711, 'unrecorded')"), frame('S', b"")].concat());
+    let insert = parse("", "insert into notes values (4711, 'unrecorded')");
+    wire.send(&[insert, bind("", &[]), describe_and_execute(), sync()].concat());
     let complaint = wire.drain().expect("a refusal");
     assert_eq!((complaint.severity.as_str(), complaint.code.as_str()), ("FATAL", "58030"), "{complaint:?}");
     assert_eq!(Cluster::shared(Version::V15).sql("select count(*) from notes where id = 4711"), "0");

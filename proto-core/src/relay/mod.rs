@@ -15,7 +15,7 @@ use crate::codec::frontend::tag as front;
 use crate::codec::{HEADER_LEN, Header};
 use crate::fault::Violation;
 use crate::time::Now;
-use crate::upstream::Parameters;
+use crate::upstream::{Parameters, remember};
 
 use framer::Framer;
 pub use ledger::{Ledger, Outcome};
@@ -56,6 +56,8 @@ pub struct Relay {
     touched: bool,
     /// ParameterStatus values since the session began.
     changed: Parameters,
+    /// Why nothing more may pass.
+    fault: Option<Violation>,
 }
 
 impl Relay {
@@ -72,6 +74,7 @@ impl Relay {
             asked_with: None,
             touched: false,
             changed: Vec::new(),
+            fault: None,
         }
     }
 
@@ -97,6 +100,12 @@ impl Relay {
     #[must_use]
     pub const fn server_is_leaving(&self) -> bool {
         self.server_is_leaving
+    }
+
+    /// Why nothing more may pass, when that is so.
+    #[must_use]
+    pub const fn fault(&self) -> Option<Violation> {
+        self.fault
     }
 
     /// Whether the session sent anything at all.
@@ -133,6 +142,9 @@ impl Relay {
                 let (tag, body, kept) = self.from_client.take_kept();
                 self.client_message(tag, body, &kept, now);
             }
+            if let Some(fault) = self.fault {
+                return forward_or(at, Step::Broken(fault));
+            }
             let header = match Header::parse(&bytes[at..]) {
                 Ok(Some(header)) => header,
                 Ok(None) => return forward_or_wait(at),
@@ -145,6 +157,12 @@ impl Relay {
             };
             if self.tracker.is_full() || self.ledger.as_ref().is_some_and(|ledger| ledger.is_full()) {
                 return forward_or_wait(at);
+            }
+            if matches!(header.tag, front::EXECUTE | front::CLOSE)
+                && self.ledger.is_some()
+                && header.body as usize > rules::NAMES
+            {
+                return forward_or(at, Step::Broken(Violation::NameTooLong));
             }
             if begins_statement(header.tag)
                 && let Some(ledger) = &mut self.ledger
@@ -177,6 +195,9 @@ impl Relay {
                 let (tag, body, kept) = self.from_server.take_kept();
                 self.server_message(tag, body, &kept, now);
             }
+            if let Some(fault) = self.fault {
+                return forward_or(at, Step::Broken(fault));
+            }
             let header = match Header::parse(&bytes[at..]) {
                 Ok(Some(header)) => header,
                 Ok(None) => return forward_or_wait(at),
@@ -205,7 +226,12 @@ impl Relay {
     /// possible here because the server's state depends on what follows; the session must end then.
     pub fn handle_refused(&mut self, bytes: &[u8]) -> bool {
         match Header::parse(bytes) {
-            Ok(Some(header)) if header.tag == front::QUERY && self.is_quiet() => {
+            // Inside of a transaction PostgreSQL would have failed all of it; an answer of ours could not.
+            Ok(Some(header))
+                if header.tag == front::QUERY
+                    && self.is_quiet()
+                    && self.status() != TransactionStatus::InTransaction =>
+            {
                 self.discard = header.body + HEADER_LEN as u32; // at most 1 GiB
                 true
             }
@@ -243,8 +269,18 @@ impl Relay {
 
     fn client_message(&mut self, tag: u8, body: u32, seen: &[u8], now: Now) {
         let op = self.tracker.handle_frontend(tag);
-        if let Some(ledger) = &mut self.ledger {
-            ledger.handle_frontend(tag, op, seen, body, now);
+        if let Some(ledger) = &mut self.ledger
+            && !ledger.handle_frontend(tag, op, seen, body, now)
+        {
+            self.fault = Some(Violation::NameTooLong);
+        }
+        self.note_confusion();
+    }
+
+    /// Answers and questions that do not fit together any more could be somebody else's before long.
+    fn note_confusion(&mut self) {
+        if self.tracker.is_confused() && self.fault.is_none() {
+            self.fault = Some(Violation::OutOfStep);
         }
     }
 
@@ -259,8 +295,10 @@ impl Relay {
         match tag {
             back::ERROR_RESPONSE if ErrorFields::parse(seen).is_fatal() => self.server_is_leaving = true,
             back::PARAMETER_STATUS => {
-                if let Ok((name, value)) = parameter_status(seen) {
-                    self.changed.push((name.into(), value.into()));
+                if let Ok((name, value)) = parameter_status(seen)
+                    && !remember(&mut self.changed, name, value)
+                {
+                    self.fault = Some(Violation::TooManyParameters);
                 }
             }
             _ => {}
@@ -272,16 +310,17 @@ impl Relay {
             }
             Some(ledger) => {
                 ledger.count_answer(body);
-                let settled = tracker.handle_backend(tag, seen, |op| ledger.handle_dropped(op));
-                ledger.handle_backend(settled, tag, seen, tracker.status(), now);
+                tracker.handle_backend(tag, seen, |op| ledger.handle_dropped(op));
+                ledger.handle_backend(tag, seen, tracker.status(), now);
             }
         }
+        self.note_confusion();
     }
 }
 
-/// Messages behind which a statement runs, or is at least analysed by the server.
+/// Messages behind which a statement runs.
 const fn begins_statement(tag: u8) -> bool {
-    matches!(tag, front::QUERY | front::PARSE | front::EXECUTE | front::FUNCTION_CALL)
+    matches!(tag, front::QUERY | front::EXECUTE | front::FUNCTION_CALL)
 }
 
 const fn forward_or_wait(at: usize) -> Step {

@@ -3,7 +3,9 @@
 //! Every frontend message that gets an answer is queued and leaves the queue with that answer. Three rules of
 //! PostgreSQL's main loop make this exact:
 //! * after an error in an extended-query message everything up to the next Sync is skipped (section 54.2.3);
-//! * Sync and Flush that arrive while the server reads COPY data are ignored (section 54.2.6);
+//! * Sync and Flush that arrive while the server reads COPY data are ignored (section 54.2.6). Whether it still does
+//!   when they arrive is known only where nothing but the Execute precedes them: bad data, or a cancel, ends a COPY at
+//!   any point. A Sync of which that cannot be known confuses the book, and a confused book ends the session;
 //! * an error in Sync itself (a deferred constraint) does not begin a skip: its ReadyForQuery follows.
 
 use std::collections::VecDeque;
@@ -30,8 +32,17 @@ pub enum Op {
     FunctionCall,
     /// ReadyForQuery.
     Sync,
+    /// No answer: it marks where the client sent COPY data before the server had asked for any.
+    CopyData,
     /// No answer: it marks where the client ended its COPY data.
     CopyEnd,
+}
+
+impl Op {
+    /// Whether it waits for no answer.
+    const fn is_marker(self) -> bool {
+        matches!(self, Self::CopyData | Self::CopyEnd)
+    }
 }
 
 /// What a server message meant for the operation at the head of the queue.
@@ -98,12 +109,6 @@ impl Tracker {
         self.ops.is_empty() && !self.unsynced && !self.skipping && !self.copy_in && !self.copy_out && !self.confused
     }
 
-    /// Nothing is owed at all.
-    #[must_use]
-    pub fn owes_nothing(&self) -> bool {
-        self.ops.is_empty() && !self.copy_out
-    }
-
     /// Whether no further operation should be taken in before some are answered.
     #[must_use]
     pub fn is_full(&self) -> bool {
@@ -127,10 +132,16 @@ impl Tracker {
             front::EXECUTE => Op::Execute,
             front::CLOSE => Op::Close,
             front::SYNC => return self.sync(),
+            front::COPY_DATA => {
+                if !self.copy_in && !self.skipping && self.ops.back().is_some_and(|op| !op.is_marker()) {
+                    self.ops.push_back(Op::CopyData);
+                }
+                return None;
+            }
             front::COPY_DONE | front::COPY_FAIL => {
                 if self.copy_in {
                     self.copy_in = false;
-                } else if !self.ops.is_empty() && !self.skipping {
+                } else if !self.skipping && self.ops.back().is_some_and(|&op| op != Op::CopyEnd) {
                     self.ops.push_back(Op::CopyEnd);
                 }
                 return None;
@@ -152,6 +163,8 @@ impl Tracker {
 
     fn sync(&mut self) -> Option<Op> {
         if self.copy_in {
+            // It is ignored if the server still reads COPY data, and answered if it does not any more.
+            self.confused = true;
             return None;
         }
         self.skipping = false;
@@ -199,7 +212,7 @@ impl Tracker {
 
     /// The oldest operation without an answer.
     fn head(&mut self) -> Option<Op> {
-        while self.ops.front() == Some(&Op::CopyEnd) {
+        while self.ops.front().is_some_and(|op| op.is_marker()) {
             self.ops.pop_front();
         }
         self.ops.front().copied()
@@ -218,6 +231,7 @@ impl Tracker {
     fn ready(&mut self, body: &[u8]) -> Settled {
         self.copy_in = false;
         self.copy_out = false;
+        self.skipping = false;
         match body.first().copied().and_then(TransactionStatus::from_byte) {
             Some(status) => self.status = status,
             None => self.confused = true,
@@ -239,10 +253,17 @@ impl Tracker {
     fn begin_copy_in(&mut self) {
         self.copy_in = true;
         self.head();
+        let mut fed = false;
         let mut at = 1;
         while let Some(op) = self.ops.get(at) {
             match op {
+                Op::CopyData => {
+                    fed = true;
+                    self.ops.remove(at);
+                }
                 Op::Sync => {
+                    // Behind data, the COPY may have failed before it.
+                    self.confused |= fed;
                     self.ops.remove(at);
                 }
                 Op::CopyEnd => {
@@ -331,7 +352,7 @@ mod tests {
         assert!(run("PBESPBES/EZ12CZ").is_quiet());
         // Without a Sync everything is ignored, even a simple query, until one comes.
         let mut tracker = run("P/E BQE");
-        assert!(!tracker.is_quiet() && tracker.owes_nothing());
+        assert!(!tracker.is_quiet() && tracker.ops.is_empty());
         tracker.handle_frontend(b'S');
         tracker.handle_backend(b'Z', b"I", |_| {});
         assert!(tracker.is_quiet());
@@ -340,14 +361,36 @@ mod tests {
     }
 
     #[test]
-    fn a_sync_inside_copy_data_is_never_answered() {
+    fn a_sync_that_copy_data_swallows_for_certain_is_not_waited_for() {
         // The first Sync is swallowed by the COPY, the one behind CopyDone is answered.
         assert!(run("PBES/12G ddcS/CZ").is_quiet());
-        // All of it pipelined: only the Sync behind CopyDone counts.
+        // All of it pipelined.
+        assert!(run("PBESddcS/12GCZ").is_quiet());
         assert!(run("PBEddcS/12GCZ").is_quiet());
         // An error in the middle: the client's CopyDone is ignored.
         assert!(run("PBES/12G ddd/E cS/Z").is_quiet());
         assert!(run("Q/G dd/EZ ddc").is_quiet());
+    }
+
+    #[test]
+    fn a_sync_that_copy_data_may_have_swallowed_ends_the_session() {
+        // PostgreSQL answers it if the data before it was bad, and ignores it if it was good.
+        for script in ["Q/G dS", "Q/G S", "QdS/G", "PBE/12G dS", "PBEdSc/12G", "QdSSSQ/G"] {
+            let tracker = run(script);
+            assert!(tracker.is_confused() && !tracker.is_quiet(), "{script}: {tracker:?}");
+        }
+    }
+
+    #[test]
+    fn strays_of_a_copy_that_never_was_pile_up_nowhere() {
+        let mut tracker = run("Q");
+        for c in b"dc".repeat(MAX_UNANSWERED) {
+            tracker.handle_frontend(c);
+        }
+        assert!(!tracker.is_full());
+        tracker.handle_backend(b'C', b"", |_| {});
+        tracker.handle_backend(b'Z', b"I", |_| {});
+        assert!(tracker.is_quiet());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the driver expects of a runtime, as tests over real loopback sockets.
 //!
 //! A runtime crate runs all of them with one line in a test file of its own:
-//! ```ignore
+//! ```text
 //! gprxy_proto::conformance!(my_runtime::MyRuntime, before each: raise_descriptor_limit);
 //! ```
 //! No test measures time, except that a deadline comes neither early nor never.

@@ -32,7 +32,7 @@ async fn answered(client: &mut Client, text: &str, all: &mut Vec<Message>) -> bo
 
 #[test]
 fn law_drain_ends_every_session_once_and_in_order() {
-    check("law_drain", 200, |seed| {
+    check("law_drain", 150, |seed| {
         let mut world = World::with(seed, setup(seed));
         world.postgres.set_think(Duration::from_millis(5));
         for n in 0..5 {

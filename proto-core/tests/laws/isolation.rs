@@ -47,7 +47,7 @@ pub(crate) fn setup(seed: u64) -> Setup {
 
 #[test]
 fn law_order_every_answer_is_the_servers_own() {
-    check("law_order", 300, |seed| {
+    check("law_order", 150, |seed| {
         let (mut world, book) = bustle(seed, Manners::default(), setup(seed));
         {
             let book = book.lock().unwrap();
@@ -60,7 +60,7 @@ fn law_order_every_answer_is_the_servers_own() {
 
 #[test]
 fn law_isolation_through_vanishing_clients_and_cancels() {
-    check("law_isolation", 300, |seed| {
+    check("law_isolation", 200, |seed| {
         let manners = Manners { vanish: 15, cancel: 20, faults: 0 };
         let (mut world, book) = bustle(seed, manners, setup(seed));
         assert_isolated(&book);
@@ -76,7 +76,7 @@ fn law_isolation_through_vanishing_clients_and_cancels() {
 
 #[test]
 fn law_isolation_through_faults_of_the_server() {
-    check("law_faults", 300, |seed| {
+    check("law_faults", 200, |seed| {
         let manners = Manners { vanish: 10, cancel: 10, faults: 15 };
         let (mut world, book) = bustle(seed, manners, setup(seed));
         assert_isolated(&book);

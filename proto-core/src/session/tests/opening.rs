@@ -2,7 +2,7 @@
 
 use super::{assert_refused, assert_violation, seen};
 use crate::codec::startup::{PROTOCOL_3_0, PROTOCOL_3_2};
-use crate::fault::{Lost, SqlState};
+use crate::fault::{Lost, Refusal, SqlState};
 use crate::session::{Finish, Side};
 use crate::testing::corp;
 use crate::testing::duel::{Duel, Terms};
@@ -30,6 +30,24 @@ fn encryption_is_refused_once_each_in_any_order() {
         duel.client(&startup(PROTOCOL_3_0));
         assert_eq!(seen(&mut duel), "R(3)");
     }
+}
+
+#[test]
+fn one_client_too_many_is_refused_only_when_it_asks_for_a_session() {
+    let too_many = || Refusal::new(SqlState::TOO_MANY_CONNECTIONS, "no more connections allowed");
+    let mut duel = with_tls();
+    duel.session.handle_crowd(too_many());
+    duel.client(&front::ssl_request());
+    assert_eq!(duel.seen(), b"S");
+    duel.establish_tls(None);
+    duel.client(&startup(PROTOCOL_3_2 + 1));
+    assert_refused(&mut duel, SqlState::TOO_MANY_CONNECTIONS);
+
+    let mut duel = Duel::new(Terms::default());
+    duel.session.handle_crowd(too_many());
+    duel.client(&front::cancel_request(7, &[1, 2, 3, 4]));
+    assert_eq!(seen(&mut duel), "");
+    assert_eq!(duel.finish, Some(Finish::Cancel));
 }
 
 #[test]
@@ -112,7 +130,8 @@ fn newer_versions_and_options_are_negotiated_exactly_once() {
         let negotiations: Vec<_> = answers.iter().filter(|message| message.tag == b'v').collect();
         assert_eq!(negotiations.len(), usize::from(expected.is_some()), "{version:#x}");
         if let (Some(option), [negotiation]) = (expected, &negotiations[..]) {
-            assert_eq!(&negotiation.body[..4], &PROTOCOL_3_2.to_be_bytes());
+            // Never newer than what was asked for: a client of 3.0 would not know what to do with 3.2.
+            assert_eq!(&negotiation.body[..4], &version.min(PROTOCOL_3_2).to_be_bytes());
             assert_eq!(String::from_utf8_lossy(&negotiation.body[8..]).trim_end_matches('\0'), option);
         }
         assert_eq!(answers.last().map(|message| message.tag), Some(b'R'));
@@ -236,9 +255,14 @@ fn a_cancel_request_is_passed_on_and_never_answered() {
     let mut duel = Duel::new(Terms::default());
     duel.client(&front::cancel_request(4711, &[7; 256]));
     assert_eq!(duel.cancel_requests[0].1.len(), 256);
+    // A key that nobody was ever given is passed on like any other, and found to be nobody's.
     let mut duel = Duel::new(Terms::default());
     duel.client(&front::cancel_request(4711, &[7; 257]));
-    assert!(duel.cancel_requests.is_empty() && duel.finish.is_some());
+    assert_eq!((duel.cancel_requests[0].1.len(), duel.seen()), (257, vec![]));
+    // One that is not well formed names nobody, and is told nothing either.
+    let mut duel = Duel::new(Terms::default());
+    duel.client(&front::cancel_request(4711, b""));
+    assert_eq!((duel.finish.clone(), duel.seen()), (Some(Finish::Cancel), vec![]));
 }
 
 #[test]

@@ -15,8 +15,8 @@
 //! world.end();
 //! ```
 //! Everything that can happen in more than one order happens in the order of the seed: which task runs next, how long
-//! bytes fly, in which pieces they are read and written. Two runs of one seed are the same, see [`World::digest`]. In a
-//! [law](super::law) a failing seed is run again and prints its transcript.
+//! bytes fly, in which pieces they are read and written. Two runs of one seed are the same, see [`World::digest`]. In
+//! a [`super::law`] a failing seed is run again and prints its transcript.
 
 mod client;
 mod core;

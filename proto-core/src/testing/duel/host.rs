@@ -1,0 +1,172 @@
+//! What a duel does for its session: the part of a driver.
+
+use super::{Duel, Permits};
+use crate::audit::Event;
+use crate::auth::Authenticated;
+use crate::auth::jwt::Verdict as TokenVerdict;
+use crate::fault::Lost;
+use crate::pool::{PoolKey, PoolOutput, Request, Returned};
+use crate::session::{Action, Credential, Leased, Output, Reply, Return, ReturnState, Side, Wish};
+use crate::testing::postgres::Backend;
+use crate::time::Now;
+use crate::upstream::{self, LoggedIn, Login, LoginOutput, LoginSettings};
+
+impl Duel {
+    pub(super) fn carry_out(&mut self) {
+        while let Some(output) = self.session.poll_output() {
+            assert!(self.finish.is_none(), "something came behind Finished");
+            match output {
+                Output::Send(Side::Client, bytes) => self.seen.extend(bytes),
+                Output::Send(Side::Server, bytes) => self.sent.extend(bytes),
+                Output::StartTls => self.wants_tls = true,
+                Output::Audit(record) | Output::AuditStatement(record) => self.records.push(*record),
+                Output::Finished(finish) => self.finish = Some(finish),
+                Output::Do(action) => self.perform(action),
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Verify(token) => {
+                let ring = self.keys.keyring().clone();
+                let verdict = match ring.verify(token.expose(), self.now) {
+                    TokenVerdict::Proven(who) => Ok(who),
+                    TokenVerdict::Refused(refusal) => Err(refusal),
+                    TokenVerdict::NeedsKey(issuer) => Err(ring.without_key(issuer)),
+                };
+                self.answer(Reply::Verified(verdict));
+            }
+            Action::Lease(wish) => {
+                let key = self.cancels.enroll(self.session.id(), wish.wide_key, &mut self.entropy);
+                self.answer(Reply::Enrolled(key));
+                if self.lease_at_once {
+                    self.open(&wish);
+                } else {
+                    self.wish = Some(wish);
+                }
+            }
+            Action::Unreserve(_) => {}
+            Action::GiveUp => {
+                self.wish = None;
+                self.pools.handle_gave_up(self.session.id(), self.now);
+            }
+            Action::Reserve => match self.terms_permits {
+                Permits::Grant => self.answer(Reply::Reserved(true)),
+                Permits::Refuse => self.answer(Reply::Reserved(false)),
+                Permits::Hold => self.wants_permit = true,
+            },
+            Action::Release(back) => self.take_back(*back),
+            Action::Cancel { pid, key } => self.cancel_requests.push((pid, key)),
+        }
+    }
+
+    fn answer(&mut self, reply: Reply) {
+        self.session.handle_reply(reply, self.now);
+        self.lanes[0].waiting = false;
+    }
+
+    fn take_back(&mut self, back: Return) {
+        self.returned.push(back.state);
+        self.backend = None;
+        let returned = match back.state {
+            ReturnState::Quiet { .. } => Returned::Clean,
+            ReturnState::Busy | ReturnState::Broken => Returned::Broken,
+        };
+        self.pools.handle_release(back.lease, returned, self.now);
+    }
+
+    /// A lease of the pool, and a login under it.
+    pub(super) fn open(&mut self, wish: &Wish) {
+        let own_password = matches!(wish.credential, Credential::Own(_));
+        let request = Request {
+            session: self.session.id(),
+            key: PoolKey { account: wish.account.clone(), database: wish.database.clone(), own_password },
+            parameters: wish.parameters.clone(),
+            reuse: !own_password,
+            settings: std::sync::Arc::new(wish.target.pool.clone()),
+        };
+        self.pools.handle_request(request, self.now);
+        let lease = match self.pools.poll_output() {
+            Some(PoolOutput::Granted { lease, .. }) => lease,
+            other => panic!("an empty pool grants at once, and not {other:?}"),
+        };
+        let mut backend = Backend::new(&self.postgres);
+        match log_in(wish, &mut backend, self.now) {
+            Ok(login) => {
+                self.pools.handle_opened(&lease, self.now);
+                let own = matches!(wish.credential, Credential::Own(_));
+                let proof = if own { Authenticated::by_server(&login) } else { None };
+                self.backend = Some(backend);
+                let leased = Leased { lease, parameters: login.parameters, proof };
+                self.answer(Reply::Leased(Box::new(leased)));
+            }
+            Err(failure) => {
+                self.pools.handle_release(lease, Returned::Broken, self.now);
+                let refusal = failure.refusal();
+                let reply = match &failure {
+                    upstream::LoginFailure::Server(error) => {
+                        let mut message = Vec::new();
+                        error.emit(&mut message);
+                        Reply::RefusedByServer(message.into(), refusal)
+                    }
+                    _ => Reply::Refused(refusal),
+                };
+                self.answer(reply);
+            }
+        }
+    }
+}
+
+/// The proxy's login to a server in memory.
+///
+/// # Errors
+/// As the server says.
+pub fn log_in(wish: &Wish, backend: &mut Backend, now: Now) -> Result<LoggedIn, upstream::LoginFailure> {
+    let password = match &wish.credential {
+        Credential::Own(password) => Some(password.clone()),
+        Credential::Account(account) => account.password.clone(),
+    };
+    let mut login = Login::new(
+        LoginSettings {
+            user: wish.account.clone(),
+            database: wish.target.dbname.clone().unwrap_or_else(|| wish.database.clone()),
+            parameters: wish.parameters.clone(),
+            credential: password
+                .map_or(upstream::Credential::None, |password| upstream::Credential::Password { password, keys: None }),
+            sslmode: wish.target.sslmode,
+            tls_possible: false,
+            nonce: [7; 18],
+            timeout: wish.target.connect_timeout,
+        },
+        now,
+    );
+    loop {
+        while let Some(output) = login.poll_output() {
+            match output {
+                LoginOutput::Send(bytes) => backend.handle_input(bytes.expose(), now),
+                LoginOutput::StartTls(_) => login.handle_tls_failed("there is no TLS in a duel", now),
+                LoginOutput::Derive(derivation) => login.handle_derived(derivation.run(), now),
+                LoginOutput::Finished(result) => return result,
+            }
+        }
+        match backend.poll_output() {
+            Some(bytes) => assert_eq!(login.handle_input(&bytes, now), bytes.len(), "the login leaves nothing over"),
+            None => login.handle_close(Lost::Closed, now),
+        }
+    }
+}
+
+pub(super) fn describe(event: &Event) -> String {
+    match event {
+        Event::ProxyStart => "proxy start".into(),
+        Event::SessionStart => "start".into(),
+        Event::Statement(statement) => {
+            let text = statement.text.as_ref().map_or(&b"?"[..], |text| text.bytes());
+            let code = statement.sqlstate.as_ref().map_or("none", |code| code.as_str());
+            format!("statement({})={code}", text.escape_ascii())
+        }
+        Event::SessionEnd(end) => format!("end({})", end.statements),
+        Event::Refusal(refused) => format!("refusal({})", refused.refusal.code),
+    }
+}
