@@ -127,7 +127,7 @@ impl ServerError {
     /// Reads a body, also one that is cut off or lacks fields.
     ///
     /// `sent` is the password if the server has got it in clear: an error that repeats it is not passed on as it is.
-    pub(super) fn new(body: &[u8], sent: Option<&[u8]>) -> Self {
+    pub(crate) fn new(body: &[u8], sent: Option<&[u8]>) -> Self {
         let code = ErrorFields::parse(body).code;
         if sent.is_some_and(|password| !password.is_empty() && memchr::memmem::find(body, password).is_some()) {
             return Self::from_fields(&[], code, "the server's message is withheld: it repeats a secret");

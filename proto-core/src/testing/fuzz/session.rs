@@ -1,0 +1,4 @@
+//! A whole session.
+
+/// Follows.
+pub fn session(_data: &[u8]) {}
