@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -71,6 +71,27 @@ pub(crate) struct ConfigArgs {
     pub(crate) config: Option<PathBuf>,
 }
 
+/// What carries the sessions. People notice no difference but in speed and memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+#[cfg_attr(not(all(feature = "tokio", feature = "smol")), allow(dead_code, reason = "with one there is no choice"))]
+pub(crate) enum RuntimeName {
+    /// For servers
+    #[cfg(feature = "tokio")]
+    Tokio,
+    /// For small machines
+    #[cfg(feature = "smol")]
+    Smol,
+}
+
+impl RuntimeName {
+    /// What is taken when nothing is said.
+    #[cfg(feature = "tokio")]
+    pub(crate) const DEFAULT: Self = Self::Tokio;
+    /// What is taken when nothing is said.
+    #[cfg(all(feature = "smol", not(feature = "tokio")))]
+    pub(crate) const DEFAULT: Self = Self::Smol;
+}
+
 /// `gprxy start`
 #[derive(Args)]
 pub(crate) struct StartArgs {
@@ -78,10 +99,25 @@ pub(crate) struct StartArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
 
+    /// Runtime that carries the sessions
+    #[cfg(all(feature = "tokio", feature = "smol"))]
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = RuntimeName::DEFAULT)]
+    runtime: RuntimeName,
+
     /// Trust the development issuer on this machine. Not for people: `gprxy demo` starts its own proxy with it.
     #[cfg(feature = "demo")]
     #[arg(long, hide = true)]
     pub(crate) allow_demo_issuer: bool,
+}
+
+impl StartArgs {
+    /// What was asked for, or the one that is there.
+    pub(crate) const fn runtime(&self) -> RuntimeName {
+        #[cfg(all(feature = "tokio", feature = "smol"))]
+        return self.runtime;
+        #[cfg(not(all(feature = "tokio", feature = "smol")))]
+        RuntimeName::DEFAULT
+    }
 }
 
 /// `gprxy check`
@@ -95,6 +131,13 @@ pub(crate) struct CheckArgs {
     #[arg(long)]
     pub(crate) offline: bool,
 }
+
+/// What single connections of `gprxy check` run on.
+#[cfg(feature = "tokio")]
+pub(crate) type DefaultHost = gprxy_tokio::Tokio;
+/// What single connections of `gprxy check` run on.
+#[cfg(all(feature = "smol", not(feature = "tokio")))]
+pub(crate) type DefaultHost = gprxy_smol::Smol;
 
 #[cfg(test)]
 mod tests {

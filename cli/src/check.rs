@@ -1,15 +1,17 @@
 //! `gprxy check`: what holds, where it comes from, and whether everything that is named there answers.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::ExitCode;
 use std::thread;
 
-use gprxy_proto::policy::{Database, Endpoint};
+use gprxy_proto::policy::{Account, Database, Endpoint};
 
 use crate::config::{self, IssuerConfig, Settings, Sources};
 use crate::{EX_UNAVAILABLE, logging, refuse};
 
 mod issuer;
+mod login;
 mod server;
 
 /// Runs the command. Standard output is TOML all through: what was tried stands in comments.
@@ -33,6 +35,8 @@ enum Probe<'s> {
     Issuer(&'s IssuerConfig),
     /// A database server accepts connections and speaks PostgreSQL.
     Server { name: &'s str, database: &'s Database, endpoint: &'s Endpoint },
+    /// A database lets an account in.
+    Login { name: &'s str, database: &'s Database, account: Account },
 }
 
 /// What came of a trial: what was seen, or why it failed.
@@ -43,6 +47,7 @@ impl Probe<'_> {
         match self {
             Self::Issuer(issuer) => format!("issuer {}", issuer.issuer),
             Self::Server { name, endpoint, .. } => format!("database {name} at {endpoint}"),
+            Self::Login { name, account, .. } => format!("database {name} as {}", account.name),
         }
     }
 
@@ -50,8 +55,19 @@ impl Probe<'_> {
         match self {
             Self::Issuer(issuer) => issuer::probe(issuer),
             Self::Server { database, endpoint, .. } => server::probe(database, endpoint),
+            Self::Login { name, database, account } => login::probe(name, database, account),
         }
     }
+}
+
+/// The accounts that are tried: `GPRXY_USER` where it is set, else all that roles run as.
+fn accounts(settings: &Settings) -> Vec<Account> {
+    if let Some(account) = &settings.check_account {
+        return vec![Account { name: account.name.clone(), password: account.password.clone() }];
+    }
+    let mut seen = BTreeSet::new();
+    let mapped = settings.roles.mappings.iter().filter(|mapping| seen.insert(mapping.account.clone()));
+    mapped.map(Into::into).collect()
 }
 
 fn probes(settings: &Settings) -> Vec<Probe<'_>> {
@@ -59,7 +75,10 @@ fn probes(settings: &Settings) -> Vec<Probe<'_>> {
     let servers = settings.databases.iter().flat_map(|(name, database)| {
         database.endpoints.iter().map(move |endpoint| Probe::Server { name, database, endpoint })
     });
-    issuers.chain(servers).collect()
+    let logins = settings.databases.iter().flat_map(|(name, database)| {
+        accounts(settings).into_iter().map(move |account| Probe::Login { name, database, account })
+    });
+    issuers.chain(servers).chain(logins).collect()
 }
 
 /// All at once, so that the slowest decides and not the sum; the order stays.

@@ -1,5 +1,8 @@
 //! The `gprxy` command: the only crate that reads the command line, the environment and files.
 
+#[cfg(not(any(feature = "tokio", feature = "smol")))]
+compile_error!("gprxy needs a runtime: build it with the feature `tokio` (default), `smol` or `edge`");
+
 mod args;
 mod check;
 mod config;
@@ -7,6 +10,7 @@ mod config;
 mod demo;
 mod http;
 mod logging;
+mod server_tls;
 mod start;
 
 use std::process::ExitCode;
@@ -35,6 +39,7 @@ fn start(args: StartArgs) -> ExitCode {
     let allow_demo_issuer = args.allow_demo_issuer;
     #[cfg(not(feature = "demo"))]
     let allow_demo_issuer = false;
+    let runtime = args.runtime();
     let sources = Sources { allow_demo_issuer, ..Sources::of_process(args.config.config) };
     let loaded = config::load(&sources);
     match loaded.settings {
@@ -43,7 +48,7 @@ fn start(args: StartArgs) -> ExitCode {
             for warning in &loaded.warnings {
                 log::warn!("{warning}");
             }
-            start::run(settings)
+            start::run(settings, runtime)
         }
         Err(problems) => refuse(&problems),
     }

@@ -8,11 +8,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gprxy_proto::driver::host::{Bound, Host, Signal, Signals as _};
 use gprxy_proto::driver::serve;
 use gprxy_proto::driver::shared::Shared;
-use gprxy_tokio::{Bound, Signal, Signals, Tokio};
 
 use crate::EX_UNAVAILABLE;
+use crate::args::RuntimeName;
 use crate::config::Settings;
 
 /// How long the first client waits for the issuers' keys: a proxy that listens should be able to let people in, but an
@@ -22,9 +23,18 @@ const FIRST_KEYS: Duration = Duration::from_secs(10);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Runs the proxy until it is told to end.
-pub(crate) fn run(settings: Settings) -> ExitCode {
+pub(crate) fn run(settings: Settings, runtime: RuntimeName) -> ExitCode {
     guard_process();
-    match gprxy_tokio::block_on(start(settings)) {
+    match runtime {
+        #[cfg(feature = "tokio")]
+        RuntimeName::Tokio => run_on::<gprxy_tokio::Tokio>(settings),
+        #[cfg(feature = "smol")]
+        RuntimeName::Smol => run_on::<gprxy_smol::Smol>(settings),
+    }
+}
+
+fn run_on<H: Host>(settings: Settings) -> ExitCode {
+    match H::block_on(start::<H>(settings)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(problem)) => {
             log::error!("{problem}");
@@ -37,14 +47,14 @@ pub(crate) fn run(settings: Settings) -> ExitCode {
     }
 }
 
-async fn start(settings: Settings) -> Result<(), String> {
+async fn start<H: Host>(settings: Settings) -> Result<(), String> {
     let workers = settings.workers;
     let drain_timeout = settings.limits.drain_timeout;
     // Installed before anything can be seen from outside: who sees the proxy can stop it.
-    let mut signals = Signals::install().map_err(|error| format!("signals cannot be caught: {error}"))?;
+    let mut signals = H::Signals::install().map_err(|error| format!("signals cannot be caught: {error}"))?;
     let listeners = listen::bind(&settings.listen)?;
-    let shared = Shared::<Tokio>::new(parts::assemble(settings)?);
-    tokio_spawn(shared.clone().keep());
+    let shared = Shared::<H>::new(parts::assemble(settings, H::now())?);
+    H::spawn(shared.clone().keep());
     wait_for_keys(&shared).await;
     for index in 0..workers {
         start_worker(index, &shared, &listeners)?;
@@ -59,45 +69,38 @@ async fn start(settings: Settings) -> Result<(), String> {
     Ok(())
 }
 
-fn tokio_spawn(future: impl Future<Output = ()> + Send + 'static) {
-    use gprxy_proto::driver::runtime::Runtime as _;
-    Tokio::spawn(future);
-}
-
 /// Every worker accepts from every socket: the kernel wakes one that is free.
-fn start_worker(index: usize, shared: &Arc<Shared<Tokio>>, listeners: &[listen::Listening]) -> Result<(), String> {
+fn start_worker<H: Host>(index: usize, shared: &Arc<Shared<H>>, listeners: &[listen::Listening]) -> Result<(), String> {
     let mut bound: Vec<Bound> = Vec::with_capacity(listeners.len());
     for listener in listeners {
         bound.push(listener.share()?);
     }
     let shared = shared.clone();
     let worker = move || async move {
-        for bound in &bound {
-            match bound.listen() {
-                Ok(listener) => tokio_spawn(serve::serve(shared.clone(), listener)),
+        for bound in bound {
+            match H::listen(bound) {
+                Ok(listener) => H::spawn(serve::serve(shared.clone(), listener)),
                 Err(error) => log::error!("a worker cannot listen: {error}"),
             }
         }
-        drop(bound);
         // Sessions go on after the last accept; the end of the process ends this.
         std::future::pending::<()>().await;
     };
-    let started = gprxy_tokio::start_worker(index, worker);
+    let started = H::start_worker(index, worker);
     started.map(drop).map_err(|error| format!("worker {index} cannot be started: {error}"))
 }
 
-async fn wait_for_keys(shared: &Arc<Shared<Tokio>>) {
-    use gprxy_proto::driver::runtime::Runtime as _;
-    let until = Tokio::now().tick.after(FIRST_KEYS);
-    while shared.is_fetching() && Tokio::now().tick < until {
-        serve::pause::<Tokio>(Duration::from_millis(10)).await;
+async fn wait_for_keys<H: Host>(shared: &Arc<Shared<H>>) {
+    let until = H::now().tick.after(FIRST_KEYS);
+    while shared.is_fetching() && H::now().tick < until {
+        serve::pause::<H>(Duration::from_millis(10)).await;
     }
     if !shared.is_ready() {
         log::warn!("not every issuer's keys could be fetched: their tokens are refused until they are there");
     }
 }
 
-async fn until_told_to_end(signals: &mut Signals, shared: &Arc<Shared<Tokio>>) {
+async fn until_told_to_end<H: Host>(signals: &mut H::Signals, shared: &Arc<Shared<H>>) {
     loop {
         match signals.next().await {
             Signal::Hangup => {
@@ -110,12 +113,11 @@ async fn until_told_to_end(signals: &mut Signals, shared: &Arc<Shared<Tokio>>) {
 }
 
 /// Lets running transactions end, up to the limit or a second signal.
-async fn drain(signals: &mut Signals, shared: &Arc<Shared<Tokio>>, limit: Duration) {
-    use gprxy_proto::driver::runtime::Runtime as _;
+async fn drain<H: Host>(signals: &mut H::Signals, shared: &Arc<Shared<H>>, limit: Duration) {
     log::info!("shutting down: {} sessions may finish their transactions within {limit:?}", shared.sessions());
     shared.drain();
-    let until = Tokio::now().tick.after(limit);
-    let ended = serve::within::<Tokio, _>(until, async {
+    let until = H::now().tick.after(limit);
+    let ended = serve::within::<H, _>(until, async {
         let mut second = std::pin::pin!(signals.next());
         let mut gone = std::pin::pin!(shared.emptied());
         std::future::poll_fn(|context| {
@@ -133,7 +135,7 @@ async fn drain(signals: &mut Signals, shared: &Arc<Shared<Tokio>>, limit: Durati
         None => log::warn!("the drain's limit has passed: {} sessions are ended now", shared.sessions()),
     }
     shared.kill_all();
-    let _ = serve::within::<Tokio, _>(Tokio::now().tick.after(LAST_WORDS), shared.emptied()).await;
+    let _ = serve::within::<H, _>(H::now().tick.after(LAST_WORDS), shared.emptied()).await;
     shared.close_idle();
 }
 

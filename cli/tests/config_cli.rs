@@ -130,13 +130,17 @@ fn provider() -> u16 {
 
 fn checked(provider: u16, postgres: u16) -> Output {
     let file = LEAST.replace("https://idp.example/", &format!("http://127.0.0.1:{provider}"));
-    let dir = with_file(&format!("{file}\n[databases.'*']\nhost = '127.0.0.1'\nport = {postgres}\n"));
+    let dir =
+        with_file(&format!("{file}\n[databases.'*']\nhost = '127.0.0.1'\nport = {postgres}\nsslmode = 'disable'\n"));
     gprxy(dir.path(), &["check", "--config", "gprxy.toml"], &[])
 }
 
 #[test]
 fn check_tries_the_issuer_and_the_database() {
-    let postgres = server(1, |asked, _| if asked == [0, 0, 0, 8, 4, 210, 22, 47] { b"N".to_vec() } else { Vec::new() });
+    // AuthenticationOk, ParameterStatus, BackendKeyData, ReadyForQuery: a server that trusts whoever comes.
+    let welcome = b"R\0\0\0\x08\0\0\0\0S\0\0\0\x18server_version\x0018.9\0K\0\0\0\x0c\0\0\0\x01abcdZ\0\0\0\x05I";
+    let postgres =
+        server(2, |asked, _| if asked == [0, 0, 0, 8, 4, 210, 22, 47] { b"N".to_vec() } else { welcome.to_vec() });
     let provider = provider();
     let output = checked(provider, postgres);
     let shown = text(&output.stdout);
@@ -145,7 +149,9 @@ fn check_tries_the_issuer_and_the_database() {
         shown.contains(&format!("# ok     issuer http://127.0.0.1:{provider}: discovery, 1 key (RS256)\n")),
         "{shown}"
     );
-    assert!(shown.contains(&format!("# ok     database * at 127.0.0.1:{postgres}: answers, without TLS\n")), "{shown}");
+    assert!(shown.contains(&format!("# ok     database * at 127.0.0.1:{postgres}: answers")), "{shown}");
+    let login = format!("logged in to postgres at 127.0.0.1:{postgres} without TLS, PostgreSQL 18.9\n");
+    assert!(shown.contains(&login), "{shown}");
 }
 
 #[test]

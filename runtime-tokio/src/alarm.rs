@@ -4,11 +4,10 @@ use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use gprxy_proto::driver::clock;
 use gprxy_proto::driver::runtime::Alarm;
 use gprxy_proto::time::Tick;
 use tokio::time::{Instant, Sleep, sleep_until};
-
-use crate::clock;
 
 /// A timer on tokio's wheel; it is there only while it is set.
 #[derive(Debug, Default)]

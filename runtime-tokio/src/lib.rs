@@ -4,7 +4,6 @@
 //! task, so no message crosses threads.
 
 mod alarm;
-mod clock;
 mod listener;
 mod signals;
 mod socket;
@@ -12,16 +11,18 @@ mod worker;
 
 use std::future::Future;
 use std::io;
+use std::thread::JoinHandle;
 
+use gprxy_proto::driver::clock;
+use gprxy_proto::driver::host::{Bound, Host};
 use gprxy_proto::driver::runtime::Runtime;
 use gprxy_proto::policy::Endpoint;
 use gprxy_proto::time::Now;
 
 pub use alarm::TokioAlarm;
-pub use listener::{Bound, TokioListener};
-pub use signals::{Signal, Signals};
+pub use listener::TokioListener;
+pub use signals::Signals;
 pub use socket::TokioSocket;
-pub use worker::{block_on, start_worker};
 
 /// The tokio runtime, as the driver sees it.
 #[derive(Clone, Copy, Debug)]
@@ -56,5 +57,25 @@ impl Runtime for Tokio {
                 Err(_) => std::future::pending().await,
             },
         }
+    }
+}
+
+impl Host for Tokio {
+    type Listener = TokioListener;
+    type Signals = Signals;
+
+    fn listen(bound: Bound) -> io::Result<TokioListener> {
+        TokioListener::new(bound)
+    }
+
+    fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
+        worker::block_on(future)
+    }
+
+    fn start_worker<F>(index: usize, make: impl FnOnce() -> F + Send + 'static) -> io::Result<JoinHandle<()>>
+    where
+        F: Future<Output = ()>,
+    {
+        worker::start_worker(index, make)
     }
 }

@@ -11,19 +11,11 @@ fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().max_blocking_threads(8).build()
 }
 
-/// Runs a future on this thread.
-///
-/// # Errors
-/// When the runtime cannot be set up.
-pub fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
     Ok(runtime()?.block_on(future))
 }
 
-/// Runs a future on a thread of its own.
-///
-/// # Errors
-/// When the thread or its runtime cannot be set up.
-pub fn start_worker<F>(index: usize, make: impl FnOnce() -> F + Send + 'static) -> io::Result<JoinHandle<()>>
+pub(crate) fn start_worker<F>(index: usize, make: impl FnOnce() -> F + Send + 'static) -> io::Result<JoinHandle<()>>
 where
     F: Future<Output = ()>,
 {

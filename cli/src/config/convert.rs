@@ -7,9 +7,10 @@ use gprxy_proto::secret::Secret;
 
 use super::settings::RoleConfig;
 
-impl From<RoleConfig> for Account {
-    fn from(role: RoleConfig) -> Self {
-        let password = role.password.map(|password| Arc::new(Secret::new(password.expose().as_bytes().to_vec())));
-        Self { name: role.account, password }
+impl From<&RoleConfig> for Account {
+    fn from(role: &RoleConfig) -> Self {
+        let password =
+            role.password.as_ref().map(|password| Arc::new(Secret::new(password.expose().as_bytes().to_vec())));
+        Self { name: role.account.clone(), password }
     }
 }

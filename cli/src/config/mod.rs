@@ -100,7 +100,6 @@ fn settle(merged: Merged, variables: &Variables<'_>, allow_demo_issuer: bool, dr
         roles,
         check_account,
         databases,
-        pool,
         audit,
         limits,
         log,

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gprxy_proto::policy::{Account, AllowPlaintext, Database, Limits};
-use gprxy_proto::pool::PoolSettings;
 use gprxy_proto::secret::Secret;
 
 /// Everything that `gprxy start` needs.
@@ -27,8 +26,6 @@ pub(crate) struct Settings {
     pub(crate) check_account: Option<Account>,
     /// By the name that clients ask for; `*` stands for all that are not named. At least one.
     pub(crate) databases: BTreeMap<Arc<str>, Database>,
-    /// What databases without limits of their own use.
-    pub(crate) pool: PoolSettings,
     /// Who ran what.
     pub(crate) audit: AuditSettings,
     /// Bounds on what clients may make the proxy hold or wait for.

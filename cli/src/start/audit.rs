@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use gprxy_proto::audit::{Event, OnFailure, Record, SessionFacts, Sheet};
 use gprxy_proto::driver::audit_log::{AuditLog, AuditSink, Reopened, Settings};
-use gprxy_proto::driver::runtime::Runtime as _;
 use gprxy_proto::session_id::SessionId;
-use gprxy_tokio::Tokio;
+use gprxy_proto::time::Now;
 
 use crate::config::{AuditFailure, AuditPath, AuditSettings};
 
@@ -19,7 +18,7 @@ use crate::config::{AuditFailure, AuditPath, AuditSettings};
 const FIRST_LINE: Duration = Duration::from_secs(2);
 
 /// Opens the trail and starts its writer.
-pub(super) fn open(settings: &AuditSettings) -> Result<Option<AuditLog>, String> {
+pub(super) fn open(settings: &AuditSettings, now: Now) -> Result<Option<AuditLog>, String> {
     if !settings.enabled {
         return Ok(None);
     }
@@ -38,7 +37,7 @@ pub(super) fn open(settings: &AuditSettings) -> Result<Option<AuditLog>, String>
     };
     let log = log.map_err(|error| format!("the audit trail's writer cannot be started: {error}"))?;
     log.offer(Record {
-        time: Tokio::now().unix,
+        time: now.unix,
         facts: Arc::new(SessionFacts::new(SessionId(0), &Sheet::default())),
         event: Event::ProxyStart,
     });

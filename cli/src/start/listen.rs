@@ -1,12 +1,17 @@
 //! The sockets that clients connect to.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
-use gprxy_tokio::Bound;
+use gprxy_proto::driver::host::Bound;
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::Listen;
+
+/// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
 
 /// A bound socket; a Unix socket's file goes with it.
 pub(super) struct Listening {
@@ -44,7 +49,7 @@ pub(super) fn bind(listen: &Listen) -> Result<Vec<Listening>, String> {
     let mut all = Vec::new();
     for name in &listen.addresses {
         for address in resolve(name, listen.port)? {
-            match Bound::tcp(address) {
+            match bind_tcp(address) {
                 Ok(bound) => all.push(Listening { bound, path: None }),
                 // "*" means what the machine has, and not every machine has IPv6.
                 Err(_) if name == "*" && address.is_ipv6() => {}
@@ -69,13 +74,26 @@ fn resolve(name: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     }
 }
 
+fn bind_tcp(address: SocketAddr) -> io::Result<Bound> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Connections of an earlier process that still fade away must not keep this one from starting.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // IPv4 has sockets of its own.
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(Bound::Tcp(socket.into()))
+}
+
 /// A socket file that nobody listens on is left over from a process that was killed.
 fn bind_unix(path: &Path) -> Result<Listening, String> {
     if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
         let _ = std::fs::remove_file(path);
     }
-    match Bound::unix(path) {
-        Ok(bound) => Ok(Listening { bound, path: Some(path.into()) }),
+    match std::os::unix::net::UnixListener::bind(path) {
+        Ok(listener) => Ok(Listening { bound: Bound::Unix(listener), path: Some(path.into()) }),
         Err(error) => Err(format!("cannot listen on {}: {error}", path.display())),
     }
 }

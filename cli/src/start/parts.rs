@@ -1,29 +1,27 @@
 //! From settings to the parts of a proxy.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use gprxy_proto::auth::jwks::{KeySetLimits, KeySets};
 use gprxy_proto::auth::jwt::{ClaimPath, IssuerSettings, KeySource};
 use gprxy_proto::auth::roles::{RoleEntry, RoleMap};
 use gprxy_proto::driver::entropy::SystemEntropy;
-use gprxy_proto::driver::runtime::Runtime as _;
 use gprxy_proto::driver::shared::{Parts, ServerTls};
 use gprxy_proto::driver::tls;
 use gprxy_proto::hub::Hub;
-use gprxy_proto::policy::{Database, Databases, SslMode};
+use gprxy_proto::policy::{Database, Databases};
 use gprxy_proto::session::{AuditProfile, Profile};
-use gprxy_tokio::Tokio;
-use rustls::RootCertStore;
+use gprxy_proto::time::Now;
 use rustls::server::ServerConfig;
 
 use crate::config::{self, AuditFailure, AuditSettings, IssuerConfig, Roles, Settings, TlsSettings, TlsVersion};
+use crate::server_tls;
 
 /// Everything that was checked when the settings were read may still have changed since: files are read again here.
-pub(super) fn assemble(settings: Settings) -> Result<Parts, String> {
+pub(super) fn assemble(settings: Settings, now: Now) -> Result<Parts, String> {
     let issuers = settings.issuers.into_iter().map(issuer).collect::<Result<Vec<_>, _>>()?;
-    let keys = KeySets::new(issuers, KeySetLimits::default(), Tokio::now()).map_err(|error| error.to_string())?;
+    let keys = KeySets::new(issuers, KeySetLimits::default(), now).map_err(|error| error.to_string())?;
     let hub = Hub::new(keys, &settings.limits, Box::new(SystemEntropy::default()));
     let tls = settings.tls.as_ref().map(client_tls).transpose()?;
     let server_tls = server_tls(&settings.databases)?;
@@ -36,7 +34,7 @@ pub(super) fn assemble(settings: Settings) -> Result<Parts, String> {
         limits: settings.limits,
         audit: settings.audit.enabled.then(|| audit_profile(&settings.audit)),
     };
-    let audit = super::audit::open(&settings.audit)?;
+    let audit = super::audit::open(&settings.audit, now)?;
     Ok(Parts { profile: Arc::new(profile), hub, tls, server_tls, audit, http: crate::http::agent() })
 }
 
@@ -63,7 +61,7 @@ fn role_map(roles: Roles) -> Result<RoleMap, String> {
     let entries = roles.mappings.into_iter().map(|mapping| RoleEntry {
         role: mapping.role.to_string(),
         priority: mapping.priority,
-        account: Arc::new(mapping.into()),
+        account: Arc::new((&mapping).into()),
     });
     RoleMap::new(entries, roles.default_role.as_deref()).map_err(|error| error.to_string())
 }
@@ -85,29 +83,10 @@ fn server_tls(databases: &BTreeMap<Arc<str>, Database>) -> Result<ServerTls, Str
         if all.contains_key(&terms) {
             continue;
         }
-        let roots = match (database.sslmode, &database.sslrootcert) {
-            (SslMode::VerifyCa | SslMode::VerifyFull, Some(path)) => roots_of(Path::new(&**path)),
-            (SslMode::VerifyCa | SslMode::VerifyFull, None) => Ok(system_roots()),
-            _ => Ok(RootCertStore::empty()),
-        };
-        let config = roots.and_then(|roots| tls::client_config(database.sslmode, roots));
+        let config = server_tls::config_for(database);
         if let Some(config) = config.map_err(|problem| format!("databases.{name}.sslrootcert: {problem}"))? {
             all.insert(terms, config);
         }
     }
     Ok(all)
-}
-
-fn roots_of(path: &Path) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    for certificate in config::certificates(path).map_err(|found| format!("found {found}"))? {
-        roots.add(certificate).map_err(|error| format!("{}: {error}", path.display()))?;
-    }
-    Ok(roots)
-}
-
-fn system_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    roots
 }

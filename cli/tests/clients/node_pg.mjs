@@ -46,6 +46,8 @@ await client.query("notify news, 'hello'");
 show('notified', (await notified).payload);
 
 show('cancel', await cancelled());
+// This driver does not wait until the cancel is over: its tail may still hit the next query.
+while ((await code(client.query('select 1'))) === '57014');
 show('after the cancel', (await client.query('select 1 as n')).rows);
 await client.end();
 

@@ -322,8 +322,15 @@ fn resident_kib(pid: u32) -> u64 {
 fn cancel_requests_of_strangers_and_cripples() {
     let mut gprxy = proxy();
     let target = gprxy.target("alice");
-    for secret in [vec![], vec![1], vec![0; 4], vec![9; 32], vec![7; 256]] {
+    // Four bytes in protocol 3.0, up to 256 since 3.2.
+    for secret in [vec![0; 4], vec![9; 32], vec![7; 256]] {
         cancel(&target, 1234, &secret);
+    }
+    for length in [0_i32, 8, 12, 13, 12 + 257] {
+        let mut wire = Wire::open(&target);
+        let rest = [&[0x04, 0xd2, 0x16, 0x2e][..], &[1; 300]].concat();
+        wire.send(&[&length.to_be_bytes(), &rest[..]].concat());
+        wire.drain();
     }
     let mut half = Wire::open(&target);
     half.send(&[0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e, 0, 0]);

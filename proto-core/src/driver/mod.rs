@@ -4,12 +4,15 @@
 
 pub mod audit_log;
 pub mod buffers;
+pub mod clock;
 mod connection;
 pub mod entropy;
 mod flow;
+pub mod host;
 pub mod keys;
 pub mod link;
 mod mailbox;
+pub mod probe;
 mod replayed;
 mod requests;
 pub mod runtime;

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -33,6 +34,21 @@ pub struct Caller {
     pub is_local: bool,
 }
 
+impl Caller {
+    /// At the other end of a TCP connection. An IPv4 address stays one when it comes in over an IPv6 socket.
+    #[must_use]
+    pub fn tcp(peer: SocketAddr) -> Self {
+        let ip = peer.ip().to_canonical();
+        Self { address: SocketAddr::new(ip, peer.port()).to_string().into(), is_local: ip.is_loopback() }
+    }
+
+    /// At the other end of a Unix socket: somebody on this machine.
+    #[must_use]
+    pub fn unix() -> Self {
+        Self { address: "unix".into(), is_local: true }
+    }
+}
+
 /// A listening socket.
 pub trait Listener: Send + 'static {
     /// What it accepts.
@@ -58,9 +74,9 @@ pub trait Runtime: Copy + Send + Sync + 'static {
     /// Connects to a server.
     fn connect(endpoint: Endpoint) -> impl Future<Output = io::Result<Self::Socket>> + Send;
 
-    /// Runs a future by itself.
+    /// Runs a future by itself, on the worker that this is called on. A panic ends this future and nothing else.
     fn spawn(future: impl Future<Output = ()> + Send + 'static);
 
-    /// Runs a blocking call on a thread where it stops nobody.
+    /// Runs a blocking call on a thread where it stops nobody. Its panic becomes a panic of the future.
     fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> impl Future<Output = T> + Send;
 }

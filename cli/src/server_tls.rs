@@ -1,0 +1,34 @@
+//! TLS to database servers: the authorities of each database's configuration.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use gprxy_proto::driver::tls;
+use gprxy_proto::policy::{Database, SslMode};
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::config;
+
+/// What a database's `sslmode` and `sslrootcert` ask for; `None` where there is no TLS.
+pub(crate) fn config_for(database: &Database) -> Result<Option<Arc<ClientConfig>>, String> {
+    let roots = match (database.sslmode, &database.sslrootcert) {
+        (SslMode::VerifyCa | SslMode::VerifyFull, Some(path)) => roots_of(Path::new(&**path))?,
+        (SslMode::VerifyCa | SslMode::VerifyFull, None) => system_roots(),
+        _ => RootCertStore::empty(),
+    };
+    tls::client_config(database.sslmode, roots)
+}
+
+fn roots_of(path: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in config::certificates(path).map_err(|found| format!("found {found}"))? {
+        roots.add(certificate).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(roots)
+}
+
+fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}

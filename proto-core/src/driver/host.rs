@@ -1,0 +1,92 @@
+//! What a process needs around a [`Runtime`] to serve clients with it: threads, listening sockets, signals.
+#![expect(clippy::disallowed_types, reason = "a bound socket is handed on here, never read or written")]
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::thread::JoinHandle;
+
+use super::runtime::{Listener, Runtime};
+
+/// A bound socket that any worker can listen on.
+#[derive(Debug)]
+pub enum Bound {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix socket.
+    Unix(UnixListener),
+}
+
+impl Bound {
+    /// The same socket once more.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn share(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(listener) => listener.try_clone().map(Self::Tcp),
+            Self::Unix(listener) => listener.try_clone().map(Self::Unix),
+        }
+    }
+
+    /// The address that was bound; `None` for Unix sockets.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+/// The signals that mean something to a proxy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Signal {
+    /// SIGHUP.
+    Hangup,
+    /// SIGINT.
+    Interrupt,
+    /// SIGTERM.
+    Terminate,
+}
+
+/// Waits for signals.
+pub trait Signals: Sized {
+    /// From here on these signals no longer end the process by themselves. Called inside of [`Host::block_on`].
+    ///
+    /// # Errors
+    /// When the handlers cannot be installed.
+    fn install() -> io::Result<Self>;
+
+    /// The next signal. Signals that come between two calls are not lost; several of one kind may count as one.
+    fn next(&mut self) -> impl Future<Output = Signal>;
+}
+
+/// A runtime that a process can be built on.
+pub trait Host: Runtime {
+    /// A listening socket of one worker.
+    type Listener: Listener<Socket = Self::Socket>;
+    /// What the operator tells a running process.
+    type Signals: Signals;
+
+    /// Listens on the worker that this is called on.
+    ///
+    /// # Errors
+    /// When the socket cannot be watched.
+    fn listen(bound: Bound) -> io::Result<Self::Listener>;
+
+    /// Runs a future on this thread, and what it spawns until it has ended.
+    ///
+    /// # Errors
+    /// When the runtime cannot be set up.
+    fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T>;
+
+    /// Runs a future on a thread of its own, and what it spawns until it has ended.
+    ///
+    /// # Errors
+    /// When the thread or its runtime cannot be set up.
+    fn start_worker<F>(index: usize, make: impl FnOnce() -> F + Send + 'static) -> io::Result<JoinHandle<()>>
+    where
+        F: Future<Output = ()>;
+}

@@ -1,0 +1,63 @@
+//! Trying a login, without a session behind it.
+
+use std::sync::Arc;
+
+use futures_rustls::rustls::ClientConfig;
+
+use super::runtime::Runtime;
+use super::server;
+use crate::entropy::Entropy;
+use crate::fault::Refusal;
+use crate::policy::{Account, Database, Endpoint};
+use crate::upstream::{Credential, LoginSettings};
+
+/// What a server said of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Seen {
+    /// Where the login succeeded.
+    pub endpoint: Endpoint,
+    /// `server_version`, as PostgreSQL reports it.
+    pub version: String,
+    /// Whether the connection was encrypted.
+    pub tls: bool,
+}
+
+/// Logs in to a database as an account and leaves again.
+///
+/// # Errors
+/// What a client would have been told.
+pub async fn log_in<R: Runtime>(
+    database: &Database,
+    dbname: &str,
+    account: &Account,
+    tls: Option<Arc<ClientConfig>>,
+    entropy: &mut (dyn Entropy + Send),
+) -> Result<Seen, Refusal> {
+    let credential = match &account.password {
+        Some(password) => Credential::Password { password: password.clone(), keys: None },
+        None => Credential::None,
+    };
+    let opened = server::open::<R>(database, tls, |endpoint| {
+        let mut nonce = [0; 18];
+        entropy.fill(&mut nonce);
+        LoginSettings {
+            user: account.name.clone(),
+            database: database.dbname.clone().unwrap_or_else(|| dbname.into()),
+            parameters: Arc::new([]),
+            credential: credential.clone(),
+            sslmode: database.sslmode,
+            tls_possible: server::tls_possible(endpoint, database.sslmode),
+            nonce,
+            timeout: database.connect_timeout,
+        }
+    });
+    let (connection, login) = opened.await.map_err(|failure| failure.refusal())?;
+    let version = login.parameters.iter().find(|(name, _)| **name == *b"server_version");
+    let seen = Seen {
+        endpoint: connection.endpoint.clone(),
+        version: version.map_or_else(String::new, |(_, value)| String::from_utf8_lossy(value).into_owned()),
+        tls: login.tls,
+    };
+    connection.close::<R>().await;
+    Ok(seen)
+}

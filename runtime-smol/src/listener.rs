@@ -1,0 +1,46 @@
+//! Listening sockets.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+
+use async_io::Async;
+use gprxy_proto::driver::host::Bound;
+use gprxy_proto::driver::runtime::{Caller, Listener};
+
+use crate::socket::SmolSocket;
+
+/// A listening socket of one worker.
+#[derive(Debug)]
+pub enum SmolListener {
+    /// TCP.
+    Tcp(Async<TcpListener>),
+    /// A Unix socket.
+    Unix(Async<UnixListener>),
+}
+
+impl SmolListener {
+    pub(crate) fn new(bound: Bound) -> io::Result<Self> {
+        match bound {
+            Bound::Tcp(listener) => Async::new(listener).map(Self::Tcp),
+            Bound::Unix(listener) => Async::new(listener).map(Self::Unix),
+        }
+    }
+}
+
+impl Listener for SmolListener {
+    type Socket = SmolSocket;
+
+    async fn accept(&self) -> io::Result<(SmolSocket, Caller)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok((SmolSocket::tcp(stream)?, Caller::tcp(peer)))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((SmolSocket::Unix(stream), Caller::unix()))
+            }
+        }
+    }
+}
