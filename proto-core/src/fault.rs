@@ -130,6 +130,8 @@ pub enum Violation {
     UnsupportedProtocol,
     /// Direct TLS without the ALPN protocol `postgresql`.
     WrongAlpn,
+    /// Answers that no longer fit the questions.
+    OutOfStep,
 }
 
 impl Violation {
@@ -146,6 +148,7 @@ impl Violation {
             Self::PlaintextBehindTlsRequest => "received unencrypted data after an SSLRequest".into(),
             Self::RepeatedRequest => "an encryption request was repeated".into(),
             Self::UnsupportedProtocol => "unsupported frontend protocol: gprxy speaks 3.0 and 3.2".into(),
+            Self::OutOfStep => "the server's answers no longer fit what it was asked".into(),
             Self::WrongAlpn => "direct TLS needs the ALPN protocol \"postgresql\"".into(),
         }
     }

@@ -182,7 +182,7 @@ impl Ledger {
 
     /// An error in front of it removed this operation: it will not run.
     pub(super) const fn handle_dropped(&mut self, op: Op) {
-        if matches!(op, Op::Query | Op::Parse | Op::Execute | Op::FunctionCall) {
+        if matches!(op, Op::Query | Op::Parse | Op::Bind | Op::Execute | Op::FunctionCall) {
             self.permits += 1;
         }
     }
@@ -209,7 +209,12 @@ impl Ledger {
                     self.permits += 1;
                 }
             }
-            back::BIND_COMPLETE => self.statements.handle_bind_complete(),
+            back::BIND_COMPLETE => {
+                self.statements.handle_bind_complete();
+                if settled == Settled::Done(Op::Bind) {
+                    self.permits += 1;
+                }
+            }
             back::CLOSE_COMPLETE => self.statements.handle_close_complete(),
             back::ROW_DESCRIPTION | back::NO_DATA => self.statements.handle_describe_complete(),
             back::COPY_IN_RESPONSE => self.statements.handle_copy_in(),

@@ -111,8 +111,17 @@ impl Relay {
         std::mem::take(&mut self.changed)
     }
 
+    /// Questions and answers no longer fit together, and somebody has to write down what came of what: from here on that
+    /// would be guessed, so nothing more passes.
+    fn is_out_of_step(&self) -> bool {
+        self.tracker.is_confused() && self.ledger.is_some()
+    }
+
     /// Bytes from the client.
     pub fn handle_client(&mut self, bytes: &[u8], now: Now) -> Step {
+        if self.is_out_of_step() {
+            return Step::Broken(Violation::OutOfStep);
+        }
         if self.discard > 0 {
             return self.pass_discarded(bytes);
         }
@@ -169,6 +178,9 @@ impl Relay {
                 }
                 let (tag, body, kept) = self.from_server.take_kept();
                 self.server_message(tag, body, &kept, now);
+            }
+            if self.is_out_of_step() {
+                return forward_or(at, Step::Broken(Violation::OutOfStep));
             }
             let header = match Header::parse(&bytes[at..]) {
                 Ok(Some(header)) => header,
@@ -246,15 +258,18 @@ impl Relay {
             Some(ledger) => {
                 ledger.count_answer(body);
                 let settled = tracker.handle_backend(tag, seen, |op| ledger.handle_dropped(op));
-                ledger.handle_backend(settled, tag, seen, tracker.status(), now);
+                // What cannot be told apart any more keeps its place until the end, without an outcome.
+                if !tracker.is_confused() {
+                    ledger.handle_backend(settled, tag, seen, tracker.status(), now);
+                }
             }
         }
     }
 }
 
-/// Messages behind which a statement runs, or is at least analysed by the server.
+/// Messages behind which a statement runs, or is at least analysed by the server: each may leave a record.
 const fn begins_statement(tag: u8) -> bool {
-    matches!(tag, front::QUERY | front::PARSE | front::EXECUTE | front::FUNCTION_CALL)
+    matches!(tag, front::QUERY | front::PARSE | front::BIND | front::EXECUTE | front::FUNCTION_CALL)
 }
 
 const fn forward_or_wait(at: usize) -> Step {

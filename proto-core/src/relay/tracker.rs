@@ -3,7 +3,8 @@
 //! Every frontend message that gets an answer is queued and leaves the queue with that answer. Three rules of
 //! PostgreSQL's main loop make this exact:
 //! * after an error in an extended-query message everything up to the next Sync is skipped (section 54.2.3);
-//! * Sync and Flush that arrive while the server reads COPY data are ignored (section 54.2.6);
+//! * Sync and Flush that arrive while the server reads COPY data are ignored (section 54.2.6): whether it still did is
+//!   only known for those in front of the first data, and once the COPY has gone well for the others;
 //! * an error in Sync itself (a deferred constraint) does not begin a skip: its ReadyForQuery follows.
 
 use std::collections::VecDeque;
@@ -30,6 +31,8 @@ pub enum Op {
     FunctionCall,
     /// ReadyForQuery.
     Sync,
+    /// No answer: it marks where the client began to send COPY data.
+    CopyData,
     /// No answer: it marks where the client ended its COPY data.
     CopyEnd,
 }
@@ -64,6 +67,10 @@ pub struct Tracker {
     /// Extended-query messages have been sent since the last Sync or Query.
     unsynced: bool,
     copy_in: bool,
+    /// The COPY that the server reads has got data, which may have made it fail.
+    copy_data: bool,
+    /// Behind such data a Sync was sent: ignored, or answered when the data made the COPY fail.
+    doubtful: bool,
     copy_out: bool,
     status: TransactionStatus,
     /// Answers and questions no longer fit together: the connection must not be used again.
@@ -78,6 +85,8 @@ impl Default for Tracker {
             skipping: false,
             unsynced: false,
             copy_in: false,
+            copy_data: false,
+            doubtful: false,
             copy_out: false,
             status: TransactionStatus::Idle,
             confused: false,
@@ -127,6 +136,14 @@ impl Tracker {
             front::EXECUTE => Op::Execute,
             front::CLOSE => Op::Close,
             front::SYNC => return self.sync(),
+            front::COPY_DATA => {
+                if self.copy_in {
+                    self.copy_data = true;
+                } else if !self.skipping && self.ops.back().is_some_and(|last| *last != Op::CopyData) {
+                    self.ops.push_back(Op::CopyData);
+                }
+                return None;
+            }
             front::COPY_DONE | front::COPY_FAIL => {
                 if self.copy_in {
                     self.copy_in = false;
@@ -137,13 +154,14 @@ impl Tracker {
             }
             _ => return None,
         };
-        if !matches!(op, Op::Query | Op::FunctionCall) {
+        let commits = matches!(op, Op::Query | Op::FunctionCall);
+        if !commits {
             self.unsynced = true;
         }
         if self.skipping {
             return None;
         }
-        if op == Op::Query {
+        if commits {
             self.unsynced = false;
         }
         self.ops.push_back(op);
@@ -152,6 +170,7 @@ impl Tracker {
 
     fn sync(&mut self) -> Option<Op> {
         if self.copy_in {
+            self.doubtful |= self.copy_data;
             return None;
         }
         self.skipping = false;
@@ -167,6 +186,7 @@ impl Tracker {
             back::DATA_ROW | back::COPY_DATA => Settled::Nothing,
             back::COMMAND_COMPLETE | back::EMPTY_QUERY_RESPONSE | back::PORTAL_SUSPENDED => {
                 self.copy_out = false;
+                self.doubtful = false;
                 match self.head() {
                     Some(Op::Query) => Settled::Result,
                     _ => self.settle(Op::Execute),
@@ -199,7 +219,7 @@ impl Tracker {
 
     /// The oldest operation without an answer.
     fn head(&mut self) -> Option<Op> {
-        while self.ops.front() == Some(&Op::CopyEnd) {
+        while matches!(self.ops.front(), Some(Op::CopyData | Op::CopyEnd)) {
             self.ops.pop_front();
         }
         self.ops.front().copied()
@@ -218,6 +238,7 @@ impl Tracker {
     fn ready(&mut self, body: &[u8]) -> Settled {
         self.copy_in = false;
         self.copy_out = false;
+        self.doubtful = false;
         match body.first().copied().and_then(TransactionStatus::from_byte) {
             Some(status) => self.status = status,
             None => self.confused = true,
@@ -238,19 +259,17 @@ impl Tracker {
     /// The server reads COPY data from here on: what came before the client's CopyDone and is a Sync gets no answer.
     fn begin_copy_in(&mut self) {
         self.copy_in = true;
+        self.copy_data = false;
         self.head();
-        let mut at = 1;
-        while let Some(op) = self.ops.get(at) {
-            match op {
-                Op::Sync => {
-                    self.ops.remove(at);
-                }
-                Op::CopyEnd => {
-                    self.ops.remove(at);
+        // What is neither data nor its end would end the connection, unless the data makes the COPY fail before.
+        while let Some(Op::Sync | Op::CopyData | Op::CopyEnd) = self.ops.get(1) {
+            match self.ops.remove(1) {
+                Some(Op::Sync) => self.doubtful |= self.copy_data,
+                Some(Op::CopyData) => self.copy_data = true,
+                _ => {
                     self.copy_in = false;
                     break;
                 }
-                _ => at += 1,
             }
         }
     }
@@ -258,6 +277,11 @@ impl Tracker {
     fn fail(&mut self, dropped: &mut impl FnMut(Op)) -> Settled {
         self.copy_in = false;
         self.copy_out = false;
+        if std::mem::take(&mut self.doubtful) {
+            // Nobody can tell which of the Syncs it will answer.
+            self.confused = true;
+            return Settled::Nothing;
+        }
         match self.head() {
             None => Settled::Unsolicited,
             Some(op @ (Op::Query | Op::FunctionCall | Op::Sync)) => Settled::Failed(op),
@@ -348,6 +372,27 @@ mod tests {
         // An error in the middle: the client's CopyDone is ignored.
         assert!(run("PBES/12G ddd/E cS/Z").is_quiet());
         assert!(run("Q/G dd/EZ ddc").is_quiet());
+    }
+
+    #[test]
+    fn a_sync_behind_copy_data_is_only_certain_when_the_copy_goes_well() {
+        assert!(run("PBES/12G dSddSc S/CZ").is_quiet());
+        assert!(run("PBEdSddScS/12GCZ").is_quiet());
+        assert!(run("Q/G dSc/CZ").is_quiet());
+        // The server may have met the error before or behind the first Sync: is its answer one ReadyForQuery, or two?
+        for script in ["PBE/12G dS/E", "PBE/12G dSdcS/E", "PBEdSdcS/12GE", "Q/G dSc/E", "QdSc/GE"] {
+            assert!(run(script).is_confused(), "{script}");
+        }
+        // In front of the data there is no doubt, and behind the end of it neither.
+        assert!(run("PBES/12G dddcS/EZ").is_quiet());
+        assert!(run("PBESdddcS/12GEZ").is_quiet());
+        assert!(run("QdPBES/GEZ12CZ").is_quiet());
+        assert!(run("Q/G dd/EZ dd Sc S/ZZ").is_quiet());
+    }
+
+    #[test]
+    fn a_function_call_ends_what_was_not_synced() {
+        assert!(run("PF/1VZ").is_quiet());
     }
 
     #[test]

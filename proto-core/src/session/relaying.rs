@@ -64,7 +64,9 @@ impl Session {
                 Verdict::Take(bytes.len())
             }
             Step::Broken(violation) => {
-                self.broken(from, violation, now);
+                // Whoever's bytes brought it to light: it is the answers that do not fit.
+                let side = if violation == Violation::OutOfStep { Side::Server } else { from };
+                self.broken(side, violation, now);
                 Verdict::Take(bytes.len())
             }
         }

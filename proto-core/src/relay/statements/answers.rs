@@ -67,7 +67,7 @@ impl Statements {
     /// CopyInResponse or CopyBothResponse: every Sync up to the end of the copy is ignored by the server.
     pub fn handle_copy_in(&mut self) {
         self.settle();
-        if !matches!(self.outstanding.front(), Some(Outstanding::Execute { .. })) {
+        if !matches!(self.outstanding.front(), Some(Outstanding::Execute { .. } | Outstanding::Query { .. })) {
             return;
         }
         while let Some(next) = self.outstanding.get(1) {

@@ -29,7 +29,7 @@ pub fn frames(data: &[u8]) {
     assert_eq!(Rig::run(setup, &turns, Cut::Single), whole, "byte by byte");
     assert_eq!(Rig::run(setup, &turns, Cut::seeded(seed)), whole, "in pieces");
     if !setup.required() {
-        Model::run(&turns).check(&turns, &whole);
+        Model::run(setup, &turns).check(&turns, &whole);
     }
 }
 
@@ -103,7 +103,7 @@ impl Rig {
     }
 
     fn judge(&mut self, side: Side) {
-        while self.seen.end.is_none() {
+        while self.seen.end.is_none() && !self.pending[side as usize].is_empty() {
             let bytes = std::mem::take(&mut self.pending[side as usize]);
             let step = match side {
                 Side::Client => self.relay.handle_client(&bytes, Now::default()),
@@ -181,12 +181,13 @@ struct Model {
     at: [usize; 2],
     /// How much may have been forwarded.
     forwarded: [usize; 2],
+    recorded: bool,
     over: bool,
 }
 
 impl Model {
-    fn run(turns: &[(Side, &[u8])]) -> Self {
-        let mut model = Self::default();
+    fn run(setup: Setup, turns: &[(Side, &[u8])]) -> Self {
+        let mut model = Self { recorded: setup.ledger().is_some(), ..Self::default() };
         for (side, bytes) in turns {
             model.streams[*side as usize].extend_from_slice(bytes);
             while !model.over && model.message(*side) {}
@@ -205,6 +206,11 @@ impl Model {
         };
         let rest = &self.streams[index][self.at[index]..];
         self.forwarded[index] = self.at[index];
+        if self.recorded && self.tracker.is_confused() {
+            // Nothing more passes when it can no longer be told what came of it.
+            self.over = !rest.is_empty();
+            return false;
+        }
         let &[tag, a, b, c, d, ..] = rest else { return false };
         let length = u32::from_be_bytes([a, b, c, d]);
         // 0x3fffffff is PostgreSQL's MaxAllocSize.

@@ -9,7 +9,7 @@ use jsonwebtoken::Algorithm;
 use super::cuts::Script;
 use crate::auth::jwks::{Fetched, KeySetLimits, KeySets};
 use crate::auth::jwt::{IssuerSettings, KeySource, Keyring, Verdict};
-use crate::auth::{Identity, Method};
+use crate::auth::{Authenticated, Identity, Method};
 use crate::fault::{Refusal, SqlState};
 use crate::testing::tokens::{TestKey, claims, key_set};
 use crate::time::{Now, Tick, UnixMicros};
@@ -52,6 +52,17 @@ pub fn token(data: &[u8]) {
             let proven = matches!(company.judge(&token), Verdict::Proven(_));
             assert_eq!(proven, token == company.good, "{}", token.escape_ascii());
         }
+    }
+}
+
+/// The proof of somebody with these roles.
+pub(super) fn somebody(subject: &str, roles: &[&str]) -> Authenticated {
+    let company = Company::get();
+    let mut claims = claims(ISSUER, AUDIENCE, subject, NOW_SECS);
+    claims["roles"] = roles.iter().copied().collect();
+    match company.judge(&company.ed25519.token(&claims)) {
+        Verdict::Proven(who) => who,
+        other => panic!("a good token is refused: {other:?}"),
     }
 }
 

@@ -345,7 +345,8 @@ impl Server {
                 // The connection's protocol state is lost.
                 self.error(Severity::Fatal);
                 self.gone = true;
-                return;
+                let protocol = if copying.simple { Protocol::Simple } else { Protocol::Extended };
+                return self.note(protocol, Some(copying.text), true);
             }
         };
         self.copying = None;
