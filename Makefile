@@ -32,7 +32,7 @@ test-e2e:
 fmt:
 	cargo fmt --all
 
-## make lint       what CI refuses: format, clippy, documentation, dependencies, the layer law
+## make lint       what CI refuses: format, clippy, documentation, dependencies, the layer law, dead references
 lint:
 	@scripts/install-build-deps
 	cargo fmt --all --check
@@ -41,3 +41,4 @@ lint:
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --locked --workspace --no-deps
 	scripts/cargo-deny check bans licenses sources
 	scripts/check-purity
+	scripts/check-docs

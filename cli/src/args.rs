@@ -72,24 +72,44 @@ pub(crate) struct ConfigArgs {
 }
 
 /// What carries the sessions. People notice no difference but in speed and memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
 #[cfg_attr(not(all(feature = "tokio", feature = "smol")), allow(dead_code, reason = "with one there is no choice"))]
 pub(crate) enum RuntimeName {
-    /// For servers
     #[cfg(feature = "tokio")]
+    #[default]
     Tokio,
-    /// For small machines
     #[cfg(feature = "smol")]
+    #[cfg_attr(not(feature = "tokio"), default)]
     Smol,
 }
 
-impl RuntimeName {
-    /// What is taken when nothing is said.
-    #[cfg(feature = "tokio")]
-    pub(crate) const DEFAULT: Self = Self::Tokio;
-    /// What is taken when nothing is said.
-    #[cfg(all(feature = "smol", not(feature = "tokio")))]
-    pub(crate) const DEFAULT: Self = Self::Smol;
+/// Which runtime, where there is a choice.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct RuntimeArgs {
+    /// What carries the sessions: tokio for servers, smol for small machines
+    #[cfg(all(feature = "tokio", feature = "smol"))]
+    #[arg(long = "runtime", value_name = "NAME", value_enum, default_value_t)]
+    name: RuntimeName,
+}
+
+impl RuntimeArgs {
+    /// What was asked for, or the one that is there.
+    pub(crate) fn name(self) -> RuntimeName {
+        #[cfg(all(feature = "tokio", feature = "smol"))]
+        return self.name;
+        #[cfg(not(all(feature = "tokio", feature = "smol")))]
+        RuntimeName::default()
+    }
+
+    /// The same for the command line of a child.
+    #[cfg(feature = "demo")]
+    pub(crate) fn arguments(self) -> Vec<String> {
+        #[cfg(all(feature = "tokio", feature = "smol"))]
+        let arguments = self.name.to_possible_value().map(|value| format!("--runtime={}", value.get_name()));
+        #[cfg(not(all(feature = "tokio", feature = "smol")))]
+        let arguments = None;
+        arguments.into_iter().collect()
+    }
 }
 
 /// `gprxy start`
@@ -99,25 +119,14 @@ pub(crate) struct StartArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
 
-    /// Runtime that carries the sessions
-    #[cfg(all(feature = "tokio", feature = "smol"))]
-    #[arg(long, value_name = "NAME", value_enum, default_value_t = RuntimeName::DEFAULT)]
-    runtime: RuntimeName,
+    /// What to run on
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArgs,
 
     /// Trust the development issuer on this machine. Not for people: `gprxy demo` starts its own proxy with it.
     #[cfg(feature = "demo")]
     #[arg(long, hide = true)]
     pub(crate) allow_demo_issuer: bool,
-}
-
-impl StartArgs {
-    /// What was asked for, or the one that is there.
-    pub(crate) const fn runtime(&self) -> RuntimeName {
-        #[cfg(all(feature = "tokio", feature = "smol"))]
-        return self.runtime;
-        #[cfg(not(all(feature = "tokio", feature = "smol")))]
-        RuntimeName::DEFAULT
-    }
 }
 
 /// `gprxy check`

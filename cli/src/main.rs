@@ -39,7 +39,7 @@ fn start(args: StartArgs) -> ExitCode {
     let allow_demo_issuer = args.allow_demo_issuer;
     #[cfg(not(feature = "demo"))]
     let allow_demo_issuer = false;
-    let runtime = args.runtime();
+    let runtime = args.runtime.name();
     let sources = Sources { allow_demo_issuer, ..Sources::of_process(args.config.config) };
     let loaded = config::load(&sources);
     match loaded.settings {

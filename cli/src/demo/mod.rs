@@ -50,6 +50,10 @@ pub(crate) struct DemoArgs {
     /// Do not install PostgreSQL when it is missing; say so and end
     #[arg(long)]
     pub(crate) no_install: bool,
+
+    /// What gprxy is to run on
+    #[command(flatten)]
+    pub(crate) runtime: crate::args::RuntimeArgs,
 }
 
 /// Runs the demo to its end.

@@ -13,10 +13,12 @@ use rcgen::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use super::DemoArgs;
 use super::failure::{Doing, Failure, Result};
 use super::issuer::Issuer;
 use super::nursery::{Guarded, Nursery};
 use super::postgres::{Cluster, READER, WRITER, free_port, write_private};
+use crate::args::RuntimeArgs;
 
 /// The host name in the certificate and in all commands.
 pub(super) const HOST: &str = "localhost";
@@ -49,19 +51,19 @@ struct Files {
 impl Proxy {
     /// Writes certificates and configuration below `home`, starts `gprxy start` and waits until it accepts.
     pub(super) fn start(
-        port: Option<u16>,
+        args: &DemoArgs,
         cluster: &Cluster,
         issuer: &Issuer,
         home: &Path,
         nursery: &Nursery,
     ) -> Result<Self> {
-        let port = chosen_port(port)?;
+        let port = chosen_port(args.port)?;
         let files = Files::below(home);
         write_certificates(&files)?;
         let configuration = toml::to_string(&configuration(port, &files, cluster, issuer))
             .map_err(|error| Failure::broken(format!("cannot write the proxy's configuration: {error}")))?;
         write_private(&files.configuration, &configuration)?;
-        let process = spawn(&files, home, nursery)?;
+        let process = spawn(&files, args.runtime, home, nursery)?;
         let mut proxy = Self { process, port, files };
         proxy.wait_until_it_accepts(nursery)?;
         Ok(proxy)
@@ -137,11 +139,12 @@ fn chosen_port(asked: Option<u16>) -> Result<u16> {
 
 /// The one place that knows how the proxy is started: this same program, as a child, with the environment of a fresh
 /// login. The caller's may hold settings of another gprxy, and those win over a configuration file.
-fn spawn(files: &Files, home: &Path, nursery: &Nursery) -> Result<Guarded> {
+fn spawn(files: &Files, runtime: RuntimeArgs, home: &Path, nursery: &Nursery) -> Result<Guarded> {
     let program = std::env::current_exe().doing("find this program's own file")?;
     let output = File::create(&files.log).doing(format_args!("create {}", files.log.display()))?;
     let mut command = Command::new(program);
     command.args(["start", "--config"]).arg(&files.configuration).arg("--allow-demo-issuer");
+    command.args(runtime.arguments());
     command.env_clear().current_dir(home);
     command
         .envs(std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "TMPDIR" || name == "RUST_BACKTRACE"));

@@ -56,7 +56,7 @@ fn on_a_stage(args: &DemoArgs, terminal: &Terminal) -> Result<()> {
     terminal.ready("PostgreSQL", &format!("{version} on 127.0.0.1:{port}, from {}", programs.bin.display()));
     let issuer = Issuer::start()?;
     terminal.ready("Issuer", &format!("{}, for development only", issuer.url()));
-    let mut proxy = Proxy::start(args.port, &cluster, &issuer, home.path(), &nursery)?;
+    let mut proxy = Proxy::start(args, &cluster, &issuer, home.path(), &nursery)?;
     terminal.ready("gprxy", &format!("{HOST}:{}, with TLS", proxy.port()));
     say_when_in_clear(&programs, terminal);
     let stage = Stage {

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use super::audit_log::Permit;
 use super::flow::{Inbound, Outbound};
@@ -108,6 +108,8 @@ impl<R: Runtime> Connection<R> {
     /// Moves whatever can be moved.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Next> {
         let now = R::now();
+        self.from_client.look_again();
+        self.from_server.look_again();
         self.mailbox.register(context.waker());
         for mail in self.mailbox.take() {
             self.read(mail, context, now);
@@ -142,42 +144,52 @@ impl<R: Runtime> Connection<R> {
         None
     }
 
-    /// One pass over client → server. Whether anything moved.
+    /// One pass over client → server: what is read is written at once. Whether anything moved.
     fn poll_client_to_server(&mut self, context: &mut Context<'_>, now: Now) -> bool {
-        let mut moved = false;
-        if let Some(server) = &mut self.server {
-            let before = self.to_server.is_empty();
-            match self.to_server.poll_write(&mut server.link, &mut self.from_client, context) {
-                Poll::Pending => return false,
-                Poll::Ready(Ok(())) => moved |= !before,
-                Poll::Ready(Err(_)) => {
-                    // What the server said last is still to be read; its end shows there.
-                    self.to_server.drop_all();
-                    self.from_client.clear();
-                    self.from_client.closed = true;
-                    return true;
-                }
-            }
+        let Poll::Ready(mut moved) = self.poll_write_server(context) else { return false };
+        moved |= self.judge(Side::Client, now);
+        if self.poll_read(Side::Client, context, now) {
+            moved = true;
+            let _ = self.poll_write_server(context);
         }
-        moved | self.judge(Side::Client, now) | self.poll_read(Side::Client, context, now)
+        moved
     }
 
     fn poll_server_to_client(&mut self, context: &mut Context<'_>, now: Now) -> bool {
-        let Some(client) = &mut self.client else { return false };
-        let mut moved = false;
-        let before = self.to_client.is_empty();
-        match self.to_client.poll_write(client, &mut self.from_server, context) {
-            Poll::Pending => return false,
-            Poll::Ready(Ok(())) => moved |= !before,
-            Poll::Ready(Err(_)) => {
-                self.to_client.drop_all();
-                self.from_server.clear();
-                self.client = None;
-                self.session.handle_close(Side::Client, Lost::Broken, now);
-                return true;
-            }
+        let Poll::Ready(mut moved) = self.poll_write_client(context, now) else { return false };
+        moved |= self.judge(Side::Server, now);
+        if self.poll_read(Side::Server, context, now) {
+            moved = true;
+            let _ = self.poll_write_client(context, now);
         }
-        moved | self.judge(Side::Server, now) | self.poll_read(Side::Server, context, now)
+        moved
+    }
+
+    /// Whether anything moved, once all is written.
+    fn poll_write_server(&mut self, context: &mut Context<'_>) -> Poll<bool> {
+        let Some(server) = &mut self.server else { return Poll::Ready(false) };
+        let idle = self.to_server.is_empty();
+        if ready!(self.to_server.poll_write(&mut server.link, &mut self.from_client, context)).is_ok() {
+            return Poll::Ready(!idle);
+        }
+        // What the server said last is still to be read; its end shows there.
+        self.to_server.drop_all();
+        self.from_client.clear();
+        self.from_client.closed = true;
+        Poll::Ready(true)
+    }
+
+    fn poll_write_client(&mut self, context: &mut Context<'_>, now: Now) -> Poll<bool> {
+        let Some(client) = &mut self.client else { return Poll::Pending };
+        let idle = self.to_client.is_empty();
+        if ready!(self.to_client.poll_write(client, &mut self.from_server, context)).is_ok() {
+            return Poll::Ready(!idle);
+        }
+        self.to_client.drop_all();
+        self.from_server.clear();
+        self.client = None;
+        self.session.handle_close(Side::Client, Lost::Broken, now);
+        Poll::Ready(true)
     }
 
     /// Shows the machine what has come from a side.

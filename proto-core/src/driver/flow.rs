@@ -24,6 +24,8 @@ pub(super) struct Inbound {
     /// The machine waits: these bytes were judged and nothing is to be done before more come.
     pub(super) waiting: bool,
     pub(super) closed: bool,
+    /// Nothing more has come in this wake-up, and the socket wakes the task when something does.
+    drained: bool,
     bulk: bool,
 }
 
@@ -38,6 +40,11 @@ impl Inbound {
 
     pub(super) const fn len(&self) -> usize {
         self.end - self.start
+    }
+
+    /// A new wake-up: something may have come.
+    pub(super) const fn look_again(&mut self) {
+        self.drained = false;
     }
 
     /// Lets go of bytes at the front; an empty buffer is given back.
@@ -56,12 +63,15 @@ impl Inbound {
     }
 
     /// Reads once. Zero bytes are the end of the stream; a full buffer is pending without a waker, since only
-    /// writing can make room.
+    /// writing can make room. A socket that had nothing is asked once per wake-up.
     pub(super) fn poll_read<S: Socket>(
         &mut self,
         link: &mut Link<S>,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
+        if self.drained {
+            return Poll::Pending;
+        }
         let bulk = self.bulk;
         let buffer = self.buffer.get_or_insert_with(|| if bulk { Buffer::large() } else { Buffer::small() });
         if self.start > 0 && self.end == buffer.len() {
@@ -81,6 +91,7 @@ impl Inbound {
                 self.waiting = false;
             }
             Poll::Ready(Err(_)) | Poll::Pending => {
+                self.drained = result.is_pending();
                 if self.is_empty() {
                     self.clear();
                 }

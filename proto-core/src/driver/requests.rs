@@ -277,7 +277,10 @@ async fn give_back<R: Runtime>(
         shared.park(slot, connection);
         shared.with_hub(|hub, now| hub.pools.handle_release(lease, Returned::Clean, now));
     } else {
-        connection.close::<R>().await;
+        match state {
+            ReturnState::Quiet { .. } => connection.close::<R>().await,
+            ReturnState::Busy | ReturnState::Broken => connection.abandon::<R>().await,
+        }
         shared.with_hub(|hub, now| hub.pools.handle_release(lease, Returned::Broken, now));
     }
 }

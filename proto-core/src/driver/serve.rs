@@ -67,7 +67,8 @@ pub async fn pause<R: Runtime>(span: Duration) {
 async fn client<R: Runtime>(shared: Arc<Shared<R>>, socket: R::Socket, caller: Caller) {
     let (id, mailbox) = match shared.arrive() {
         Ok(arrived) => arrived,
-        Err(refusal) => return refuse_at_the_door::<R>(socket, &refusal).await,
+        // Boxed, as are the handshake and the farewell: their buffers would be part of every session's task.
+        Err(refusal) => return Box::pin(refuse_at_the_door::<R>(socket, &refusal)).await,
     };
     let peer = Peer { address: caller.address, is_local: caller.is_local };
     let session = Session::new(id, shared.profile.clone(), peer.clone(), R::now());

@@ -41,13 +41,23 @@ impl<S: Socket> ServerConnection<S> {
         self.link.poll_read(context, &mut byte).is_pending()
     }
 
-    /// Takes leave in order, as far as the server listens.
-    pub(super) async fn close<R: Runtime<Socket = S>>(mut self) {
+    /// Takes leave in order, as far as the server listens. Only for a connection that stands between messages.
+    pub(super) async fn close<R: Runtime<Socket = S>>(self) {
         let mut farewell = Vec::new();
         emit_terminate(&mut farewell);
+        self.end::<R>(&farewell).await;
+    }
+
+    /// Leaves without a word: a client may have left in the middle of a message, and the server would read a
+    /// Terminate as the rest of it, and run what nobody has sent.
+    pub(super) async fn abandon<R: Runtime<Socket = S>>(self) {
+        self.end::<R>(b"").await;
+    }
+
+    async fn end<R: Runtime<Socket = S>>(mut self, farewell: &[u8]) {
         let until = R::now().tick.after(std::time::Duration::from_secs(2));
         let _ = within::<R, _>(until, async {
-            write_all(&mut self.link, &farewell).await?;
+            write_all(&mut self.link, farewell).await?;
             poll_fn(|context| self.link.poll_close(context)).await
         })
         .await;

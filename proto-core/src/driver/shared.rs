@@ -127,6 +127,12 @@ impl<R: Runtime> Shared<R> {
         }
     }
 
+    /// Looks at the hub, for tests of what is left when everybody has gone.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn inspect<T>(&self, look: impl FnOnce(&Hub) -> T) -> T {
+        look(&lock(&self.hub))
+    }
+
     fn carry_out(self: &Arc<Self>, output: HubOutput) {
         match output {
             HubOutput::Pool(PoolOutput::Granted { session, lease, how }) => {

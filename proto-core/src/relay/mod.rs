@@ -187,7 +187,7 @@ impl Relay {
                 Ok(None) => return forward_or_wait(at),
                 Err(violation) => return forward_or(at, Step::Broken(violation)),
             };
-            let Rule::Pass(keep) = rules::from_server(header.tag) else {
+            let Rule::Pass(keep) = rules::from_server(header.tag, self.ledger.is_some()) else {
                 return forward_or(at, Step::Broken(Violation::UnexpectedMessage(header.tag)));
             };
             at += HEADER_LEN;
@@ -196,6 +196,10 @@ impl Relay {
                     let seen = &body[..body.len().min(keep)];
                     self.server_message(header.tag, header.body, seen, now);
                     at += body.len();
+                }
+                // Its one byte is worth waiting for: nothing has to be kept of what every query ends with.
+                None if header.tag == back::READY_FOR_QUERY && header.body == 1 => {
+                    return forward_or_wait(at - HEADER_LEN);
                 }
                 None => self.from_server.begin(header, keep),
             }

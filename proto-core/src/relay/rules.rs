@@ -49,15 +49,16 @@ pub(super) const fn from_client(tag: u8, audit: Option<usize>) -> Rule {
     }
 }
 
-/// For messages of the server.
-pub(super) const fn from_server(tag: u8) -> Rule {
+/// For messages of the server; its counts of rows are for the audit trail, if there is one.
+pub(super) const fn from_server(tag: u8, audited: bool) -> Rule {
     match tag {
         back::READY_FOR_QUERY => Rule::Pass(1),
-        back::COMMAND_COMPLETE => Rule::Pass(COMMAND_TAG),
+        back::COMMAND_COMPLETE if audited => Rule::Pass(COMMAND_TAG),
         back::ERROR_RESPONSE => Rule::Pass(ERROR_PREFIX),
         back::PARAMETER_STATUS => Rule::Pass(PARAMETER_PREFIX),
         back::DATA_ROW
         | back::COPY_DATA
+        | back::COMMAND_COMPLETE
         | back::ROW_DESCRIPTION
         | back::PARSE_COMPLETE
         | back::BIND_COMPLETE

@@ -27,6 +27,7 @@ host    all acct_md5       127.0.0.0/8 md5
 hostssl all acct_hostssl   127.0.0.0/8 scram-sha-256
 host    all acct_hostssl   127.0.0.0/8 reject
 host    all all            127.0.0.0/8 scram-sha-256
+host    all all            ::1/128     scram-sha-256
 ";
 
 /// SQL by database, in order.

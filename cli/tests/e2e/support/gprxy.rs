@@ -19,11 +19,13 @@ use super::{eventually, tls};
 pub(crate) struct Config {
     settings: Table,
     roles: Vec<Table>,
+    issuers: Vec<Table>,
     server: &'static Cluster,
     provider: &'static Provider,
     port: u16,
     audit: PathBuf,
     environment: Vec<(String, String)>,
+    launcher: Vec<String>,
 }
 
 impl Config {
@@ -38,11 +40,13 @@ impl Config {
         let config = Self {
             settings: Table::new(),
             roles: Vec::new(),
+            issuers: vec![issuer(&provider.issuer)],
             server,
             provider,
             port,
             audit: audit.clone(),
             environment: Vec::new(),
+            launcher: Vec::new(),
         };
         config
             .set("server.listen_addr", "127.0.0.1")
@@ -83,6 +87,23 @@ impl Config {
         self
     }
 
+    /// Removes a value of a named part of a section.
+    pub(crate) fn unset_in(mut self, section: &str, part: &str, name: &str) -> Self {
+        self.settings[section][part].as_table_mut().expect("a section").remove(name);
+        self
+    }
+
+    /// Where it will listen.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Listens where another one did.
+    pub(crate) fn at_port(mut self, port: u16) -> Self {
+        self.port = port;
+        self.set("server.listen_port", i64::from(port))
+    }
+
     /// Maps a role to an account, the highest priority counts; an empty password is none. Replaces an earlier mapping of the same role.
     pub(crate) fn role(mut self, name: &str, (account, password): (&str, &str), priority: i64) -> Self {
         self.roles.retain(|role| role["name"].as_str() != Some(name));
@@ -94,6 +115,18 @@ impl Config {
         }
         role.insert("priority".into(), priority.into());
         self.roles.push(role);
+        self
+    }
+
+    /// Sets a value of the provider's `[[issuer]]`.
+    pub(crate) fn issuer_setting(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.issuers[0].insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Believes the tokens of a second provider, too.
+    pub(crate) fn and_issuer(mut self, provider: &Provider) -> Self {
+        self.issuers.push(issuer(&provider.issuer));
         self
     }
 
@@ -134,13 +167,16 @@ impl Config {
         self
     }
 
+    /// Starts it through this program, which gets gprxy's command line behind its own arguments.
+    pub(crate) fn launched_by(mut self, program: &[&str]) -> Self {
+        self.launcher = program.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
     /// The file's text.
     fn render(&self) -> String {
         let mut settings = self.settings.clone();
-        let mut issuer = Table::new();
-        issuer.insert("issuer".into(), self.provider.issuer.as_str().into());
-        issuer.insert("audience".into(), AUDIENCE.into());
-        settings.insert("issuer".into(), Value::Array(vec![issuer.into()]));
+        settings.insert("issuer".into(), Value::Array(self.issuers.iter().cloned().map(Value::from).collect()));
         settings.insert("role".into(), Value::Array(self.roles.iter().cloned().map(Value::from).collect()));
         toml::to_string(&settings).expect("a table is TOML")
     }
@@ -148,8 +184,9 @@ impl Config {
     fn command(&self, verb: &str) -> Command {
         let file = fresh_path("config").with_extension("toml");
         write_private(&file, &self.render());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gprxy"));
-        command.arg(verb).arg("--config").arg(&file);
+        let mut words = self.launcher.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_gprxy")]);
+        let mut command = Command::new(words.next().expect("at least gprxy itself"));
+        command.args(words).arg(verb).arg("--config").arg(&file);
         // A clean environment: the machine's own PG* or proxy variables must not decide a test.
         command.env_clear().env("PATH", "/usr/bin:/bin").env("RUST_BACKTRACE", "1");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -165,16 +202,16 @@ impl Config {
 
     /// Starts it and waits until it listens.
     pub(crate) fn start(self) -> Gprxy {
-        let log = fresh_path("gprxy.log");
-        let file = fs::File::create(&log).unwrap();
+        let (log, output) = (fresh_path("gprxy.log"), fresh_path("gprxy.out"));
         let mut command = self.command("start");
-        command.stdout(file.try_clone().unwrap()).stderr(file);
+        command.stdout(fs::File::create(&output).unwrap()).stderr(fs::File::create(&log).unwrap());
+        let host = if self.settings["server"]["listen_addr"].as_str() == Some("::1") { "::1" } else { "127.0.0.1" };
         let mut child = Leashed::spawn(&mut command);
         eventually("gprxy to listen", || {
             assert!(!child.has_ended(), "gprxy ended:\n{}", fs::read_to_string(&log).unwrap_or_default());
-            TcpStream::connect(("127.0.0.1", self.port)).ok()
+            TcpStream::connect((host, self.port)).ok()
         });
-        Gprxy { child, config: self, log }
+        Gprxy { child, config: self, log, output }
     }
 
     /// Starts it where it is expected to refuse: its exit status and what it said.
@@ -182,6 +219,13 @@ impl Config {
         let output = self.command("start").output().expect("gprxy starts");
         (output.status, String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     }
+}
+
+fn issuer(url: &str) -> Table {
+    let mut issuer = Table::new();
+    issuer.insert("issuer".into(), url.into());
+    issuer.insert("audience".into(), AUDIENCE.into());
+    issuer
 }
 
 fn path(path: &std::path::Path) -> &str {
@@ -193,6 +237,7 @@ pub(crate) struct Gprxy {
     pub(crate) child: Leashed,
     config: Config,
     log: PathBuf,
+    output: PathBuf,
 }
 
 impl Gprxy {
@@ -220,6 +265,16 @@ impl Gprxy {
     /// Everything it has logged so far.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
+    }
+
+    /// Its standard output so far.
+    pub(crate) fn output(&self) -> String {
+        fs::read_to_string(&self.output).unwrap()
+    }
+
+    /// Where the audit trail is.
+    pub(crate) fn audit_path(&self) -> &std::path::Path {
+        &self.config.audit
     }
 
     /// Every audit line so far.

@@ -2,8 +2,11 @@
 
 pub(crate) mod audit;
 pub(crate) mod deps;
+pub(crate) mod fault;
 pub(crate) mod fixtures;
 pub(crate) mod gprxy;
+pub(crate) mod https;
+pub(crate) mod limits;
 pub(crate) mod postgres;
 pub(crate) mod promise;
 pub(crate) mod provider;

@@ -162,6 +162,28 @@ impl Cluster {
         String::from_utf8(output.stdout).expect("UTF-8").trim_end().to_owned()
     }
 
+    /// A database that only one test uses, so that its connections can be counted.
+    pub(crate) fn create_database(&self, name: &str) {
+        self.sql(&format!("create database {name} template template0"));
+    }
+
+    /// Connections to a database, and how many of them run something.
+    pub(crate) fn connections_to(&self, database: &str) -> (usize, usize) {
+        let counts = self.sql(&format!(
+            "select count(*), count(*) filter (where state <> 'idle') from pg_stat_activity where datname = '{database}'"
+        ));
+        let (all, busy) = counts.split_once('|').expect("two columns");
+        (all.parse().expect("a number"), busy.parse().expect("a number"))
+    }
+
+    /// Returns when nothing runs in a database and no more connections than these are open.
+    pub(crate) fn await_idle(&self, database: &str, at_most: usize) {
+        eventually(&format!("an idle pool of at most {at_most} in {database}"), || {
+            let (all, busy) = self.connections_to(database);
+            (all <= at_most && busy == 0).then_some(())
+        });
+    }
+
     /// The server process of an active statement that contains `marker`, once there is one.
     pub(crate) fn await_running(&self, marker: &str) -> String {
         eventually(&format!("a running statement with {marker}"), || {
@@ -193,7 +215,7 @@ fn configure(data: &Path, socket_dir: &Path, port: u16) {
         owned_by_server(&copy, 0o600);
     }
     let settings = format!(
-        "listen_addresses = '127.0.0.1,127.0.0.2'\nport = {port}\nunix_socket_directories = '{}'\nssl = on\n\
+        "listen_addresses = '127.0.0.1,127.0.0.2,::1'\nport = {port}\nunix_socket_directories = '{}'\nssl = on\n\
          fsync = off\nmax_connections = 200\nlogging_collector = off\nlog_timezone = UTC\ntimezone = UTC\n",
         socket_dir.display()
     );

@@ -129,7 +129,8 @@ pub(crate) struct Wire {
 impl Wire {
     /// Opens the socket and says nothing yet.
     pub(crate) fn open(target: &Target) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", target.port)).expect("somebody listens");
+        let host = if target.host == "::1" { "::1" } else { "127.0.0.1" };
+        let stream = TcpStream::connect((host, target.port)).expect("somebody listens");
         stream.set_read_timeout(Some(super::PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream: Stream::Plain(stream), parameters: BTreeMap::new(), key: (0, Vec::new()), notices: Vec::new() }
@@ -144,13 +145,19 @@ impl Wire {
     }
 
     /// TLS from here on.
-    pub(crate) fn shake_hands(mut self, target: &Target) -> Self {
+    pub(crate) fn shake_hands(self, target: &Target) -> Self {
+        self.shake_hands_for(target, &[])
+    }
+
+    /// TLS with these application protocols (ALPN).
+    pub(crate) fn shake_hands_for(mut self, target: &Target, protocols: &[&str]) -> Self {
         let Stream::Plain(socket) = self.stream else { panic!("TLS twice") };
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(&target.root_ca).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let config = config.with_root_certificates(roots).with_no_client_auth();
+        let mut config = config.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         let name = ServerName::try_from(target.host.clone()).unwrap();
         let connection = ClientConnection::new(Arc::new(config), name).unwrap();
         self.stream = Stream::Tls(Box::new(StreamOwned::new(connection, socket)));
@@ -295,6 +302,31 @@ impl Wire {
             }
         }
         last
+    }
+
+    /// Every byte up to the end of the stream, however it ends.
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        // What came before an error is kept.
+        let _ = match &mut self.stream {
+            Stream::Plain(stream) => stream.read_to_end(&mut bytes),
+            Stream::Tls(stream) => stream.read_to_end(&mut bytes),
+        };
+        bytes
+    }
+
+    /// Whether the server has sent something that was not read yet (without TLS).
+    pub(crate) fn has_something(&mut self) -> bool {
+        let Stream::Plain(socket) = &self.stream else { panic!("only the kernel is asked") };
+        socket.set_nonblocking(true).unwrap();
+        let something = socket.peek(&mut [0]).is_ok_and(|n| n > 0);
+        socket.set_nonblocking(false).unwrap();
+        something
+    }
+
+    /// Reads and drops so many bytes.
+    pub(crate) fn skip(&mut self, bytes: usize) {
+        self.read_exact(&mut vec![0; bytes]).expect("so many bytes come");
     }
 
     /// Sends Terminate and waits until the server has closed.

@@ -67,14 +67,15 @@ impl Statements {
     /// CopyInResponse or CopyBothResponse: every Sync up to the end of the copy is ignored by the server.
     pub fn handle_copy_in(&mut self) {
         self.settle();
-        if !matches!(self.outstanding.front(), Some(Outstanding::Execute { .. } | Outstanding::Query { .. })) {
+        let copies = |running: &Outstanding| matches!(running, Outstanding::Execute { .. } | Outstanding::Query { .. });
+        if !self.outstanding.front().is_some_and(copies) {
             return;
         }
         while let Some(next) = self.outstanding.get(1) {
             match next {
                 Outstanding::Sync => drop(self.outstanding.remove(1)),
                 Outstanding::CopyEnd => return drop(self.outstanding.remove(1)),
-                // Anything else is an error to the server, which will say so.
+                // Anything else is an error to the server, which says so and ends the connection.
                 _ => return,
             }
         }

@@ -41,7 +41,7 @@ async fn write_chopped<S: Socket>(socket: &mut S, mut bytes: &[u8], seed: u64) -
     let mut dice = Dice(seed);
     while !bytes.is_empty() {
         let piece = dice.between(1, 2000).min(bytes.len());
-        let n = if piece % 2 == 0 {
+        let n = if piece.is_multiple_of(2) {
             let (front, back) = bytes[..piece].split_at(piece / 3);
             let slices = [IoSlice::new(front), IoSlice::new(back)];
             poll_fn(|context| Pin::new(&mut *socket).poll_write_vectored(context, &slices)).await?

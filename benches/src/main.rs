@@ -1,0 +1,103 @@
+//! gprxy beside PgBouncer and a direct connection: CPU time of the proxy process, and its memory.
+//!
+//! Client, proxy and PostgreSQL share one core, so that nothing waits for a sleeping one and what is measured is work,
+//! not wake-ups. All figures of one run come from interleaved rounds: compare ratios, not absolute figures.
+
+mod bulk;
+mod cluster;
+mod issuer;
+mod memory;
+mod peers;
+mod process;
+mod relay;
+mod report;
+mod wire;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+use cluster::Cluster;
+use issuer::Issuer;
+use process::Stage;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Measure gprxy beside Debian's PgBouncer and print Markdown.
+#[derive(Parser)]
+#[command(name = "gprxy-benches", max_term_width = 110)]
+struct Options {
+    /// Interleaved rounds of everything that is timed
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+
+    /// Length of each pgbench run
+    #[arg(long, default_value_t = 4)]
+    seconds: u32,
+
+    /// Megabytes of each COPY
+    #[arg(long, default_value_t = 500)]
+    megabytes: u32,
+
+    /// Sessions that wait in the pool's queue
+    #[arg(long, default_value_t = 2000)]
+    waiting: usize,
+
+    /// The core that everything runs on; the last one by default
+    #[arg(long)]
+    core: Option<usize>,
+
+    /// The release build
+    #[arg(long, default_value = "target/release/gprxy", value_name = "FILE")]
+    gprxy: PathBuf,
+
+    /// Only these parts
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// pgbench -S
+    Relay,
+    /// COPY out and in
+    Bulk,
+    /// A value of 1 GB, sessions that wait, sessions that idle
+    Memory,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gprxy-benches: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    let wants = |part| options.only.is_empty() || options.only.contains(&part);
+    process::raise_open_files()?;
+    let stage = Stage::new(options.core)?;
+    let cluster = Cluster::start(&stage)?;
+    let issuer = Issuer::start()?;
+    let gprxy = options
+        .gprxy
+        .canonicalize()
+        .map_err(|error| format!("{}: {error}; build it with cargo build --release", options.gprxy.display()))?;
+    let site = peers::Site { stage: &stage, cluster: &cluster, issuer: &issuer, gprxy };
+    report::machine(&stage, &cluster)?;
+    if wants(Part::Relay) {
+        relay::measure(&site, options.rounds, options.seconds)?;
+    }
+    if wants(Part::Bulk) {
+        bulk::measure(&site, options.rounds, options.megabytes)?;
+    }
+    if wants(Part::Memory) {
+        memory::measure(&site, options.waiting)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! What is compared: no proxy at all, PgBouncer, and gprxy without and with its audit trail.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::Result;
+use crate::cluster::{ACCOUNT, Cluster, DATABASE, PASSWORD};
+use crate::issuer::{AUDIENCE, Issuer, ROLE};
+use crate::process::{Server, Stage, free_port};
+
+/// Everything that a measurement needs around it.
+pub(crate) struct Site<'a> {
+    pub(crate) stage: &'a Stage,
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) issuer: &'a Issuer,
+    pub(crate) gprxy: PathBuf,
+}
+
+/// A way to the database.
+pub(crate) struct Peer {
+    /// `None`: straight to PostgreSQL.
+    pub(crate) server: Option<Server>,
+    pub(crate) port: u16,
+    /// What a client shows for [`ACCOUNT`].
+    pub(crate) password: String,
+}
+
+impl Peer {
+    pub(crate) fn direct(site: &Site<'_>) -> Self {
+        Self { server: None, port: site.cluster.port(), password: PASSWORD.into() }
+    }
+
+    /// Session pooling, the password in clear as with us, everything else as it comes.
+    pub(crate) fn pgbouncer(site: &Site<'_>, pool: usize) -> Result<Self> {
+        let port = free_port()?;
+        let users = site.stage.write("users.txt", &format!("\"{ACCOUNT}\" \"{PASSWORD}\"\n"))?;
+        let settings = format!(
+            "[databases]
+* = host=127.0.0.1 port={server}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = plain
+auth_file = {users}
+pool_mode = session
+default_pool_size = {pool}
+max_client_conn = 5000
+query_wait_timeout = 600
+server_tls_sslmode = disable
+ignore_startup_parameters = extra_float_digits
+log_connections = 0
+log_disconnections = 0
+log_stats = 0
+",
+            server = site.cluster.port(),
+            users = users.display(),
+        );
+        let file = site.stage.write("pgbouncer.ini", &settings)?;
+        let mut command = site.stage.demoted("pgbouncer");
+        command.arg(file);
+        let server = Server::start(command, port, &site.stage.file("pgbouncer.log"))?;
+        Ok(Self { server: Some(server), port, password: PASSWORD.into() })
+    }
+
+    /// One worker; people log in with a token.
+    pub(crate) fn gprxy(site: &Site<'_>, pool: usize, audited: bool) -> Result<Self> {
+        let port = free_port()?;
+        let stem = if audited { "gprxy-audited" } else { "gprxy" };
+        let audit = site.stage.file(&format!("{stem}.jsonl"));
+        let settings = format!(
+            "[server]
+listen_addr = \"127.0.0.1\"
+listen_port = {port}
+workers = 1
+[[issuer]]
+issuer = \"{issuer}\"
+jwks_url = \"{issuer}/jwks.json\"
+audience = \"{AUDIENCE}\"
+roles_claims = [\"roles\"]
+[[role]]
+name = \"{ROLE}\"
+account = \"{ACCOUNT}\"
+password = \"{PASSWORD}\"
+[databases.\"*\"]
+host = \"127.0.0.1\"
+port = {server}
+sslmode = \"disable\"
+[pool]
+default_pool_size = {pool}
+query_wait_timeout = \"10m\"
+query_wait_notify = \"0s\"
+[audit]
+enabled = {audited}
+path = \"{audit}\"
+[log]
+level = \"warn\"
+",
+            issuer = site.issuer.url,
+            server = site.cluster.port(),
+            audit = audit.display(),
+        );
+        let file = site.stage.write(&format!("{stem}.toml"), &settings)?;
+        let mut command = site.stage.command(&site.gprxy);
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.args(["start", "--config"]).arg(file);
+        let server = Server::start(command, port, &site.stage.file(&format!("{stem}.log")))?;
+        Ok(Self { server: Some(server), port, password: site.issuer.token.clone() })
+    }
+
+    /// The proxy's process.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.server.as_ref().map(Server::pid)
+    }
+
+    /// A program of PostgreSQL's that connects here.
+    pub(crate) fn client(&self, site: &Site<'_>, program: &str) -> Command {
+        let mut command = site.cluster.client(site.stage, program, self.port, ACCOUNT, &self.password);
+        command.env("PGDATABASE", DATABASE);
+        command
+    }
+}

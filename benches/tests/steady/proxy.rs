@@ -1,0 +1,46 @@
+//! A proxy that is ready to serve: every password is checked by the (scripted) server, nothing is written down.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gprxy_proto::auth::jwks::{KeySetLimits, KeySets};
+use gprxy_proto::auth::roles::RoleMap;
+use gprxy_proto::driver::entropy::SystemEntropy;
+use gprxy_proto::driver::runtime::Runtime;
+use gprxy_proto::driver::shared::{Parts, ServerTls, Shared};
+use gprxy_proto::hub::Hub;
+use gprxy_proto::policy::{AllowPlaintext, Database, Databases, Endpoint, Limits, SslMode};
+use gprxy_proto::pool::PoolSettings;
+use gprxy_proto::session::Profile;
+
+/// In front of one server.
+pub(crate) fn shared<R: Runtime>(server: Endpoint) -> Arc<Shared<R>> {
+    let limits = Limits::default();
+    let keys = KeySets::new(Vec::new(), KeySetLimits::default(), R::now()).expect("no issuer is no mistake here");
+    let database = Database {
+        dbname: None,
+        endpoints: [server].into(),
+        sslmode: SslMode::Disable,
+        sslrootcert: None,
+        connect_timeout: Duration::from_secs(30),
+        pool: PoolSettings::default(),
+    };
+    let hub = Hub::new(keys, &limits, Box::new(SystemEntropy::new()));
+    let profile = Profile {
+        tls: false,
+        allow_plaintext: AllowPlaintext::Loopback,
+        password_fallback: true,
+        roles: RoleMap::default(),
+        databases: Databases::new([(Databases::ANY.into(), database)]),
+        limits,
+        audit: None,
+    };
+    Shared::new(Parts {
+        profile: Arc::new(profile),
+        hub,
+        tls: None,
+        server_tls: ServerTls::new(),
+        audit: None,
+        http: ureq::Agent::new_with_defaults(),
+    })
+}

@@ -1,0 +1,221 @@
+//! A scripted client on a virtual socket.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_io::{AsyncRead, AsyncWrite};
+
+use super::super::corp;
+use super::super::wire::{Message, Tape, front};
+use super::runtime::{Handle, Sim, SimSocket};
+use crate::codec::startup::PROTOCOL_3_0;
+
+/// The connection has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Gone;
+
+/// A client.
+pub struct Client {
+    /// Its name in the transcript, and the tag of what it sends.
+    pub name: String,
+    /// What BackendKeyData said.
+    pub key: Option<(u32, Vec<u8>)>,
+    /// ParameterStatus messages, in order.
+    pub parameters: Vec<Message>,
+    socket: SimSocket,
+    tape: Tape,
+    received: Vec<u8>,
+}
+
+impl Client {
+    /// Connects to the proxy.
+    #[must_use]
+    pub fn dial(name: &str) -> Self {
+        let handle = Handle::current();
+        let near = {
+            let mut core = handle.core();
+            let [near, far] = core.connect(name, "client", "gprxy");
+            core.knock(&super::front_door(), far);
+            near
+        };
+        Self {
+            name: name.into(),
+            key: None,
+            parameters: Vec::new(),
+            socket: SimSocket::new(handle, &near),
+            tape: Tape::new(),
+            received: Vec::new(),
+        }
+    }
+
+    /// Sends bytes.
+    ///
+    /// # Errors
+    /// When nobody takes them.
+    pub async fn send(&mut self, mut bytes: &[u8]) -> Result<(), Gone> {
+        while !bytes.is_empty() {
+            let written = poll_fn(|context| Pin::new(&mut self.socket).poll_write(context, bytes)).await;
+            bytes = &bytes[written.map_err(|_| Gone)?..];
+        }
+        Ok(())
+    }
+
+    /// The next bytes, however many there are.
+    ///
+    /// # Errors
+    /// At the end.
+    pub async fn read(&mut self) -> Result<(), Gone> {
+        let mut buffer = [0; 8192];
+        let read = poll_fn(|context| Pin::new(&mut self.socket).poll_read(context, &mut buffer)).await;
+        match read {
+            Ok(n) if n > 0 => {
+                self.tape.push(&buffer[..n]);
+                self.received.extend_from_slice(&buffer[..n]);
+                Ok(())
+            }
+            _ => Err(Gone),
+        }
+    }
+
+    /// The next bytes, if any come within this time. Whether any did.
+    pub async fn read_within(&mut self, span: Duration) -> bool {
+        let until = corp::at(Handle::current().core().tick).tick.after(span);
+        matches!(crate::driver::serve::within::<Sim, _>(until, self.read()).await, Some(Ok(())))
+    }
+
+    /// The next message.
+    ///
+    /// # Errors
+    /// At the end.
+    pub async fn next(&mut self) -> Result<Message, Gone> {
+        loop {
+            if let Some(message) = self.tape.next() {
+                return Ok(message);
+            }
+            self.read().await?;
+        }
+    }
+
+    /// One byte, as an answer to SSLRequest.
+    ///
+    /// # Errors
+    /// At the end.
+    pub async fn byte(&mut self) -> Result<u8, Gone> {
+        loop {
+            if let Some(byte) = self.tape.take(1) {
+                return Ok(byte[0]);
+            }
+            self.read().await?;
+        }
+    }
+
+    /// Whether the stream stands, or has ended, inside a message.
+    #[must_use]
+    pub fn is_inside_message(&self) -> bool {
+        !self.tape.rest().is_empty()
+    }
+
+    /// Everything that this client has ever received.
+    #[must_use]
+    pub fn received(&self) -> &[u8] {
+        &self.received
+    }
+
+    /// Logs in with a startup packet and a password or token. The messages up to ReadyForQuery, or to the error.
+    ///
+    /// # Errors
+    /// When the connection ends before either.
+    pub async fn log_in(&mut self, user: &str, secret: &[u8], extra: &[(&str, &str)]) -> Result<Vec<Message>, Gone> {
+        let pairs = [&[("user", user), ("database", corp::DATABASE)], extra].concat();
+        self.send(&front::startup(PROTOCOL_3_0, &pairs)).await?;
+        self.send(&front::password(secret)).await?;
+        let mut messages = Vec::new();
+        loop {
+            let message = self.next().await?;
+            match message.tag {
+                b'K' => {
+                    let (pid, key) = message.body.split_at(4);
+                    let pid = pid.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+                    self.key = Some((pid, key.to_vec()));
+                }
+                b'S' => self.parameters.push(message.clone()),
+                _ => {}
+            }
+            let last = matches!(message.tag, b'Z' | b'E');
+            messages.push(message);
+            if last {
+                return Ok(messages);
+            }
+        }
+    }
+
+    /// Logs in as a person of the company with these roles.
+    ///
+    /// # Errors
+    /// When the connection ends before the login is over.
+    pub async fn log_in_with_token(&mut self, subject: &str, roles: &[&str]) -> Result<Vec<Message>, Gone> {
+        let now = corp::at(Handle::current().core().tick);
+        let token = corp::token(subject, roles, now);
+        self.log_in(&format!("{subject}@corp.example"), &token, &[]).await
+    }
+
+    /// Sends and collects everything up to `n` ReadyForQuery messages.
+    ///
+    /// # Errors
+    /// When the connection ends before.
+    pub async fn exchange(&mut self, bytes: &[u8], mut n: usize) -> Result<Vec<Message>, Gone> {
+        self.send(bytes).await?;
+        let mut messages = Vec::new();
+        while n > 0 {
+            let message = self.next().await?;
+            if message.tag == b'Z' {
+                n -= 1;
+            }
+            messages.push(message);
+        }
+        Ok(messages)
+    }
+
+    /// A simple query and its answer, ReadyForQuery included.
+    ///
+    /// # Errors
+    /// When the connection ends before.
+    pub async fn query(&mut self, text: &str) -> Result<Vec<Message>, Gone> {
+        self.exchange(&front::query(text), 1).await
+    }
+
+    /// Everything up to the end of the connection.
+    pub async fn rest(&mut self) -> Vec<Message> {
+        let mut messages = Vec::new();
+        while let Ok(message) = self.next().await {
+            messages.push(message);
+        }
+        messages
+    }
+
+    /// Leaves in order.
+    pub async fn leave(mut self) {
+        if self.send(&front::terminate()).await.is_ok() {
+            self.rest().await;
+        }
+    }
+
+    /// Vanishes without a word: the socket is reset.
+    pub fn vanish(mut self) {
+        self.socket.reset();
+    }
+
+    /// Asks to cancel what the owner of this key runs, on a connection of its own, and waits for its end.
+    pub async fn cancel(name: &str, pid: u32, key: &[u8]) {
+        let mut other = Self::dial(name);
+        if other.send(&front::cancel_request(pid, key)).await.is_ok() {
+            assert!(other.rest().await.is_empty(), "a cancel request is never answered");
+        }
+    }
+
+    /// Waits.
+    pub async fn pause(&self, span: Duration) {
+        super::runtime::sleep(span).await;
+    }
+}

@@ -1,0 +1,334 @@
+//! A whole proxy in one thread: the real driver, sessions and hub on virtual sockets and a virtual clock.
+//!
+//! ```
+//! use gprxy_proto::testing::world::{Client, World};
+//!
+//! let mut world = World::new(4711);
+//! world.script("alice", async {
+//!     let mut alice = Client::dial("alice");
+//!     alice.log_in_with_token("alice", &["reader"]).await.expect("the door is open");
+//!     let answer = alice.query("rows 2 hello").await.expect("the session is up");
+//!     assert_eq!(answer[1].value(), b"hello/0");
+//!     alice.leave().await;
+//! });
+//! world.run();
+//! world.end();
+//! ```
+//! Everything that can happen in more than one order happens in the order of the seed: which task runs next, how long
+//! bytes fly, in which pieces they are read and written. Two runs of one seed are the same, see [`World::digest`]. In a
+//! [law](super::law) a failing seed is run again and prints its transcript.
+
+mod client;
+mod core;
+mod provider;
+mod runtime;
+mod server;
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+pub use self::core::{Door, Weather};
+pub use client::{Client, Gone};
+pub use provider::Provider;
+pub use runtime::{Sim, SimAlarm, SimListener, SimSocket, sleep};
+
+use super::corp;
+use super::dice::Dice;
+use super::law;
+use super::postgres::Postgres;
+use crate::auth::jwks::KeySets;
+use crate::driver::audit_log::{AuditLog, AuditSink, Reopened, Settings};
+use crate::driver::serve::serve;
+use crate::driver::shared::{Parts, Shared};
+use crate::fault::{Refusal, SqlState};
+use crate::hub::Hub;
+use crate::policy::Endpoint;
+use crate::session::Profile;
+use crate::time::{Now, Tick};
+use runtime::{Executor, Handle, lock};
+
+/// Where the proxy listens.
+fn front_door() -> Endpoint {
+    Endpoint::Tcp { host: "gprxy.corp.example".into(), port: 7777 }
+}
+
+/// What a world is made of.
+pub struct Setup {
+    /// The proxy's policy.
+    pub profile: Profile,
+    /// The network.
+    pub weather: Weather,
+    /// Whether the provider's keys are known from the start.
+    pub keys_known: bool,
+    /// The audit log's bounds and behaviour.
+    pub audit: Settings,
+    /// The audit trail takes nothing before [`World::trail`] is read: room for `audit.max_records` is all there is.
+    pub audit_blocked: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let audit = Settings { linger: Duration::ZERO, ..Settings::default() };
+        Self { profile: corp::profile(), weather: Weather::default(), keys_known: true, audit, audit_blocked: false }
+    }
+}
+
+/// A proxy, its server, its network and its clock.
+pub struct World {
+    /// The server behind the proxy.
+    pub postgres: Postgres,
+    /// The identity provider.
+    pub provider: Provider,
+    /// Draws for the test itself.
+    pub dice: Dice,
+    handle: Handle,
+    executor: Executor,
+    shared: Arc<Shared<Sim>>,
+    audit: AuditLog,
+    lines: Lines,
+    scripts: Arc<Mutex<BTreeSet<String>>>,
+    over: bool,
+}
+
+impl World {
+    /// The usual world of a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self::with(seed, Setup::default())
+    }
+
+    /// A world of a seed.
+    ///
+    /// # Panics
+    /// When the audit log's thread cannot be started.
+    #[must_use]
+    pub fn with(seed: u64, setup: Setup) -> Self {
+        let mut dice = Dice::new(seed);
+        let handle = Handle::new(self::core::Core::new(dice.next(), setup.weather));
+        handle.enter();
+        let now = corp::at(handle.core().tick);
+        let keys: KeySets = if setup.keys_known { corp::keys(now) } else { corp::unfetched_keys(now) };
+        let hub = Hub::new(keys, &setup.profile.limits, Box::new(dice.fork()));
+        let lines = Lines::default();
+        lines.set_blocked(setup.audit_blocked);
+        let audit = AuditLog::start(lines.clone(), setup.audit).expect("the audit log starts");
+        let provider = Provider::new();
+        let shared = Shared::<Sim>::new(Parts {
+            profile: Arc::new(setup.profile),
+            hub,
+            tls: None,
+            server_tls: std::collections::HashMap::new(),
+            audit: Some(audit.clone()),
+            http: provider.agent(),
+        });
+        let postgres = Postgres::of_corp(dice.next());
+        handle.spawn(server::serve(postgres.clone(), corp::endpoint()));
+        handle.spawn(shared.clone().keep());
+        handle.spawn(serve(shared.clone(), SimListener::new(handle.clone(), front_door())));
+        let executor = Executor::new(handle.clone());
+        let scripts = Arc::default();
+        Self { postgres, provider, dice, handle, executor, shared, audit, lines, scripts, over: false }
+    }
+
+    /// What all sessions share: drain it, kill it, look into it.
+    #[must_use]
+    pub const fn shared(&self) -> &Arc<Shared<Sim>> {
+        &self.shared
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        corp::at(self.handle.core().tick)
+    }
+
+    /// The time in the world of this thread, for scripts.
+    #[must_use]
+    pub fn time() -> Now {
+        corp::at(Handle::current().core().tick)
+    }
+
+    /// Something that goes on beside a script; [`World::run`] does not wait for it.
+    pub fn aside(future: impl Future<Output = ()> + Send + 'static) {
+        Handle::current().spawn(future);
+    }
+
+    /// Changes the network.
+    pub fn set_weather(&self, weather: Weather) {
+        self.handle.core().weather = weather;
+    }
+
+    /// What the server does with new connections.
+    pub fn set_door(&self, door: Door) {
+        self.handle.core().porch(&corp::endpoint()).door = door;
+    }
+
+    /// A line of one's own in the transcript.
+    pub fn note(&self, text: &str) {
+        self.handle.core().note(|| text.to_owned());
+    }
+
+    /// A script that has to come to its end before [`World::run`] returns.
+    pub fn script(&self, name: &str, script: impl Future<Output = ()> + Send + 'static) {
+        let name = name.to_owned();
+        assert!(lock(&self.scripts).insert(name.clone()), "two scripts are called {name}");
+        let scripts = self.scripts.clone();
+        self.handle.spawn(async move {
+            script.await;
+            lock(&scripts).remove(&name);
+        });
+    }
+
+    /// Runs until all scripts are over.
+    ///
+    /// # Panics
+    /// When that is not the case after an hour of virtual time, when nothing moves any more, or when a script panics.
+    pub fn run(&mut self) {
+        let limit = self.now().tick.after(Duration::from_secs(3600));
+        while !lock(&self.scripts).is_empty() {
+            if !self.executor.step() && !self.pass_time(limit) {
+                let left = lock(&self.scripts).clone();
+                panic!("nothing moves any more, and these scripts are not over: {left:?}");
+            }
+        }
+    }
+
+    /// Lets so much time pass.
+    pub fn advance(&mut self, span: Duration) {
+        let limit = self.now().tick.after(span);
+        while self.executor.step() || (self.now().tick < limit && self.pass_time(limit)) {}
+        let mut core = self.handle.core();
+        core.tick = core.tick.max(limit);
+    }
+
+    fn pass_time(&self, limit: Tick) -> bool {
+        self.handle.core().pass_time(limit)
+    }
+
+    /// The audit trail so far, one JSON object a line.
+    ///
+    /// # Panics
+    /// When it is not written within ten seconds, or not JSON.
+    #[must_use]
+    pub fn trail(&self) -> Vec<serde_json::Value> {
+        self.lines.set_blocked(false);
+        assert!(self.audit.flush(Duration::from_secs(10)), "the audit trail is not written");
+        let bytes = lock(&self.lines.0.bytes).clone();
+        let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| serde_json::from_slice(line).expect("a line of JSON")).collect()
+    }
+
+    /// The audit log itself.
+    #[must_use]
+    pub const fn audit(&self) -> &AuditLog {
+        &self.audit
+    }
+
+    /// A number that two runs of the same seed share.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.handle.core().digest
+    }
+
+    /// Nobody is connected any more: every counter is at zero, no cancel is on its way, every connection that the pools
+    /// keep is there and clean, and the server has no others.
+    ///
+    /// # Panics
+    /// When one of these is not so.
+    pub fn assert_quiet(&mut self) {
+        self.advance(Duration::from_secs(30));
+        assert_eq!(self.shared.sessions(), 0, "sessions are left");
+        let (clients, orders, enrolled, counts) = self.shared.inspect(|hub| {
+            let counts: Vec<_> = hub.pools.snapshot().map(|(key, counts)| (key.to_string(), counts)).collect();
+            (hub.clients(), hub.cancels.orders(), hub.cancels.enrolled(), counts)
+        });
+        assert_eq!((clients, orders, enrolled), (0, 0, 0), "clients, cancels on their way, cancel keys");
+        for (key, counts) in &counts {
+            let busy = (counts.active, counts.opening, counts.waiting);
+            assert_eq!(busy, (0, 0, 0), "{key} has active, opening, waiting left");
+        }
+        let idle: usize = counts.iter().map(|(_, counts)| counts.idle).sum();
+        assert_eq!(self.postgres.backends().len(), idle, "the server has as many connections as the pools keep");
+        assert_eq!(self.postgres.unclean(), Vec::<u32>::new(), "kept connections are clean");
+    }
+
+    /// Ends the proxy and the world.
+    pub fn end(mut self) {
+        self.wind_down();
+    }
+
+    fn wind_down(&mut self) {
+        if std::mem::replace(&mut self.over, true) {
+            return;
+        }
+        let name = "the world is ending".to_owned();
+        lock(&self.scripts).insert(name);
+        self.set_door(Door::Shut);
+        self.shared.kill_all();
+        self.advance(Duration::from_secs(60));
+        self.shared.close_idle();
+        self.advance(Duration::from_secs(10));
+        let left = self.shared.sessions();
+        assert_eq!(left, 0, "sessions that do not end");
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            if law::is_recording() {
+                let lines = self.handle.core().take_transcript();
+                eprintln!("{} lines of transcript:\n{}", lines.len(), lines.join("\n"));
+            }
+        } else {
+            self.wind_down();
+        }
+        self.executor.clear();
+        self.lines.set_blocked(false);
+        Handle::leave();
+    }
+}
+
+/// An audit trail in memory, behind a gate.
+#[derive(Clone, Default)]
+struct Lines(Arc<Trail>);
+
+#[derive(Default)]
+struct Trail {
+    bytes: Mutex<Vec<u8>>,
+    blocked: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Lines {
+    fn set_blocked(&self, blocked: bool) {
+        *lock(&self.0.blocked) = blocked;
+        self.0.opened.notify_all();
+    }
+}
+
+impl AuditSink for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let gate = self.0.opened.wait_while(lock(&self.0.blocked), |blocked| *blocked);
+        drop(gate);
+        lock(&self.0.bytes).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn reopen(&mut self) -> io::Result<Reopened> {
+        Ok(Reopened::Same)
+    }
+}
+
+/// The refusal of a test that ends sessions.
+#[must_use]
+pub fn test_refusal() -> Refusal {
+    Refusal::new(SqlState::ADMIN_SHUTDOWN, "ended by the test")
+}

@@ -1,0 +1,167 @@
+//! Every statement that ran is written down exactly once, with the right person; in refuse mode nothing else runs.
+
+use std::collections::BTreeMap;
+
+use gprxy_proto::audit::OnFailure;
+use gprxy_proto::driver::audit_log::Settings;
+use gprxy_proto::session::AuditProfile;
+use gprxy_proto::testing::dice::Dice;
+use gprxy_proto::testing::law::check;
+use gprxy_proto::testing::world::{Setup, World};
+use serde_json::Value;
+
+use crate::isolation::{bustle, setup};
+use crate::visitor::{Book, Manners};
+
+/// How often each tagged text was written down, and by whom.
+fn statements(trail: &[Value]) -> BTreeMap<String, Vec<&Value>> {
+    let mut all: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
+    for line in trail.iter().filter(|line| line["event"] == "statement") {
+        let text = line["statement"].as_str().unwrap_or_default();
+        if let Some(tag) = tag_of(text) {
+            all.entry(tag.to_owned()).or_default().push(line);
+        }
+    }
+    all
+}
+
+/// `own-c1-17-` in a statement.
+fn tag_of(text: &str) -> Option<&str> {
+    let tag = &text[text.find("own-")?..];
+    let end = tag.match_indices('-').nth(2)?.0;
+    Some(&tag[..=end])
+}
+
+/// Every run of the server is in the trail, under its owner's name and account.
+fn assert_covered(world: &World, trail: &[Value]) {
+    let written = statements(trail);
+    for run in world.postgres.journal() {
+        let Some(tag) = tag_of(&run.text) else { continue };
+        let lines = written.get(tag).unwrap_or_else(|| panic!("{run:?} is not written down"));
+        let owner = tag.split('-').nth(1).unwrap_or_default();
+        for line in lines {
+            assert_eq!(line["user"], format!("{owner}@corp.example"), "{line}");
+            assert_eq!(line["account"], run.user, "{line}");
+        }
+        // The server knows the statements of a simple query one by one; the trail has the query as it came.
+        let has_it = lines.iter().any(|line| line["statement"].as_str().is_some_and(|text| text.contains(&run.text)));
+        assert!(has_it, "{run:?} is written down as {lines:?}");
+    }
+}
+
+/// Nothing is written down more often than it was sent.
+fn assert_once(trail: &[Value]) {
+    let mut seen = BTreeMap::new();
+    for line in trail {
+        let id = (line["session_id"].to_string(), line["statement_id"].to_string());
+        if line["event"] == "statement" {
+            assert!(seen.insert(id, line).is_none(), "twice: {line}");
+        }
+    }
+}
+
+/// Simple queries and whole extended cycles are counted exactly, where nobody vanishes.
+#[test]
+fn law_audit_one_record_for_each_execution() {
+    check("law_audit_one", 200, |seed| {
+        let (mut world, _) = bustle(seed, Manners::default(), setup(seed));
+        world.assert_quiet();
+        let trail = world.trail();
+        assert_covered(&world, &trail);
+        assert_once(&trail);
+        let mut runs: BTreeMap<String, usize> = BTreeMap::new();
+        for run in world.postgres.journal().iter().filter(|run| !run.text.starts_with("DISCARD")) {
+            *runs.entry(run.text.clone()).or_default() += 1;
+        }
+        for (text, times) in runs {
+            let whole = trail.iter().filter(|line| line["statement"] == text.as_str()).count();
+            let parsed_only = trail
+                .iter()
+                .filter(|line| {
+                    line["statement"] == text.as_str() && line["sqlstate"] != "00000" && line["rows"].is_null()
+                })
+                .count();
+            let is_part = trail.iter().any(|line| {
+                line["statement"].as_str().is_some_and(|other| other.contains(';') && other.contains(&text))
+            });
+            // A failed Bind is written down without a run.
+            if !is_part && tag_of(&text).is_some() {
+                assert!(whole >= times && whole - times <= parsed_only, "{text}: ran {times} times, written {whole}");
+            }
+        }
+    });
+}
+
+#[test]
+fn law_audit_covers_everything_through_faults() {
+    check("law_audit_covers", 200, |seed| {
+        let manners = Manners { vanish: 15, cancel: 15, faults: 10 };
+        let (mut world, _) = bustle(seed, manners, setup(seed));
+        world.assert_quiet();
+        let trail = world.trail();
+        assert_covered(&world, &trail);
+        assert_once(&trail);
+    });
+}
+
+#[test]
+fn law_audit_refuse_nothing_runs_unrecorded() {
+    check("law_audit_refuse", 200, |seed| {
+        let mut setup: Setup = setup(seed);
+        setup.profile.audit = Some(AuditProfile { statement_bytes: 4096, required: true });
+        let max_records = Dice::new(seed).length(12);
+        setup.audit = Settings { on_failure: OnFailure::Refuse, max_records, ..setup.audit };
+        setup.audit_blocked = true;
+        let (mut world, book) = refusing(seed, setup);
+        world.assert_quiet();
+        let trail = world.trail();
+        assert_covered(&world, &trail);
+        assert_once(&trail);
+        let statements = trail.iter().filter(|line| line["event"] == "statement").count();
+        assert!(statements <= max_records, "{statements} records in a trail of {max_records}");
+        let counters = world.audit().counters();
+        assert_eq!(counters.reserved, 0, "places are given back");
+        drop(book);
+    });
+}
+
+/// Visitors who accept that a statement is refused.
+fn refusing(seed: u64, setup: Setup) -> (World, Book) {
+    use gprxy_proto::testing::wire::front;
+    use gprxy_proto::testing::world::Client;
+
+    let mut world = World::with(seed, setup);
+    let book = Book::default();
+    for n in 0..3 {
+        let mut dice = world.dice.fork();
+        world.script(&format!("visitor {n}"), async move {
+            let name = format!("c{n}");
+            let mut client = Client::dial(&name);
+            let _ = client.log_in_with_token(&name, &["reader"]).await;
+            for serial in 0..10 {
+                let text = format!("rows 1 own-{name}-{serial}-");
+                let simple = dice.percent(70);
+                let bytes = if simple {
+                    front::query(&text)
+                } else {
+                    [front::parse("", &text), front::bind("", ""), front::execute("", 0), front::sync()].concat()
+                };
+                match client.exchange(&bytes, 1).await {
+                    Ok(messages) if messages[0].tag == b'E' => {
+                        assert_eq!((messages[0].code(), messages.len()), ("58030".into(), 2), "{messages:?}");
+                        assert!(simple, "{messages:?}");
+                    }
+                    Ok(messages) => assert!(messages.iter().any(|message| message.tag == b'C'), "{messages:?}"),
+                    // Only an extended query cannot be refused without ending the session.
+                    Err(_) => {
+                        assert!(!simple, "{name} {serial}");
+                        return;
+                    }
+                }
+            }
+            client.leave().await;
+        });
+    }
+    world.run();
+    (world, book)
+}

@@ -1,0 +1,111 @@
+//! Nobody's bytes reach anybody else; answers come in PostgreSQL's order; the pools return to rest.
+
+use std::time::Duration;
+
+use gprxy_proto::pool::PoolSettings;
+use gprxy_proto::testing::law::check;
+use gprxy_proto::testing::world::{Setup, Weather, World};
+use gprxy_proto::testing::{corp, logs};
+
+use crate::visitor::{Book, Manners, Visitor, assert_isolated};
+
+/// A world with a small pool and a few visitors, run to its end.
+pub fn bustle(seed: u64, manners: Manners, setup: Setup) -> (World, Book) {
+    let mut world = World::with(seed, setup);
+    let book = Book::default();
+    world.postgres.set_think(Duration::from_millis(world.dice.below(10)));
+    for n in 0..2 + world.dice.below(4) {
+        // The others must not notice what the first two cancel.
+        let manners = Manners { cancel: if n < 2 { manners.cancel } else { 0 }, ..manners };
+        let mut visitor = Visitor::new(format!("c{n}"), world.dice.fork(), manners, &book);
+        let visits = world.dice.length(3);
+        world.script(&format!("visitor {n}"), async move {
+            for _ in 0..visits {
+                visitor.visit().await;
+            }
+        });
+    }
+    world.run();
+    (world, book)
+}
+
+pub fn setup(seed: u64) -> Setup {
+    let mut profile = corp::profile();
+    profile.databases = corp::databases(PoolSettings {
+        default_pool_size: 1 + u32::try_from(seed % 3).unwrap(),
+        query_wait_timeout: Duration::from_secs(3000),
+        server_login_retry: Duration::from_millis(100),
+        ..PoolSettings::default()
+    });
+    let weather = match seed % 4 {
+        0 => Weather::storm(),
+        1 => Weather { piece: 1, ..Weather::default() },
+        _ => Weather::default(),
+    };
+    Setup { profile, weather, ..Setup::default() }
+}
+
+#[test]
+fn law_order_every_answer_is_the_servers_own() {
+    check("law_order", 300, |seed| {
+        let (mut world, book) = bustle(seed, Manners::default(), setup(seed));
+        {
+            let book = book.lock().unwrap();
+            assert_eq!((book.finished, &book.refused[..]), (book.begun, &[][..]));
+        }
+        assert_isolated(&book);
+        world.assert_quiet();
+    });
+}
+
+#[test]
+fn law_isolation_through_vanishing_clients_and_cancels() {
+    check("law_isolation", 300, |seed| {
+        let manners = Manners { vanish: 15, cancel: 20, faults: 0 };
+        let (mut world, book) = bustle(seed, manners, setup(seed));
+        assert_isolated(&book);
+        for run in world.postgres.journal().into_iter().filter(|run| run.cancelled) {
+            // The proxy itself cancels what a client has left running.
+            let abandoned = book.lock().unwrap().abandoned.iter().any(|tag| run.text.contains(tag));
+            let cancelling = ["own-c0-", "own-c1-"].iter().any(|own| run.text.contains(own));
+            assert!(abandoned || cancelling, "a cancel has hit {run:?}");
+        }
+        world.assert_quiet();
+    });
+}
+
+#[test]
+fn law_isolation_through_faults_of_the_server() {
+    check("law_faults", 300, |seed| {
+        let manners = Manners { vanish: 10, cancel: 10, faults: 15 };
+        let (mut world, book) = bustle(seed, manners, setup(seed));
+        assert_isolated(&book);
+        world.assert_quiet();
+    });
+}
+
+#[test]
+fn two_runs_of_one_seed_are_the_same() {
+    check("two_runs", 20, |seed| {
+        let manners = Manners { vanish: 15, cancel: 20, faults: 10 };
+        let digests: Vec<u64> = (0..2)
+            .map(|_| {
+                let (world, _) = bustle(seed, manners, setup(seed));
+                world.digest()
+            })
+            .collect();
+        assert_eq!(digests[0], digests[1]);
+    });
+}
+
+#[test]
+fn nothing_in_a_quiet_world_is_an_error() {
+    check("law_log", 50, |seed| {
+        logs::capture();
+        let (mut world, _) = bustle(seed, Manners { vanish: 10, cancel: 10, faults: 0 }, setup(seed));
+        world.assert_quiet();
+        world.end();
+        let bad: Vec<_> = logs::captured().into_iter().filter(|line| line.level == log::Level::Error).collect();
+        assert!(bad.is_empty(), "{bad:?}");
+    });
+}

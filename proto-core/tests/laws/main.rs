@@ -1,0 +1,10 @@
+//! Laws of the whole proxy over many seeds: the real driver, sessions and hub on virtual sockets and a virtual clock.
+//!
+//! `GPRXY_SEEDS=4711` runs one seed of each, `GPRXY_SEEDS=0..1000000` soaks.
+#![allow(missing_docs)]
+
+mod audit;
+mod endings;
+mod isolation;
+mod secrets;
+mod visitor;
