@@ -272,6 +272,9 @@ impl Tracker {
                 }
             }
         }
+        // Without its Sync the COPY's transaction is as open as before.
+        let ends_one = |op: &Op| matches!(op, Op::Sync | Op::Query | Op::FunctionCall);
+        self.unsynced |= !self.ops.iter().any(ends_one);
     }
 
     fn fail(&mut self, dropped: &mut impl FnMut(Op)) -> Settled {
@@ -369,6 +372,8 @@ mod tests {
         assert!(run("PBES/12G ddcS/CZ").is_quiet());
         // All of it pipelined: only the Sync behind CopyDone counts.
         assert!(run("PBEddcS/12GCZ").is_quiet());
+        assert!(run("PBESddcS/12GCZ").is_quiet());
+        assert!(!run("PBES/12G ddc/C").is_quiet() && run("PBES/12G ddc/C S/Z").is_quiet());
         // An error in the middle: the client's CopyDone is ignored.
         assert!(run("PBES/12G ddd/E cS/Z").is_quiet());
         assert!(run("Q/G dd/EZ ddc").is_quiet());

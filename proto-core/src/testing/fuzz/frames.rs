@@ -205,12 +205,12 @@ impl Model {
             Side::Server => (1, FROM_SERVER),
         };
         let rest = &self.streams[index][self.at[index]..];
-        self.forwarded[index] = self.at[index];
         if self.recorded && self.tracker.is_confused() {
             // Nothing more passes when it can no longer be told what came of it.
-            self.over = !rest.is_empty();
+            self.over = self.streams[index].len() > self.forwarded[index];
             return false;
         }
+        self.forwarded[index] = self.at[index];
         let &[tag, a, b, c, d, ..] = rest else { return false };
         let length = u32::from_be_bytes([a, b, c, d]);
         // 0x3fffffff is PostgreSQL's MaxAllocSize.
