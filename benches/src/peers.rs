@@ -8,6 +8,9 @@ use crate::cluster::{ACCOUNT, Cluster, DATABASE, PASSWORD};
 use crate::issuer::{AUDIENCE, Issuer, ROLE};
 use crate::process::{Server, Stage, free_port};
 
+/// Debian's place for it, which is not on everybody's PATH.
+pub(crate) const PGBOUNCER: &str = "/usr/sbin/pgbouncer";
+
 /// Everything that a measurement needs around it.
 pub(crate) struct Site<'a> {
     pub(crate) stage: &'a Stage,
@@ -57,7 +60,7 @@ log_stats = 0
             users = users.display(),
         );
         let file = site.stage.write("pgbouncer.ini", &settings)?;
-        let mut command = site.stage.demoted("pgbouncer");
+        let mut command = site.stage.demoted(PGBOUNCER);
         command.arg(file);
         let server = Server::start(command, port, &site.stage.file("pgbouncer.log"))?;
         Ok(Self { server: Some(server), port, password: PASSWORD.into() })

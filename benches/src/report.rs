@@ -5,6 +5,7 @@ use std::process::Command;
 
 use crate::Result;
 use crate::cluster::Cluster;
+use crate::peers::PGBOUNCER;
 use crate::process::{Stage, expect_success};
 
 /// Repeated measurements of one thing.
@@ -54,7 +55,7 @@ pub(crate) fn machine(stage: &Stage, cluster: &Cluster) -> Result<()> {
         .unwrap_or_default();
     let kernel = expect_success(Command::new("uname").arg("-r"))?;
     let release = kernel.trim().split('-').next().unwrap_or_default().to_owned();
-    let pgbouncer = expect_success(Command::new("pgbouncer").arg("--version"))
+    let pgbouncer = expect_success(Command::new(PGBOUNCER).arg("--version"))
         .map_err(|error| format!("PgBouncer is needed as the measure: {error}"))?;
     println!("- Machine: {cores} cores ({model}), Linux {release}; everything on core {}", stage.core);
     println!("- {}, SCRAM between proxy and server, loopback TCP, no TLS", cluster.version);

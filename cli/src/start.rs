@@ -4,8 +4,12 @@ mod audit;
 mod listen;
 mod parts;
 
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::task::Poll;
 use std::time::Duration;
 
 use gprxy_proto::driver::host::{Bound, Host, Signal, Signals as _};
@@ -19,7 +23,7 @@ use crate::config::Settings;
 /// How long the first client waits for the issuers' keys: a proxy that listens should be able to let people in, but an
 /// issuer that is down must not keep it from starting.
 const FIRST_KEYS: Duration = Duration::from_secs(10);
-/// How long sessions that are ended by force may take to say so.
+/// How long sessions that are ended by force may take to say so, before what they left running is cancelled.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Runs the proxy until it is told to end.
@@ -50,44 +54,57 @@ fn run_on<H: Host>(settings: Settings) -> ExitCode {
 async fn start<H: Host>(settings: Settings) -> Result<(), String> {
     let workers = settings.workers;
     let drain_timeout = settings.limits.drain_timeout;
+    let last_words = LAST_WORDS.saturating_add(settings.limits.cancel_wait_timeout);
     // Installed before anything can be seen from outside: who sees the proxy can stop it.
     let mut signals = H::Signals::install().map_err(|error| format!("signals cannot be caught: {error}"))?;
     let listeners = listen::bind(&settings.listen)?;
     let shared = Shared::<H>::new(parts::assemble(settings, H::now())?);
     H::spawn(shared.clone().keep());
-    wait_for_keys(&shared).await;
-    for index in 0..workers {
-        start_worker(index, &shared, &listeners)?;
+    if unless_told_to_end::<H, _>(&mut signals, &shared, wait_for_keys(&shared)).await.is_some() {
+        for index in 0..workers {
+            start_worker(index, &shared, &listeners).await?;
+        }
+        for listener in &listeners {
+            log::info!("listening on {listener}");
+        }
+        until_told_to_end(&mut signals, &shared).await;
     }
-    for listener in &listeners {
-        log::info!("listening on {listener}");
-    }
-    until_told_to_end(&mut signals, &shared).await;
     drop(listeners);
-    drain(&mut signals, &shared, drain_timeout).await;
+    drain(&mut signals, &shared, drain_timeout, last_words).await;
     shared.close_audit();
     Ok(())
 }
 
-/// Every worker accepts from every socket: the kernel wakes one that is free.
-fn start_worker<H: Host>(index: usize, shared: &Arc<Shared<H>>, listeners: &[listen::Listening]) -> Result<(), String> {
+/// Every worker accepts from every socket: the kernel wakes one that is free. Ends when this one does.
+async fn start_worker<H: Host>(
+    index: usize,
+    shared: &Arc<Shared<H>>,
+    listeners: &[listen::Listening],
+) -> Result<(), String> {
     let mut bound: Vec<Bound> = Vec::with_capacity(listeners.len());
     for listener in listeners {
         bound.push(listener.share()?);
     }
     let shared = shared.clone();
+    let (tell, told) = mpsc::channel();
     let worker = move || async move {
-        for bound in bound {
-            match H::listen(bound) {
-                Ok(listener) => H::spawn(serve::serve(shared.clone(), listener)),
-                Err(error) => log::error!("a worker cannot listen: {error}"),
-            }
+        let listening = bound.into_iter().try_for_each(|bound| {
+            H::spawn(serve::serve(shared.clone(), H::listen(bound)?));
+            io::Result::Ok(())
+        });
+        let is_listening = listening.is_ok();
+        let _ = tell.send(listening);
+        if is_listening {
+            // Sessions go on after the last accept; the end of the process ends this.
+            std::future::pending::<()>().await;
         }
-        // Sessions go on after the last accept; the end of the process ends this.
-        std::future::pending::<()>().await;
     };
-    let started = H::start_worker(index, worker);
-    started.map(drop).map_err(|error| format!("worker {index} cannot be started: {error}"))
+    let cannot = |error: io::Error| format!("worker {index} cannot be started: {error}");
+    H::start_worker(index, worker).map_err(cannot)?;
+    match H::blocking(move || told.recv()).await {
+        Ok(listening) => listening.map_err(|error| format!("worker {index} cannot listen: {error}")),
+        Err(_) => Err(format!("worker {index} ended before it listened")),
+    }
 }
 
 async fn wait_for_keys<H: Host>(shared: &Arc<Shared<H>>) {
@@ -112,30 +129,35 @@ async fn until_told_to_end<H: Host>(signals: &mut H::Signals, shared: &Arc<Share
     }
 }
 
-/// Lets running transactions end, up to the limit or a second signal.
-async fn drain<H: Host>(signals: &mut H::Signals, shared: &Arc<Shared<H>>, limit: Duration) {
+/// What the future comes to; `None` when the process is told to end before.
+async fn unless_told_to_end<H: Host, T>(
+    signals: &mut H::Signals,
+    shared: &Arc<Shared<H>>,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    let mut end = pin!(until_told_to_end(signals, shared));
+    let mut future = pin!(future);
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => end.as_mut().poll(context).map(|()| None),
+    })
+    .await
+}
+
+/// Lets running transactions end, up to the limit or a second signal to end.
+async fn drain<H: Host>(signals: &mut H::Signals, shared: &Arc<Shared<H>>, limit: Duration, last_words: Duration) {
     log::info!("shutting down: {} sessions may finish their transactions within {limit:?}", shared.sessions());
     shared.drain();
     let until = H::now().tick.after(limit);
-    let ended = serve::within::<H, _>(until, async {
-        let mut second = std::pin::pin!(signals.next());
-        let mut gone = std::pin::pin!(shared.emptied());
-        std::future::poll_fn(|context| {
-            if gone.as_mut().poll(context).is_ready() {
-                return std::task::Poll::Ready(true);
-            }
-            second.as_mut().poll(context).map(|_| false)
-        })
-        .await
-    })
-    .await;
+    let ended = unless_told_to_end::<H, _>(signals, shared, shared.emptied());
+    let ended = serve::within::<H, _>(until, ended).await;
     match ended {
-        Some(true) => log::info!("all sessions have ended"),
-        Some(false) => log::warn!("a second signal ends {} sessions now", shared.sessions()),
+        Some(Some(())) => log::info!("all sessions have ended"),
+        Some(None) => log::warn!("a second signal ends {} sessions now", shared.sessions()),
         None => log::warn!("the drain's limit has passed: {} sessions are ended now", shared.sessions()),
     }
     shared.kill_all();
-    let _ = serve::within::<H, _>(H::now().tick.after(LAST_WORDS), shared.emptied()).await;
+    let _ = serve::within::<H, _>(H::now().tick.after(last_words), shared.emptied()).await;
     shared.close_idle();
 }
 

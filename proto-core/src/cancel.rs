@@ -11,9 +11,9 @@
 //! ```
 //!
 //! A cancel interrupts whatever the server process runs when the signal arrives, and PostgreSQL closes the cancel
-//! connection only after it has sent the signal (manual, "Canceling Requests in Progress"). So the order at the end of a lease is:
-//! [`Registry::handle_unlease`], wait until [`Registry::may_release`], reset the connection, return it to its pool.
-//! Otherwise a late signal would hit the reset, or the next client's query.
+//! connection only after it has sent the signal (manual, "Canceling Requests in Progress"). So [`Registry::handle_unlease`]
+//! says whether the connection may be reset and handed on: not while a cancel is on its way to it, and not after one
+//! whose end nobody has seen. Otherwise a late signal would hit the reset, or the next client's query.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -103,7 +103,7 @@ pub struct BackendTarget {
 pub struct OrderId(u64);
 
 /// What the driver has to do: connect, send CancelRequest with the target's key, wait until the server closes, and then
-/// tell [`Registry::handle_finished`], also when any of this failed.
+/// tell [`Registry::handle_finished`], also when any of this failed or was given up.
 #[must_use = "an order that is never finished blocks its server connection"]
 pub struct CancelOrder {
     /// To be named in `handle_finished`.
@@ -144,7 +144,11 @@ pub enum Decision {
 enum Runs {
     Nowhere,
     Queued,
-    On(Arc<BackendTarget>),
+    On {
+        target: Arc<BackendTarget>,
+        /// A cancel was sent there whose end was not seen: its signal may still come.
+        haunted: bool,
+    },
 }
 
 struct Entry {
@@ -154,6 +158,7 @@ struct Entry {
 }
 
 struct Order {
+    session: SessionId,
     slot: SlotId,
     since: Tick,
 }
@@ -194,13 +199,17 @@ impl Registry {
 
     /// The session's queries run there from now on.
     pub fn handle_lease(&mut self, session: SessionId, target: Arc<BackendTarget>) {
-        self.set(session, Runs::On(target));
+        self.set(session, Runs::On { target, haunted: false });
     }
 
-    /// The session gives its connection back: no new cancel will be aimed at it. One may still be on its way, see
-    /// [`Self::may_release`].
-    pub fn handle_unlease(&mut self, session: SessionId) {
-        self.set(session, Runs::Nowhere);
+    /// The session gives its connection back: no new cancel will be aimed at it. Whether the connection may be reset
+    /// and handed on: `false` while a cancel is on its way to it, or when one may still strike.
+    #[must_use = "a cancel that comes late hits whoever has the connection then"]
+    pub fn handle_unlease(&mut self, session: SessionId) -> bool {
+        match self.set(session, Runs::Nowhere) {
+            Some(Runs::On { target, haunted }) => !haunted && !self.by_slot.contains_key(&target.slot),
+            Some(Runs::Nowhere | Runs::Queued) | None => true,
+        }
     }
 
     /// The session is over, and its key with it.
@@ -220,8 +229,8 @@ impl Registry {
         let target = match &entry.runs {
             Runs::Nowhere => return Decision::NotLeased(session),
             Runs::Queued => return Decision::Waiting(session),
-            Runs::On(target) if target.backend.key.expose().is_empty() => return Decision::NotLeased(session),
-            Runs::On(target) => target.clone(),
+            Runs::On { target, .. } if target.backend.key.expose().is_empty() => return Decision::NotLeased(session),
+            Runs::On { target, .. } => target.clone(),
         };
         if let Some(&order) = self.by_slot.get(&target.slot) {
             return Decision::InFlight(order);
@@ -231,48 +240,46 @@ impl Registry {
         }
         self.last_order += 1;
         let id = OrderId(self.last_order);
-        self.orders.insert(id, Order { slot: target.slot, since: now.tick });
+        self.orders.insert(id, Order { session, slot: target.slot, since: now.tick });
         self.by_slot.insert(target.slot, id);
         Decision::Forward(CancelOrder { id, session, target })
     }
 
     /// The server has closed the cancel connection, or it failed or timed out. Returns how long it took; `None` when
     /// the order had been finished before.
-    pub fn handle_finished(&mut self, id: OrderId, now: Now) -> Option<Duration> {
+    ///
+    /// `over`: the signal has been given, or never will be. When it may still come, the connection that it was meant for
+    /// goes on serving its session, and is not handed on to another one.
+    pub fn handle_finished(&mut self, id: OrderId, over: bool, now: Now) -> Option<Duration> {
         let order = self.orders.remove(&id)?;
         self.by_slot.remove(&order.slot);
+        if !over
+            && let Some(entry) = self.pids.get(&order.session).and_then(|pid| self.by_pid.get_mut(pid))
+            && let Runs::On { target, haunted } = &mut entry.runs
+        {
+            *haunted |= target.slot == order.slot;
+        }
         Some(now.tick.since(order.since))
     }
 
-    /// Whether a server connection may be reset and handed on: no cancel is on its way to it.
-    #[must_use]
-    pub fn may_release(&self, slot: SlotId) -> bool {
-        !self.by_slot.contains_key(&slot)
-    }
-
-    /// Whether a cancel is on its way to the connection that the session runs on.
-    #[must_use]
-    pub fn in_flight(&self, session: SessionId) -> bool {
-        let entry = self.pids.get(&session).and_then(|pid| self.by_pid.get(pid));
-        matches!(entry.map(|it| &it.runs), Some(Runs::On(target)) if !self.may_release(target.slot))
-    }
-
     /// How many sessions have a key.
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn enrolled(&self) -> usize {
         self.pids.len()
     }
 
     /// How many cancels are on their way.
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn orders(&self) -> usize {
         self.orders.len()
     }
 
-    fn set(&mut self, session: SessionId, runs: Runs) {
-        if let Some(entry) = self.pids.get(&session).and_then(|pid| self.by_pid.get_mut(pid)) {
-            entry.runs = runs;
-        }
+    /// Where the session ran before; `None` when it has no key.
+    fn set(&mut self, session: SessionId, runs: Runs) -> Option<Runs> {
+        let entry = self.pids.get(&session).and_then(|pid| self.by_pid.get_mut(pid))?;
+        Some(std::mem::replace(&mut entry.runs, runs))
     }
 
     /// A process id that no living session has.
@@ -386,9 +393,9 @@ mod tests {
         registry.handle_lease(ALICE, target(9));
         let order = forwarded(registry.handle_request(key.pid(), key.key(), at(1)));
         assert_eq!((order.session, order.target.slot, order.target.backend.pid), (ALICE, SlotId(9), 4711));
-        assert_eq!(registry.handle_finished(order.id, at(3)), Some(Duration::from_secs(2)));
-        assert_eq!(registry.handle_finished(order.id, at(4)), None);
-        registry.handle_unlease(ALICE);
+        assert_eq!(registry.handle_finished(order.id, true, at(3)), Some(Duration::from_secs(2)));
+        assert_eq!(registry.handle_finished(order.id, true, at(4)), None);
+        assert!(registry.handle_unlease(ALICE));
         assert!(matches!(registry.handle_request(key.pid(), key.key(), at(5)), Decision::NotLeased(ALICE)));
     }
 
@@ -421,22 +428,60 @@ mod tests {
         assert_eq!(registry.enrolled(), 1);
     }
 
+    /// Alice on slot 9, and a cancel on its way there.
+    fn under_way(registry: &mut Registry) -> CancelOrder {
+        let key = registry.enroll(ALICE, false, &mut seeded(6));
+        registry.handle_lease(ALICE, target(9));
+        forwarded(registry.handle_request(key.pid(), key.key(), at(0)))
+    }
+
     #[test]
     fn a_connection_is_not_handed_on_before_its_cancel_is_over() {
-        let (mut registry, mut entropy) = (Registry::new(), seeded(6));
-        let key = registry.enroll(ALICE, false, &mut entropy);
-        registry.handle_lease(ALICE, target(9));
-        assert!(registry.may_release(SlotId(9)) && !registry.in_flight(ALICE));
-        let order = forwarded(registry.handle_request(key.pid(), key.key(), at(0)));
-        assert!(!registry.may_release(SlotId(9)) && registry.in_flight(ALICE));
-        assert!(registry.may_release(SlotId(8)));
-        // Not even when the session has gone.
-        registry.handle_unlease(ALICE);
-        registry.depart(ALICE);
-        assert!(!registry.may_release(SlotId(9)) && !registry.in_flight(ALICE));
-        let _ = registry.handle_finished(order.id, at(1));
-        assert!(registry.may_release(SlotId(9)));
+        let mut registry = Registry::new();
+        let _ = under_way(&mut registry);
+        assert!(!registry.handle_unlease(ALICE));
+        assert!(registry.handle_unlease(ALICE), "no connection, nothing to say about one");
+
+        let mut registry = Registry::new();
+        let order = under_way(&mut registry);
+        let _ = registry.handle_finished(order.id, true, at(1));
         assert_eq!(registry.orders(), 0);
+        assert!(registry.handle_unlease(ALICE));
+    }
+
+    #[test]
+    fn a_connection_whose_cancel_may_still_strike_is_never_handed_on() {
+        let mut registry = Registry::new();
+        let order = under_way(&mut registry);
+        let _ = registry.handle_finished(order.id, false, at(5));
+        assert!(!registry.handle_unlease(ALICE));
+        // It is the connection's fate, not the session's.
+        registry.handle_lease(ALICE, target(10));
+        assert!(registry.handle_unlease(ALICE));
+    }
+
+    #[test]
+    fn a_cancel_that_ends_behind_its_lease_haunts_nobody_else() {
+        let mut registry = Registry::new();
+        let order = under_way(&mut registry);
+        assert!(!registry.handle_unlease(ALICE), "closed for that reason");
+        registry.handle_lease(ALICE, target(10));
+        let _ = registry.handle_finished(order.id, false, at(5));
+        assert!(registry.handle_unlease(ALICE));
+        registry.depart(ALICE);
+        assert_eq!((registry.orders(), registry.enrolled()), (0, 0));
+    }
+
+    #[test]
+    fn a_later_cancel_that_is_over_does_not_end_the_wait_for_an_earlier_one() {
+        let mut registry = Registry::new();
+        let key = registry.enroll(ALICE, false, &mut seeded(6));
+        registry.handle_lease(ALICE, target(9));
+        for over in [false, true] {
+            let order = forwarded(registry.handle_request(key.pid(), key.key(), at(0)));
+            let _ = registry.handle_finished(order.id, over, at(5));
+        }
+        assert!(!registry.handle_unlease(ALICE));
     }
 
     #[test]
@@ -453,9 +498,9 @@ mod tests {
         registry.handle_lease(ALICE, target(10));
         let second = forwarded(registry.handle_request(key.pid(), key.key(), at(0)));
         assert_eq!(second.target.slot, SlotId(10));
-        assert!(registry.handle_finished(first.id, at(0)).is_some());
-        assert!(registry.may_release(SlotId(9)) && !registry.may_release(SlotId(10)));
-        let _ = registry.handle_finished(second.id, at(0));
+        assert!(registry.handle_finished(first.id, true, at(0)).is_some());
+        assert!(!registry.handle_unlease(ALICE), "the second one is still on its way");
+        let _ = registry.handle_finished(second.id, true, at(0));
     }
 
     #[test]
@@ -464,7 +509,7 @@ mod tests {
         let key = registry.enroll(ALICE, false, &mut entropy);
         registry.handle_lease(ALICE, target_with_key(9, vec![]));
         assert!(matches!(registry.handle_request(key.pid(), key.key(), at(0)), Decision::NotLeased(ALICE)));
-        assert!(registry.may_release(SlotId(9)));
+        assert!(registry.handle_unlease(ALICE));
     }
 
     #[test]
@@ -482,7 +527,7 @@ mod tests {
         }
         let last = &keys[MAX_ORDERS];
         assert!(matches!(registry.handle_request(last.pid(), last.key(), at(0)), Decision::Overloaded(_)));
-        let _ = first.and_then(|id| registry.handle_finished(id, at(0)));
+        let _ = first.and_then(|id| registry.handle_finished(id, true, at(0)));
         let _ = forwarded(registry.handle_request(last.pid(), last.key(), at(0)));
     }
 

@@ -128,10 +128,14 @@ pub enum Violation {
     RepeatedRequest,
     /// A major protocol version other than 3.
     UnsupportedProtocol,
+    /// Answers and questions do not fit together any more.
+    OutOfStep,
+    /// A name of a statement or portal that the audit trail could not follow.
+    NameTooLong,
+    /// More different parameters than are kept of a server.
+    TooManyParameters,
     /// Direct TLS without the ALPN protocol `postgresql`.
     WrongAlpn,
-    /// Answers that no longer fit the questions.
-    OutOfStep,
 }
 
 impl Violation {
@@ -148,7 +152,11 @@ impl Violation {
             Self::PlaintextBehindTlsRequest => "received unencrypted data after an SSLRequest".into(),
             Self::RepeatedRequest => "an encryption request was repeated".into(),
             Self::UnsupportedProtocol => "unsupported frontend protocol: gprxy speaks 3.0 and 3.2".into(),
-            Self::OutOfStep => "the server's answers no longer fit what it was asked".into(),
+            Self::OutOfStep => {
+                "answers and questions are out of step, as after a Sync in the middle of COPY data".into()
+            }
+            Self::NameTooLong => "a statement or portal name is longer than 2,000 bytes".into(),
+            Self::TooManyParameters => "the server reported too many parameters".into(),
             Self::WrongAlpn => "direct TLS needs the ALPN protocol \"postgresql\"".into(),
         }
     }

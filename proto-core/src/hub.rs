@@ -23,6 +23,11 @@ pub enum HubOutput {
     Fetch(Fetch),
 }
 
+/// How many clients beyond the limit are listened to for the time of a login.
+const fn room_to_refuse(max_clients: u32) -> u32 {
+    max_clients / 10 + 10
+}
+
 /// Everything that sessions share.
 pub struct Hub {
     /// Server connections.
@@ -72,9 +77,20 @@ impl Hub {
             )
             .hint("Try again later, or ask the operator to raise max_client_conn."));
         }
+        Ok(self.admit())
+    }
+
+    /// A number for a client for whom [`Hub::handle_arrival`] has no room, while there are not too many of these, too:
+    /// it may send a cancel request, and is refused only when it asks for a session. libpq shows no error that comes in
+    /// place of an answer to its SSLRequest (CVE-2024-10977), so the refusal has to come over TLS.
+    pub fn handle_surplus(&mut self) -> Option<SessionId> {
+        (self.clients < self.max_clients.saturating_add(room_to_refuse(self.max_clients))).then(|| self.admit())
+    }
+
+    fn admit(&mut self) -> SessionId {
         self.clients += 1;
         self.last_session += 1;
-        Ok(SessionId(self.last_session))
+        SessionId(self.last_session)
     }
 
     /// A client has left, for whatever reason.
@@ -89,11 +105,11 @@ impl Hub {
         self.cancels.enroll(session, wide, &mut *self.entropy)
     }
 
-    /// Random bytes for a SCRAM nonce.
-    pub fn nonce(&mut self) -> [u8; 18] {
-        let mut nonce = [0; 18];
-        self.entropy.fill(&mut nonce);
-        nonce
+    /// Fresh random bytes, for a nonce.
+    pub fn random<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.entropy.fill(&mut bytes);
+        bytes
     }
 
     /// Time has passed.
@@ -120,5 +136,79 @@ impl Hub {
     #[must_use]
     pub fn keyring(&self) -> Arc<crate::auth::jwt::Keyring> {
         self.keys.keyring().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::{PoolKey, Request};
+    use crate::testing::corp;
+    use crate::testing::dice::Dice;
+    use crate::time::{Tick, Timer};
+
+    fn hub(clients: u32) -> Hub {
+        let limits = Limits { max_client_conn: clients, ..Limits::default() };
+        let now = corp::at(Tick::default());
+        Hub::new(corp::keys(now), &limits, Box::new(Dice::new(1)))
+    }
+
+    #[test]
+    fn sessions_are_numbered_and_limited() {
+        let now = corp::at(Tick::default());
+        let mut hub = hub(2);
+        let (first, second) = (hub.handle_arrival().unwrap(), hub.handle_arrival().unwrap());
+        assert!(second > first);
+        assert_eq!(hub.handle_arrival().unwrap_err().code, SqlState::TOO_MANY_CONNECTIONS);
+        hub.handle_departure(first, now);
+        let third = hub.handle_arrival().unwrap();
+        assert!(third > second, "a number is never used again");
+        assert_eq!(hub.clients(), 2);
+    }
+
+    #[test]
+    fn whoever_departs_leaves_neither_key_nor_place_behind() {
+        let now = corp::at(Tick::default());
+        let mut hub = hub(10);
+        let session = hub.handle_arrival().unwrap();
+        let key = hub.enroll(session, true);
+        assert_eq!(key.key().len(), 32);
+        let request = Request {
+            session,
+            key: PoolKey { account: "a".into(), database: "d".into() },
+            parameters: Arc::new([]),
+            reuse: true,
+            settings: Arc::default(),
+        };
+        hub.pools.handle_request(request, now);
+        hub.handle_departure(session, now);
+        assert!(hub.poll_output().is_none(), "the grant was withdrawn");
+        assert!(hub.pools.is_empty());
+        assert_eq!((hub.cancels.enrolled(), hub.clients()), (0, 0));
+    }
+
+    #[test]
+    fn the_earliest_deadline_counts_and_unfetched_keys_are_asked_for() {
+        let now = corp::at(Tick::default());
+        let limits = Limits::default();
+        let mut hub = Hub::new(corp::unfetched_keys(now), &limits, Box::new(Dice::new(1)));
+        let Some(HubOutput::Fetch(fetch)) = hub.poll_output() else { panic!("the keys are fetched first") };
+        assert_eq!(fetch.url, corp::KEYS_URL);
+        assert!(hub.poll_output().is_none());
+        assert_eq!(hub.poll_timeout().map(|deadline| deadline.why), Some(Timer::KeyRefresh));
+        // Early and repeated calls change nothing.
+        for _ in 0..3 {
+            hub.handle_timeout(now);
+        }
+        assert!(hub.poll_output().is_none());
+    }
+
+    #[test]
+    fn nonces_and_keys_differ() {
+        let mut hub = hub(10);
+        assert_ne!(hub.random::<16>(), hub.random::<16>());
+        let (first, second) = (hub.handle_arrival().unwrap(), hub.handle_arrival().unwrap());
+        let (first, second) = (hub.enroll(first, false), hub.enroll(second, false));
+        assert_ne!((first.pid(), first.key()), (second.pid(), second.key()));
     }
 }

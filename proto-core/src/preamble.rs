@@ -18,7 +18,7 @@ use crate::fault::{Refusal, SqlState, Violation};
 const TLS_HANDSHAKE_RECORD: u8 = 0x16;
 
 /// What the front of a connection turned out to be.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub enum Opening {
     /// The client wants TLS and waits for one byte.
     SslRequest,
@@ -35,6 +35,19 @@ pub enum Opening {
     },
     /// The client wants a session.
     Startup(Startup),
+}
+
+impl std::fmt::Debug for Opening {
+    /// Without the key of a cancel request.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::SslRequest => f.write_str("SslRequest"),
+            Self::GssEncRequest => f.write_str("GssEncRequest"),
+            Self::DirectTls => f.write_str("DirectTls"),
+            Self::Cancel { pid, .. } => f.debug_struct("Cancel").field("pid", pid).finish_non_exhaustive(),
+            Self::Startup(startup) => f.debug_tuple("Startup").field(startup).finish(),
+        }
+    }
 }
 
 /// A session as a client asked for it.

@@ -12,7 +12,11 @@ fn runtime() -> io::Result<Runtime> {
 }
 
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
-    Ok(runtime()?.block_on(future))
+    let runtime = runtime()?;
+    let output = runtime.block_on(future);
+    // A key fetch that nobody answers must not hold up the end.
+    runtime.shutdown_background();
+    Ok(output)
 }
 
 pub(crate) fn start_worker<F>(index: usize, make: impl FnOnce() -> F + Send + 'static) -> io::Result<JoinHandle<()>>

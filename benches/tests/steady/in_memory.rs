@@ -8,7 +8,7 @@ use gprxy_proto::policy::Endpoint;
 use crate::counting::{count_into, counter};
 use crate::messages::{data_row, extended, message, prepared, simple, startup};
 use crate::proxy;
-use crate::world::{Call, End, InMemory, OneClient, Peer, connected, connection, run, take_calls};
+use crate::world::{Call, End, InMemory, OneClient, Peer, abandon, connected, connection, run, take_calls};
 
 const WARM_UP: usize = 100;
 const ROUND_TRIPS: u64 = 10_000;
@@ -24,8 +24,12 @@ struct Established {
 
 impl Established {
     fn new() -> Self {
+        Self::with_audit(false)
+    }
+
+    fn with_audit(audited: bool) -> Self {
         let allocations = counter();
-        let shared = proxy::shared::<InMemory>(Endpoint::Unix("server".into()));
+        let shared = proxy::shared::<InMemory>(Endpoint::Unix("server".into()), audited);
         let (socket, client) = connection(Peer::Client);
         <InMemory as gprxy_proto::driver::runtime::Runtime>::spawn(serve(shared, OneClient::new(socket)));
         let mut received = Vec::new();
@@ -106,6 +110,10 @@ impl Established {
 /// Leaves in order: the proxy complains about server connections that nobody gave back.
 impl Drop for Established {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // What failed has been said; a complaint on top of it would end the process.
+            return abandon();
+        }
         self.client.send(&message(b'X', b""));
         run(self.allocations);
         self.client.close();
@@ -142,6 +150,20 @@ fn a_prepared_statement_costs_two_calls_each_way_and_no_memory() {
     session.ask(&[message(b'P', b"P0_1\0SELECT 1\0\0\0"), message(b'S', b"")].concat());
     session.answer(&[message(b'1', b""), message(b'Z', b"I")].concat());
     session.steady(&query, &answer);
+}
+
+/// A place in the trail for each of its statements is there before any of it goes.
+#[test]
+fn an_audited_pipeline_costs_two_calls_each_way() {
+    let (query, answer) = extended();
+    let (queries, answers) = (query.repeat(3), answer.repeat(3));
+    let mut session = Established::with_audit(true);
+    for _ in 0..WARM_UP {
+        session.ask(&query);
+        session.answer(&answer);
+        session.ask(&queries);
+        session.answer(&answers);
+    }
 }
 
 /// Rows of 100 bytes up to far beyond one buffer, so that reads cut messages wherever they like.

@@ -37,7 +37,7 @@ fn steady<H: Host>((query, answer): &(Vec<u8>, Vec<u8>)) {
     let (asked, answered) = (query.len(), answer.clone());
     let server = thread::spawn(move || serve_one(&server, asked, &answered));
 
-    let shared = proxy::shared::<H>(Endpoint::Tcp { host: "127.0.0.1".into(), port });
+    let shared = proxy::shared::<H>(Endpoint::Tcp { host: "127.0.0.1".into(), port }, false);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback works");
     let address = listener.local_addr().expect("it is bound");
     let allocations = counter();

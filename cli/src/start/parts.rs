@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use gprxy_proto::audit::AuditProfile;
 use gprxy_proto::auth::jwks::{KeySetLimits, KeySets};
 use gprxy_proto::auth::jwt::{ClaimPath, IssuerSettings, KeySource};
 use gprxy_proto::auth::roles::{RoleEntry, RoleMap};
@@ -11,7 +12,7 @@ use gprxy_proto::driver::shared::{Parts, ServerTls};
 use gprxy_proto::driver::tls;
 use gprxy_proto::hub::Hub;
 use gprxy_proto::policy::{Database, Databases};
-use gprxy_proto::session::{AuditProfile, Profile};
+use gprxy_proto::session::Profile;
 use gprxy_proto::time::Now;
 use rustls::server::ServerConfig;
 

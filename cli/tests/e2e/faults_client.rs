@@ -211,7 +211,7 @@ fn readers_that_do_not_read_a_large_result_cost_neither_memory_nor_the_others_ti
     let target = gprxy.target("bob");
     let mut warm = Wire::login(&target).unwrap();
     warm.value("select length(repeat('x', 10000000))");
-    let before = limits::private_kib(gprxy.child.pid());
+    let before = limits::anonymous_kib(gprxy.child.pid());
     let mut readers: Vec<Wire> = (0..5)
         .map(|number| {
             let mut wire =
@@ -225,7 +225,7 @@ fn readers_that_do_not_read_a_large_result_cost_neither_memory_nor_the_others_ti
     for number in 0..200 {
         assert_eq!(warm.value(&format!("select {number}")), number.to_string());
     }
-    let grown = limits::private_kib(gprxy.child.pid()).saturating_sub(before);
+    let grown = limits::anonymous_kib(gprxy.child.pid()).saturating_sub(before);
     assert!(grown < 5 * 1024, "grew by {grown} KiB for five results of 200 MB that nobody reads");
     // One changes its mind and reads all of it.
     let mut late = readers.remove(0);

@@ -11,7 +11,7 @@ use crate::support::gprxy::{Config, Gprxy};
 use crate::support::postgres::{Cluster, Version};
 use crate::support::provider::Provider;
 use crate::support::target::Target;
-use crate::support::wire::{Complaint, Message, Wire, frame, query};
+use crate::support::wire::{Complaint, Message, Wire, cancel, frame, query};
 
 /// PostgreSQL's own farewell, or a broken connection.
 #[track_caller]
@@ -40,14 +40,15 @@ fn boundaries(stream: &[u8]) -> Vec<usize> {
     ends
 }
 
-/// What a client got is the front of what it should have got, and nothing else but the news that this was all.
+/// What a client got is the front of what it should have got, and nothing else but the news that this was all: whether
+/// there was news. Inside a message nothing can be said.
 #[track_caller]
-fn assert_front_and_farewell(got: &[u8], whole: &[u8]) {
+fn assert_front_and_farewell(got: &[u8], whole: &[u8]) -> bool {
     let same = got.iter().zip(whole).take_while(|(a, b)| a == b).count();
     let at_boundary = boundaries(whole).contains(&same);
     if got.len() == same {
         assert!(!at_boundary, "cut between two messages after {same} bytes, and the client was not told");
-        return;
+        return false;
     }
     assert!(at_boundary, "wrong bytes inside a message, after {same}");
     let tail = &got[same..];
@@ -57,6 +58,7 @@ fn assert_front_and_farewell(got: &[u8], whole: &[u8]) {
     let complaint = farewell.complaint();
     assert_eq!(complaint.severity, "FATAL", "{complaint:?}");
     assert_tells_of_the_server(&complaint);
+    true
 }
 
 fn resets_in_mid_row(sslmode: &str, database: &str, times: usize) {
@@ -89,12 +91,22 @@ fn resets_in_mid_row(sslmode: &str, database: &str, times: usize) {
     };
     let whole: Vec<u8> = undisturbed();
     assert!(whole.len() > 50_000, "many messages");
+    let ends = boundaries(&whole);
+    let mut told = 0;
     for time in 0..times {
-        // Also right at the start, and inside headers.
-        let broken_after = (whole.len() * time / times + time % 7) as i64;
+        // Right at the start, inside headers, inside values, and every fifth time exactly between two messages.
+        let anywhere = whole.len() * time / times + time % 7;
+        let broken_after = match time % 5 {
+            0 => ends[ends.partition_point(|&end| end <= anywhere) - 1] as i64,
+            _ => anywhere as i64,
+        };
         let got = ask(broken_after);
         assert!(got.len() < whole.len(), "the reset after {broken_after} bytes came through");
-        assert_front_and_farewell(&got, &whole);
+        told += usize::from(assert_front_and_farewell(&got, &whole));
+    }
+    println!("{told} of {times} clients could be told");
+    if sslmode == "disable" {
+        assert!(told >= times / 5, "only {told} of {times} clients were told");
     }
     assert_eq!(undisturbed(), whole, "after {times} resets");
     server.await_idle(database, PLACES);
@@ -210,6 +222,66 @@ fn pg_terminate_backend_reaches_every_victim_as_57p01_and_the_pool_recovers() {
     }
     server.await_idle("terminated", PLACES);
     assert_whole(&target, PLACES);
+    gprxy.assert_alive();
+}
+
+#[test]
+fn a_server_that_resets_at_any_point_of_a_login_is_a_clean_refusal_and_no_leak() {
+    const PLACES: usize = 2;
+    let server = Cluster::shared(Version::V15);
+    server.create_database("login_resets");
+    for sslmode in ["disable", "require"] {
+        let way = FaultProxy::before(server.port);
+        let mut gprxy = behind(&way)
+            .pool_of(PLACES as i64)
+            .queue_wait("20s")
+            .set("databases.*.sslmode", sslmode)
+            .set("pool.server_login_retry", "0s")
+            .start();
+        let target = gprxy.target("bob").in_plaintext().with_database("login_resets");
+        // A login has some hundred bytes of the server, over TLS some thousand.
+        let (step, most) = if sslmode == "disable" { (13, 4000) } else { (97, 8000) };
+        let mut refused = 0;
+        for broken_after in (0..most).step_by(step) {
+            way.reset_after(broken_after);
+            let login = Wire::login(&target);
+            way.heal();
+            match login {
+                Err(complaint) => {
+                    assert_eq!(complaint.severity, "FATAL", "{complaint:?}");
+                    assert!(complaint.code.starts_with("08"), "after {broken_after} bytes: {complaint:?}");
+                    refused += 1;
+                }
+                // Whatever is left breaks the session behind the login.
+                Ok(_) => break,
+            }
+        }
+        assert!(refused > 10, "{sslmode}: only {refused} logins were broken");
+        server.await_idle("login_resets", PLACES);
+        assert_whole(&target, PLACES);
+        gprxy.assert_alive();
+    }
+}
+
+#[test]
+fn a_cancel_that_cannot_be_delivered_is_given_up_and_hurts_nobody() {
+    let way = FaultProxy::before(Cluster::shared(Version::V15).port);
+    let mut gprxy = behind(&way).pool_of(1).queue_wait("20s").set("limits.cancel_wait_timeout", "500ms").start();
+    let target = gprxy.target("bob");
+    let mut wire = Wire::login(&target).unwrap();
+    wire.send(&query("select pg_sleep(2)::text || 'slept' /* undelivered */"));
+    gprxy.server().await_running("undelivered");
+    way.set_black_hole(true);
+    let (pid, key) = wire.key.clone();
+    for _ in 0..3 {
+        cancel(&target, pid, &key);
+    }
+    let answer = wire.read_until_ready();
+    assert!(answer.iter().all(|message| message.tag != 'E'), "{answer:?}");
+    way.set_black_hole(false);
+    assert_eq!(wire.value("select 'usable'"), "usable");
+    wire.quit();
+    assert_whole(&target, 1);
     gprxy.assert_alive();
 }
 

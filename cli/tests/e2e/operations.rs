@@ -7,6 +7,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
+use crate::support::fault::FaultProxy;
 use crate::support::fixtures::{DATABASE, DIRECT, READER, WRITER};
 use crate::support::gprxy::Config;
 use crate::support::postgres::{Cluster, Version};
@@ -46,6 +47,24 @@ fn sighup_opens_the_audit_file_anew_and_no_line_is_lost() {
         .flat_map(|round| ["before", "between", "after"].map(|when| format!("select '{when}-{round}'")))
         .collect();
     assert_eq!(seen, expected, "every statement once, in order, over all files");
+}
+
+#[test]
+fn a_reopening_that_fails_keeps_the_file_that_is_open() {
+    let dir = fresh_path("audit-directory");
+    std::fs::create_dir(&dir).unwrap();
+    let path = dir.join("audit.jsonl");
+    let gprxy = Config::new(Version::V15).set("audit.path", path.to_str().unwrap()).start();
+    let mut wire = Wire::login(&gprxy.target("bob")).unwrap();
+    let moved = dir.with_extension("moved");
+    std::fs::rename(&dir, &moved).unwrap();
+    gprxy.child.signal("HUP");
+    eventually("the complaint in the log", || gprxy.log().contains("reopen").then_some(()));
+    wire.value("select 'goes on in the old file'");
+    eventually("its line", || {
+        let lines = audit::read(&moved.join("audit.jsonl"));
+        lines.iter().any(|line| line.statement().is_some_and(|text| text.contains("goes on"))).then_some(())
+    });
 }
 
 #[test]
@@ -250,4 +269,31 @@ fn four_workers_and_two_hundred_clients_over_five_connections_get_nothing_but_th
         };
         assert_eq!((line.user(), line.account()), (Some(user), Some(account)), "{line:?}");
     }
+}
+
+#[test]
+fn a_signal_to_end_is_heard_while_the_issuer_does_not_answer() {
+    let silent = FaultProxy::before(free_port());
+    silent.set_black_hole(true);
+    let jwks_url = format!("http://127.0.0.1:{}/jwks", silent.port);
+    let mut gprxy = Config::new(Version::V15).issuer_setting("jwks_url", jwks_url).start();
+    eventually("the fetch of the first keys", || (silent.accepted() > 0).then_some(()));
+    gprxy.child.signal("TERM");
+    assert!(gprxy.child.0.wait().unwrap().success(), "{}", gprxy.log());
+    assert!(!gprxy.log().contains("listening on"), "it has not waited for the keys, or their limit: {}", gprxy.log());
+}
+
+#[test]
+fn a_sighup_does_not_cut_a_drain_short() {
+    let mut gprxy = Config::new(Version::V15).start();
+    let mut bob = Wire::login(&gprxy.target("bob")).unwrap();
+    bob.rows("begin").unwrap();
+    gprxy.child.signal("TERM");
+    eventually("the drain", || gprxy.log().contains("shutting down").then_some(()));
+    gprxy.child.signal("HUP");
+    eventually("the rotation", || gprxy.log().contains("SIGHUP").then_some(()));
+    assert_eq!(bob.value("select 1"), "1");
+    bob.rows("commit").unwrap();
+    assert_eq!(bob.expect_fatal().code, "57P01");
+    assert!(gprxy.child.0.wait().unwrap().success(), "{}", gprxy.log());
 }

@@ -232,3 +232,15 @@ fn a_server_that_comes_back_is_used_again() {
     assert_eq!(users, WRITER.0);
     gprxy.assert_alive();
 }
+
+#[test]
+fn what_one_client_asks_for_at_its_login_does_not_hold_up_the_others() {
+    let gprxy = Config::new(Version::V15).set("pool.server_login_retry", "1h").start();
+    for (name, value, code) in [("local_preload_libraries", "nope", "58P01"), ("role", "nobody_like_this", "22023")] {
+        let error = Wire::login_with(&gprxy.target("bob"), &[(name, value)]).err().expect("refused");
+        assert_eq!(error.code, code, "{error:?}");
+        let mut eve = Wire::login(&eve(&gprxy)).expect("nobody else has asked for it");
+        assert_eq!(eve.value("select 1"), "1");
+        eve.vanish();
+    }
+}

@@ -8,7 +8,7 @@ use crate::support::gprxy::{Config, Gprxy};
 use crate::support::postgres::Version;
 use crate::support::reaper::{Leashed, fresh_path};
 use crate::support::target::Target;
-use crate::support::wire::{Message, V3_0, V3_2, Wire, cancel, frame, query, startup};
+use crate::support::wire::{V3_0, V3_2, Wire, cancel, frame, query, startup};
 use crate::support::{deps, eventually, psql};
 
 fn packet(version: i32, target: &Target) -> Vec<u8> {
@@ -172,25 +172,35 @@ fn replication_is_refused_with_a_reason() {
 }
 
 #[test]
-fn more_clients_than_max_client_conn_are_refused_until_one_leaves() {
+fn more_clients_than_max_client_conn_are_told_so_over_tls_and_may_still_cancel() {
     let mut gprxy = Config::new(Version::V15).set("limits.max_client_conn", 3).start();
-    let target = gprxy.target("alice");
-    let mut inside: Vec<Wire> = (0..2).map(|_| login_when_there_is_room(&target)).collect();
-    let unborn = Wire::open(&target);
-    let refused = eventually("the refusal of one too many", || {
-        let mut wire = Wire::open(&target.clone().in_plaintext());
-        let _ = wire.try_send(&packet(V3_0, &target));
-        wire.read().filter(|message| message.tag == 'E').map(|message: Message| message.complaint())
-    });
+    let target = gprxy.target("bob");
+    let mut inside: Vec<Wire> = (0..3).map(|_| login_when_there_is_room(&target)).collect();
+    let refused = Wire::login(&target).err().expect("one too many");
     assert_eq!((refused.severity.as_str(), refused.code.as_str()), ("FATAL", "53300"), "{refused:?}");
-    let shown = psql::run(&target.clone().in_plaintext(), &["select 1"]).failed();
-    assert!(shown.contains("max_client_conn"), "{shown}");
-    psql::run(&target, &["select 1"]).failed();
-    drop(unborn);
-    assert_eq!(login_when_there_is_room(&target).value("select 1"), "1");
+    for target in [target.clone(), target.clone().in_plaintext()] {
+        // libpq shows nothing that comes in place of an answer to its SSLRequest.
+        let shown = psql::run(&target, &["select 1"]).failed();
+        assert!(shown.contains("max_client_conn"), "{shown}");
+    }
+    inside[0].send(&query("select pg_sleep(25) /* crowded */"));
+    gprxy.server().await_running("crowded");
+    let (pid, key) = inside[0].key.clone();
+    cancel(&target, pid, &key);
+    let answer = inside[0].read_until_ready();
+    assert!(answer.iter().any(|message| message.tag == 'E' && message.complaint().code == "57014"), "{answer:?}");
+
+    // A crowd beyond the crowd is not even listened to.
+    let crowd: Vec<Wire> = (0..30).map(|_| Wire::open(&target)).collect();
+    let mut last = Wire::open(&target);
+    let complaint = last.expect_fatal();
+    assert_eq!(complaint.code, "53300", "{complaint:?}");
     for wire in &mut inside {
         assert_eq!(wire.value("select 1"), "1", "those inside noticed nothing");
     }
+    drop(crowd);
+    inside.pop().unwrap().quit();
+    assert_eq!(login_when_there_is_room(&target).value("select 1"), "1");
     gprxy.assert_alive();
 }
 

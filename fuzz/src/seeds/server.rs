@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use gprxy_proto::testing::fuzz::login::{NONCE, PASSWORD};
+use gprxy_proto::testing::fuzz::reset::PROOF;
 use gprxy_proto::testing::wire::{back, message};
 use ring::{digest, hmac, pbkdf2};
 
@@ -139,15 +140,22 @@ pub(super) fn scram() -> Vec<Named> {
 
 pub(super) fn reset() -> Vec<Named> {
     let done = |tag: &str| [back::complete(tag), back::ready(b'I')].concat();
+    let proof = |text: &str| [back::row_description(), back::row(text.as_bytes()), done("SELECT 1")].concat();
+    let proven = || proof(&"07".repeat(PROOF.len()));
     // In a transaction; idle; failed without a ROLLBACK in the plan.
     let (open, idle, stuck) = (0, 2, 5);
     let of = |setup: u8, bytes: Vec<u8>| after(&[setup, 0x21], bytes);
     let mut seeds = vec![
-        ("rollback-and-discard", of(open, [done("ROLLBACK"), done("DISCARD ALL")].concat())),
-        ("discard", of(idle, done("DISCARD ALL"))),
-        ("notices", of(idle, [back::notice("x"), back::parameter("TimeZone", "UTC"), done("DISCARD ALL")].concat())),
-        ("notifications", of(idle, [back::notification(1, "a", "b"), done("DISCARD ALL")].concat())),
-        ("bytes-behind", of(idle, [done("DISCARD ALL"), back::notice("late")].concat())),
+        ("rollback-and-discard", of(open, [done("ROLLBACK"), done("DISCARD ALL"), proven()].concat())),
+        ("discard", of(idle, [done("DISCARD ALL"), proven()].concat())),
+        ("unproven", of(idle, [done("DISCARD ALL"), proof("DISCARD ALL")].concat())),
+        ("proof-without-a-row", of(idle, [done("DISCARD ALL"), back::row_description(), done("SELECT 0")].concat())),
+        (
+            "notices",
+            of(idle, [back::notice("x"), back::parameter("TimeZone", "UTC"), done("DISCARD ALL"), proven()].concat()),
+        ),
+        ("notifications", of(idle, [back::notification(1, "a", "b"), done("DISCARD ALL"), proven()].concat())),
+        ("bytes-behind", of(idle, [done("DISCARD ALL"), proven(), back::notice("late")].concat())),
         ("somebody-elses-answer", of(idle, done("SELECT 1"))),
         ("one-answer-too-many", of(idle, [done("SELECT 1"), done("DISCARD ALL")].concat())),
         ("still-open", of(open, [back::complete("ROLLBACK"), back::ready(b'T')].concat())),

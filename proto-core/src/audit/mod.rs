@@ -16,8 +16,6 @@ pub use facts::{SessionFacts, Sheet, Tls};
 pub use record::{CommandTag, Event, Protocol, Record, Refused, SessionEnd, Statement};
 pub use text::{DEFAULT_TEXT_LIMIT, StatementText};
 
-use crate::fault::{Refusal, SqlState};
-
 /// What happens when records cannot be written (`audit.on_failure`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum OnFailure {
@@ -26,6 +24,15 @@ pub enum OnFailure {
     Refuse,
     /// Statements run; the records that are lost are counted and the count is logged.
     Count,
+}
+
+/// How statements are written down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AuditProfile {
+    /// Bytes of statement text that are kept.
+    pub statement_bytes: usize,
+    /// No statement runs without a place for its record.
+    pub required: bool,
 }
 
 /// Why no statement may run at the moment.
@@ -50,14 +57,3 @@ impl fmt::Display for AuditDown {
 }
 
 impl std::error::Error for AuditDown {}
-
-impl From<AuditDown> for Refusal {
-    fn from(down: AuditDown) -> Self {
-        let code = match down {
-            AuditDown::Full | AuditDown::Failing => SqlState::IO_ERROR,
-            AuditDown::Closed => SqlState::ADMIN_SHUTDOWN,
-        };
-        Self::new(code, format!("statement refused: {down}, and no statement may run unrecorded"))
-            .hint("Try again later; the operator of gprxy finds the cause in its log.")
-    }
-}

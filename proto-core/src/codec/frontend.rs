@@ -31,26 +31,6 @@ pub enum Target {
     Portal,
 }
 
-/// The names in a Parse body: statement and the start of its text. `text` is whatever has been seen of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ParseView<'a> {
-    /// The prepared statement that is defined; empty for the unnamed one.
-    pub statement: &'a [u8],
-    /// Its text.
-    pub text: &'a [u8],
-}
-
-impl<'a> ParseView<'a> {
-    /// Reads statement name and text, which must be complete.
-    ///
-    /// # Errors
-    /// [`Malformed`] without their terminators.
-    pub fn parse(body: &'a [u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(body);
-        Ok(Self { statement: reader.cstr()?, text: reader.cstr()? })
-    }
-}
-
 /// The names in a Bind body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BindView<'a> {
@@ -120,7 +100,6 @@ mod tests {
 
     #[test]
     fn views_read_names_and_stop() {
-        assert_eq!(ParseView::parse(b"s1\0select 1\0\0\0"), Ok(ParseView { statement: b"s1", text: b"select 1" }));
         assert_eq!(BindView::parse(b"p\0s\0\0\0"), Ok(BindView { portal: b"p", statement: b"s" }));
         assert_eq!(target(b"Sname\0"), Ok((Target::Statement, &b"name"[..])));
         assert_eq!(target(b"Xname\0"), Err(Malformed));

@@ -13,7 +13,7 @@ use super::replayed::Replayed;
 use super::runtime::{Alarm, Runtime};
 use super::server::{OpenFailure, ServerConnection};
 use super::shared::Shared;
-use crate::audit::{Event, Record};
+use crate::audit::Record;
 use crate::auth::jwks::Awaited;
 use crate::fault::{Lost, Refusal, SqlState};
 use crate::pool::{How, Lease};
@@ -53,6 +53,8 @@ pub(super) struct Connection<R: Runtime> {
     pub(super) server: Option<ServerConnection<R::Socket>>,
     pub(super) from_client: Inbound,
     from_server: Inbound,
+    /// Bytes of the server were dropped that the machine had not judged.
+    dropped_unjudged: bool,
     pub(super) to_client: Outbound,
     pub(super) to_server: Outbound,
     alarm: Option<R::Alarm>,
@@ -92,6 +94,7 @@ impl<R: Runtime> Connection<R> {
             server: None,
             from_client: Inbound::default(),
             from_server: Inbound::default(),
+            dropped_unjudged: false,
             to_client: Outbound::default(),
             to_server: Outbound::default(),
             alarm: None,
@@ -185,6 +188,7 @@ impl<R: Runtime> Connection<R> {
         if ready!(self.to_client.poll_write(client, &mut self.from_server, context)).is_ok() {
             return Poll::Ready(!idle);
         }
+        self.dropped_unjudged |= self.from_server.len() != self.to_client.span();
         self.to_client.drop_all();
         self.from_server.clear();
         self.client = None;
@@ -271,7 +275,12 @@ impl<R: Runtime> Connection<R> {
                 Output::Send(Side::Server, bytes) => self.to_server.push(bytes),
                 Output::StartTls => self.start_tls = true,
                 Output::Do(action) => self.perform(action, now),
-                Output::Audit(record) => self.record(*record),
+                Output::Audit(record) => {
+                    if let Some(audit) = &self.shared.audit {
+                        audit.offer(*record);
+                    }
+                }
+                Output::AuditStatement(record) => self.record_statement(*record),
                 Output::Finished(finish) => self.finish = Some(finish),
             }
         }
@@ -288,6 +297,7 @@ impl<R: Runtime> Connection<R> {
             Mail::KeysFetched => {
                 self.verify_again(now);
             }
+            Mail::Cancel => self.session.handle_cancel(now),
             Mail::Drain => self.session.handle_drain(now),
             Mail::Kill(refusal) => self.session.handle_kill(refusal, now),
         }
@@ -387,7 +397,8 @@ impl<R: Runtime> Connection<R> {
     /// Takes the server connection away. Bytes half written to it, or read from it and never looked at, mean that
     /// its state is not known.
     pub(super) fn take_server(&mut self) -> (Option<ServerConnection<R::Socket>>, bool) {
-        let certain = self.to_server.is_empty() && self.from_server.len() == self.to_client.span();
+        let judged = !self.dropped_unjudged && self.from_server.len() == self.to_client.span();
+        let certain = judged && self.to_server.is_empty();
         self.to_server.drop_all();
         self.from_client.clear();
         (self.server.take(), certain)
@@ -408,10 +419,9 @@ impl<R: Runtime> Connection<R> {
         }
     }
 
-    /// A statement has its place already where that is required; everything else takes what is free.
-    fn record(&mut self, record: Record) {
-        let permit = if matches!(record.event, Event::Statement(_)) { self.permits.pop() } else { None };
-        match (permit, &self.shared.audit) {
+    /// Where the trail is required, the statement has its place already; elsewhere it takes what is free.
+    fn record_statement(&mut self, record: Record) {
+        match (self.permits.pop(), &self.shared.audit) {
             (Some(permit), _) => drop(permit.record(record)),
             (None, Some(audit)) => drop(audit.offer(record)),
             (None, None) => {}
@@ -427,6 +437,7 @@ impl<R: Runtime> Connection<R> {
                 let granted = self.reserve();
                 self.reply(Reply::Reserved(granted), now);
             }
+            Action::Unreserve(places) => self.permits.truncate(self.permits.len().saturating_sub(places as usize)),
             Action::Release(back) => self.give_back(*back),
             Action::Cancel { pid, key } => self.pass_on_cancel(pid, &key),
         }

@@ -19,13 +19,6 @@ pub enum Link<S> {
     Connected(Box<client::TlsStream<S>>),
 }
 
-impl<S> Link<S> {
-    /// Whether what passes is encrypted.
-    pub const fn is_encrypted(&self) -> bool {
-        !matches!(self, Self::Plain(_))
-    }
-}
-
 macro_rules! each {
     ($self:expr, $io:ident => $call:expr) => {
         match $self {

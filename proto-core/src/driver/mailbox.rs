@@ -17,8 +17,10 @@ pub(super) enum Mail {
     Refused(Refusal),
     /// Something to tell the person who waits.
     Notice(Refusal),
-    /// The keys of some issuer were fetched, or could not be.
+    /// The keys of some issuer may have been fetched, or it is known that they cannot be.
     KeysFetched,
+    /// Its own cancel key was used while it waited.
+    Cancel,
     /// End when nothing runs.
     Drain,
     /// End now.

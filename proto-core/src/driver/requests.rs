@@ -24,48 +24,63 @@ const RESET_TIME: Duration = Duration::from_secs(5);
 
 impl<R: Runtime> Connection<R> {
     pub(super) fn verify(&mut self, token: Secret<Vec<u8>>, now: Now) {
-        match self.shared.keyring().verify(token.expose(), now) {
-            Verdict::Proven(who) => self.reply(Reply::Verified(Ok(who)), now),
-            Verdict::Refused(refusal) => self.reply(Reply::Verified(Err(refusal)), now),
-            Verdict::NeedsKey(issuer) => match self.ask_for_key(issuer) {
-                Unknown::Fetching(awaited) => self.unverified = Some((token, awaited)),
-                Unknown::CoolingDown => self.without_key(issuer, now),
-            },
+        let issuer = match self.shared.keyring().verify(token.expose(), now) {
+            Verdict::NeedsKey(issuer) => issuer,
+            verdict => return self.verified(verdict, now),
+        };
+        match self.ask_for_key(issuer) {
+            Unknown::Fetching(awaited) => self.unverified = Some((token, awaited)),
+            // The fetch that this cools down from may have brought the key since the keys were looked at.
+            Unknown::CoolingDown => self.verify_finally(&token, now),
         }
     }
 
     fn ask_for_key(&self, issuer: IssuerId) -> Unknown {
-        self.shared.await_keys(self.session.id());
-        self.shared.with_hub(|hub, now| hub.keys.handle_unknown_key(issuer, now))
+        let session = self.session.id();
+        self.shared.await_keys(session);
+        let unknown = self.shared.with_hub(|hub, now| hub.keys.handle_unknown_key(issuer, now));
+        if unknown == Unknown::CoolingDown {
+            self.shared.forget_awaiting(session);
+        }
+        unknown
     }
 
-    fn without_key(&mut self, issuer: IssuerId, now: Now) {
-        let refusal = self.shared.keyring().without_key(issuer);
-        self.reply(Reply::Verified(Err(refusal)), now);
+    /// Judges by the keys that are there now, and asks for no others.
+    fn verify_finally(&mut self, token: &Secret<Vec<u8>>, now: Now) {
+        let verdict = self.shared.keyring().verify(token.expose(), now);
+        self.verified(verdict, now);
     }
 
-    /// A fetch has ended; if it was the awaited one, the keys decide this time.
+    fn verified(&mut self, verdict: Verdict, now: Now) {
+        let result = match verdict {
+            Verdict::Proven(who) => Ok(who),
+            Verdict::Refused(refusal) => Err(refusal),
+            Verdict::NeedsKey(issuer) => Err(self.shared.keyring().without_key(issuer)),
+        };
+        self.reply(Reply::Verified(result), now);
+    }
+
+    /// A fetch may have ended; if it was the awaited one, the keys decide this time.
     pub(super) fn verify_again(&mut self, now: Now) {
         let Some((token, awaited)) = self.unverified.take() else { return };
-        self.shared.await_keys(self.session.id());
+        let session = self.session.id();
+        self.shared.await_keys(session);
         if !self.shared.with_hub(|hub, _| hub.keys.has_ended(awaited)) {
             self.unverified = Some((token, awaited));
             return;
         }
-        match self.shared.keyring().verify(token.expose(), now) {
-            Verdict::Proven(who) => self.reply(Reply::Verified(Ok(who)), now),
-            Verdict::Refused(refusal) => self.reply(Reply::Verified(Err(refusal)), now),
-            Verdict::NeedsKey(issuer) => self.without_key(issuer, now),
-        }
+        self.shared.forget_awaiting(session);
+        self.verify_finally(&token, now);
     }
 
     pub(super) fn request(&mut self, wish: Box<Wish>, now: Now) {
         let session = self.session.id();
+        let own_password = matches!(wish.credential, Credential::Own(_));
         let request = Request {
             session,
-            key: PoolKey { account: wish.account.clone(), database: wish.database.clone() },
+            key: PoolKey { account: wish.account.clone(), database: wish.database.clone(), own_password },
             parameters: wish.parameters.clone(),
-            reuse: matches!(wish.credential, Credential::Account(_)),
+            reuse: !own_password,
             settings: Arc::new(wish.target.pool.clone()),
         };
         let wide = wish.wide_key;
@@ -95,15 +110,9 @@ impl<R: Runtime> Connection<R> {
     /// Logs in to the server under this lease.
     pub(super) fn open(&mut self, lease: Lease) {
         let Some(wish) = &self.wish else { return self.shared.discard(lease) };
-        let credential = match &wish.credential {
-            Credential::Own(password) => upstream::Credential::Password { password: password.clone(), keys: None },
-            Credential::Account(account) => match &account.password {
-                None => upstream::Credential::None,
-                Some(password) => upstream::Credential::Password {
-                    password: password.clone(),
-                    keys: self.shared.scram_keys(&account.name),
-                },
-            },
+        let (password, is_own) = match &wish.credential {
+            Credential::Own(password) => (Some(password.clone()), true),
+            Credential::Account(account) => (account.password.clone(), false),
         };
         let shared = self.shared.clone();
         let (account, parameters) = (wish.account.clone(), wish.parameters.clone());
@@ -115,10 +124,13 @@ impl<R: Runtime> Connection<R> {
                 user: account.clone(),
                 database: dbname.clone(),
                 parameters: parameters.clone(),
-                credential: credential.clone(),
+                credential: password.clone().map_or(upstream::Credential::None, |password| {
+                    let keys = if is_own { None } else { shared.scram_keys(&account, endpoint) };
+                    upstream::Credential::Password { password, keys }
+                }),
                 sslmode: target.sslmode,
                 tls_possible: server::tls_possible(endpoint, target.sslmode),
-                nonce: shared.with_hub(|hub, _| hub.nonce()),
+                nonce: shared.with_hub(|hub, _| hub.random()),
                 timeout: target.connect_timeout,
             })
             .await
@@ -142,7 +154,7 @@ impl<R: Runtime> Connection<R> {
             None => return self.shared.discard(lease),
             Some(Credential::Account(account)) => {
                 if let Some(keys) = login.new_keys.clone() {
-                    self.shared.keep_scram_keys(&account.name, keys);
+                    self.shared.keep_scram_keys(&account.name, &connection.endpoint, keys);
                 }
                 None
             }
@@ -162,18 +174,18 @@ impl<R: Runtime> Connection<R> {
     fn open_failed(&mut self, lease: Lease, failure: &OpenFailure, now: Now) {
         let refusal = failure.refusal();
         let own_password = self.wish.as_ref().is_some_and(|wish| matches!(wish.credential, Credential::Own(_)));
-        if own_password {
-            // A person's wrong password says nothing about the server, and must not hold up the others.
+        if !own_password && let Some(wish) = &self.wish {
+            log::warn!("login as {} to database {} failed: {refusal}", wish.account, wish.database);
+        }
+        // A person's wrong password says nothing about the server, and must not hold up the others.
+        if own_password || !failure.concerns_others() {
             self.shared.discard(lease);
         } else {
-            if let Some(wish) = &self.wish {
-                log::warn!("login as {} to database {} failed: {refusal}", wish.account, wish.database);
-            }
             self.shared.with_hub(|hub, now| hub.pools.handle_open_failed(lease, refusal.clone(), now));
         }
         self.wish = None;
         let reply = match failure {
-            OpenFailure::Login(LoginFailure::Server(error)) => {
+            OpenFailure::Login { failure: LoginFailure::Server(error), .. } => {
                 let mut message = Vec::new();
                 error.emit(&mut message);
                 Reply::RefusedByServer(message.into(), refusal)
@@ -209,7 +221,7 @@ impl<R: Runtime> Connection<R> {
     pub(super) fn give_back(&mut self, back: Return) {
         let session = self.session.id();
         let (connection, certain) = self.take_server();
-        self.shared.with_hub(|hub, _| hub.cancels.handle_unlease(session));
+        let may_hand_on = self.shared.with_hub(|hub, _| hub.cancels.handle_unlease(session));
         let Some(mut connection) = connection else { return self.shared.discard(back.lease) };
         for (name, value) in &back.changed {
             let _ = upstream::remember(&mut connection.parameters, name, value);
@@ -218,7 +230,12 @@ impl<R: Runtime> Connection<R> {
             ReturnState::Quiet { .. } if !certain => ReturnState::Broken,
             state => state,
         };
-        R::spawn(give_back(self.shared.clone(), session, back.lease, connection, state));
+        let returning = self.shared.begin_return();
+        let shared = self.shared.clone();
+        R::spawn(async move {
+            give_back(shared, session, back.lease, connection, state, may_hand_on).await;
+            drop(returning);
+        });
     }
 
     pub(super) fn pass_on_cancel(&mut self, pid: u32, key: &[u8]) {
@@ -228,21 +245,45 @@ impl<R: Runtime> Connection<R> {
             Decision::Overloaded(session) => log::warn!("session {session}: too many cancel requests are under way"),
             Decision::Waiting(session) => self.shared.cancel_waiting(session),
             Decision::Forward(order) => {
-                self.slow = Some(Slow::Cancelling(Box::pin(forward_cancel(self.shared.clone(), order))));
+                let under_way = UnderWay { shared: self.shared.clone(), order, over: false };
+                self.slow = Some(Slow::Cancelling(Box::pin(forward_cancel(under_way))));
                 self.mailbox.wake();
             }
         }
     }
 }
 
-async fn forward_cancel<R: Runtime>(shared: Arc<Shared<R>>, order: CancelOrder) {
+/// A cancel order that is finished in any case, also when its task ends early.
+struct UnderWay<R: Runtime> {
+    shared: Arc<Shared<R>>,
+    order: CancelOrder,
+    /// The server has had its say, or will never get the request.
+    over: bool,
+}
+
+impl<R: Runtime> Drop for UnderWay<R> {
+    fn drop(&mut self) {
+        self.shared.with_hub(|hub, now| hub.cancels.handle_finished(self.order.id, self.over, now));
+    }
+}
+
+async fn forward_cancel<R: Runtime>(mut under_way: UnderWay<R>) {
+    let UnderWay { shared, order, over } = &mut under_way;
     let target = &order.target;
     let tls = target.tls.as_ref().and_then(|terms| shared.server_tls(terms));
     let limit = shared.profile.limits.cancel_wait_timeout;
-    if let Err(error) = server::cancel::<R>(&target.endpoint, &target.backend, tls, limit).await {
-        log::warn!("session {}: a cancel request was not delivered: {error}", order.session);
+    match server::cancel::<R>(&target.endpoint, &target.backend, tls, limit).await {
+        Ok(()) => *over = true,
+        Err(error) => {
+            *over = !error.may_strike_late;
+            let doubt = if error.may_strike_late {
+                "it is not known whether a cancel request was"
+            } else {
+                "a cancel request was not"
+            };
+            log::warn!("session {}: {doubt} delivered: {}", order.session, error.reason);
+        }
     }
-    shared.with_hub(|hub, now| hub.cancels.handle_finished(order.id, now));
 }
 
 /// Makes a server connection fit for the next session, or closes it.
@@ -252,22 +293,24 @@ async fn give_back<R: Runtime>(
     lease: Lease,
     mut connection: ServerConnection<R::Socket>,
     state: ReturnState,
+    may_hand_on: bool,
 ) {
     let slot = lease.slot();
-    // A cancel that is still on its way must hit neither the reset nor whoever comes next.
-    let cancelled = !shared.with_hub(|hub, _| hub.cancels.may_release(slot));
     let clean = match state {
-        ReturnState::Quiet { .. } if cancelled => false,
+        // A cancel that is still on its way must hit neither the reset nor whoever comes next.
+        ReturnState::Quiet { .. } if !may_hand_on => false,
         ReturnState::Quiet { touched: false, .. } => true,
         ReturnState::Quiet { status, touched: true } => {
-            let plan = ResetPlan { rollback: true, discard_all: true };
+            let proof = shared.with_hub(|hub, _| hub.random());
+            let plan = ResetPlan { rollback: true, discard_all: true, proof };
             server::reset::<R>(&mut connection, Reset::new(status, plan, RESET_TIME, R::now())).await
         }
         ReturnState::Busy => {
             let tls = connection.tls.as_ref().and_then(|terms| shared.server_tls(terms));
             let limit = shared.profile.limits.cancel_wait_timeout;
             if let Err(error) = server::cancel::<R>(&connection.endpoint, &connection.key, tls, limit).await {
-                log::warn!("session {session}: what its client left running could not be cancelled: {error}");
+                let reason = error.reason;
+                log::warn!("session {session}: what its client left running could not be cancelled: {reason}");
             }
             false
         }

@@ -35,6 +35,7 @@ where
     L: Listener<Socket = R::Socket>,
 {
     let mut stop = pin!(shared.drain_begun());
+    let mut failures = 0_u64;
     loop {
         let accepted = {
             let mut accept = pin!(listener.accept());
@@ -48,9 +49,16 @@ where
         };
         match accepted {
             None => return,
-            Some(Ok((socket, caller))) => R::spawn(client(shared.clone(), socket, caller)),
+            Some(Ok((socket, caller))) => {
+                failures = 0;
+                R::spawn(client(shared.clone(), socket, caller));
+            }
             Some(Err(error)) => {
-                log::error!("accepting a client failed: {error}");
+                failures += 1;
+                // The 1st, 2nd, 4th, 8th ... of a row: a shortage of descriptors may last for hours.
+                if failures.is_power_of_two() {
+                    log::error!("accepting a client failed ({failures} times in a row): {error}");
+                }
                 pause::<R>(ACCEPT_PAUSE).await;
             }
         }
@@ -65,13 +73,16 @@ pub async fn pause<R: Runtime>(span: Duration) {
 }
 
 async fn client<R: Runtime>(shared: Arc<Shared<R>>, socket: R::Socket, caller: Caller) {
-    let (id, mailbox) = match shared.arrive() {
+    let (id, crowded, mailbox) = match shared.arrive() {
         Ok(arrived) => arrived,
         // Boxed, as are the handshake and the farewell: their buffers would be part of every session's task.
         Err(refusal) => return Box::pin(refuse_at_the_door::<R>(socket, &refusal)).await,
     };
     let peer = Peer { address: caller.address, is_local: caller.is_local };
-    let session = Session::new(id, shared.profile.clone(), peer.clone(), R::now());
+    let mut session = Session::new(id, shared.profile.clone(), peer.clone(), R::now());
+    if let Some(refusal) = crowded {
+        session.handle_crowd(refusal);
+    }
     let _guard = Departure { shared: shared.clone(), id, mailbox: mailbox.clone() };
     let mut connection = Box::new(Connection::new(shared, session, mailbox, socket));
     let finish = loop {
@@ -118,8 +129,7 @@ async fn start_tls<R: Runtime>(connection: &mut Connection<R>) {
     }
 }
 
-/// Too many clients: said in plain, since no TLS was set up. libpq shows it when it comes instead of an answer to
-/// its SSLRequest.
+/// So many clients beyond the limit that no more are even listened to: said in plain, since no TLS was set up.
 async fn refuse_at_the_door<R: Runtime>(socket: R::Socket, refusal: &Refusal) {
     let mut bytes = Vec::new();
     emit_error(&mut bytes, Severity::Fatal, refusal);

@@ -67,7 +67,12 @@ impl<S: Socket> ServerConnection<S> {
 /// What was tried and how it ended.
 pub(super) enum OpenFailure {
     /// The login failed.
-    Login(LoginFailure),
+    Login {
+        /// How.
+        failure: LoginFailure,
+        /// Whether the server had sent AuthenticationOk before.
+        let_in: bool,
+    },
     /// No connection came about.
     Connect(Endpoint, io::Error),
 }
@@ -76,7 +81,7 @@ impl OpenFailure {
     /// The words for a client.
     pub(super) fn refusal(&self) -> Refusal {
         match self {
-            Self::Login(failure) => failure.refusal(),
+            Self::Login { failure, .. } => failure.refusal(),
             Self::Connect(endpoint, error) => Refusal::new(
                 SqlState::CANNOT_CONNECT,
                 format!("gprxy cannot connect to the PostgreSQL server at {endpoint}: {error}"),
@@ -85,9 +90,26 @@ impl OpenFailure {
         }
     }
 
-    /// Whether another host of the list may do better: libpq goes on after everything but a server's own refusal.
+    /// Whether others would fail at the same. Behind AuthenticationOk the server acts on this client's startup
+    /// parameters, and one client's `local_preload_libraries` must not keep the others out; what is left then is a
+    /// server that is full or starting up, and a database that does not exist.
+    pub(super) fn concerns_others(&self) -> bool {
+        match self {
+            // Parameters that do not fit into a startup packet are a client's, too.
+            Self::Login { failure: LoginFailure::Settings(_), .. } => false,
+            Self::Connect(..) | Self::Login { let_in: false, .. } => true,
+            Self::Login { failure, let_in: true } => {
+                let code = failure.refusal().code;
+                code.0.starts_with(b"53")
+                    || matches!(code, SqlState::CANNOT_CONNECT_NOW | SqlState::INVALID_CATALOG_NAME)
+            }
+        }
+    }
+
+    /// Whether another host of the list may do better: libpq goes on after everything but a server's own refusal. One
+    /// that had let us in has failed over something of this client's, and would hide it behind the next host's failure.
     const fn is_final(&self) -> bool {
-        matches!(self, Self::Login(LoginFailure::Server(_)))
+        matches!(self, Self::Login { failure: LoginFailure::Server(_), .. } | Self::Login { let_in: true, .. })
     }
 }
 
@@ -106,7 +128,7 @@ pub(super) async fn open<R: Runtime>(
             Err(failure) => last = Some(failure),
         }
     }
-    Err(last.unwrap_or(OpenFailure::Login(LoginFailure::TimedOut)))
+    Err(last.unwrap_or(OpenFailure::Login { failure: LoginFailure::TimedOut, let_in: false }))
 }
 
 async fn open_one<R: Runtime>(
@@ -124,10 +146,11 @@ async fn open_one<R: Runtime>(
             return Err(OpenFailure::Connect(endpoint.clone(), error));
         }
     };
-    let login = Login::new(settings, R::now());
-    let (link, result) = log_in::<R>(Link::Plain(socket), login, endpoint, tls.as_ref()).await;
-    let logged_in = result.map_err(OpenFailure::Login)?;
-    let Some(link) = link else { return Err(OpenFailure::Login(LoginFailure::TimedOut)) };
+    let mut login = Login::new(settings, R::now());
+    let (link, result) = log_in::<R>(Link::Plain(socket), &mut login, endpoint, tls.as_ref()).await;
+    let failed = |failure| OpenFailure::Login { failure, let_in: login.was_let_in() };
+    let logged_in = result.map_err(failed)?;
+    let Some(link) = link else { return Err(failed(LoginFailure::TimedOut)) };
     let connection = ServerConnection {
         link,
         parameters: logged_in.parameters.clone(),
@@ -141,7 +164,7 @@ async fn open_one<R: Runtime>(
 /// Drives a login. The link is gone when its TLS handshake failed.
 async fn log_in<R: Runtime>(
     link: Link<R::Socket>,
-    mut login: Login,
+    login: &mut Login,
     endpoint: &Endpoint,
     tls: Option<&Arc<ClientConfig>>,
 ) -> (Option<Link<R::Socket>>, Result<LoggedIn, LoginFailure>) {
@@ -155,7 +178,7 @@ async fn log_in<R: Runtime>(
                         login.handle_close(Lost::Broken, R::now());
                     }
                 }
-                LoginOutput::StartTls(_) => match start_tls::<R>(link.take(), endpoint, tls, &login).await {
+                LoginOutput::StartTls(_) => match start_tls::<R>(link.take(), endpoint, tls, login).await {
                     Ok(encrypted) => {
                         link = Some(encrypted);
                         login.handle_tls_established(R::now());
@@ -241,6 +264,19 @@ pub(super) async fn reset<R: Runtime>(connection: &mut ServerConnection<R::Socke
     }
 }
 
+/// Why it is not known that the server has cancelled.
+pub(super) struct CancelError {
+    pub(super) reason: String,
+    /// The request, or a part of it, is out: the server may act on it at any time.
+    pub(super) may_strike_late: bool,
+}
+
+impl CancelError {
+    fn before(error: &io::Error) -> Self {
+        Self { reason: error.to_string(), may_strike_late: false }
+    }
+}
+
 /// Cancels what a server process runs, and waits until the server has closed the cancel connection: from then on the
 /// cancel has been delivered, or will never be.
 pub(super) async fn cancel<R: Runtime>(
@@ -248,39 +284,54 @@ pub(super) async fn cancel<R: Runtime>(
     key: &BackendKey,
     tls: Option<Arc<ClientConfig>>,
     timeout: std::time::Duration,
-) -> Result<(), String> {
-    let until = R::now().tick.after(timeout);
-    let attempt = async {
-        let socket = R::connect(endpoint.clone()).await.map_err(|error| error.to_string())?;
-        let mut machine = CancelRequest::new(key, tls.is_some(), timeout, R::now());
-        let mut link = Link::Plain(socket);
-        loop {
-            while let Some(output) = machine.poll_output() {
-                match output {
-                    CancelOutput::Send(bytes) => {
-                        write_all(&mut link, bytes.expose()).await.map_err(|error| error.to_string())?;
-                    }
-                    CancelOutput::StartTls => {
-                        let (Link::Plain(socket), Some(config)) = (link, tls.clone()) else {
-                            return Err("TLS was asked for twice".into());
-                        };
-                        link = tls::connect(config, endpoint, socket).await.map_err(|error| error.to_string())?;
-                        machine.handle_tls_established(R::now());
-                    }
-                    CancelOutput::Finished(result) => return result.map_err(|failure| failure.to_string()),
+) -> Result<(), CancelError> {
+    let begun = R::now();
+    let until = begun.tick.after(timeout);
+    let socket = timely::<R, _>(until, R::connect(endpoint.clone())).await;
+    let mut link = Link::Plain(socket.map_err(|error| CancelError::before(&error))?);
+    let mut machine = CancelRequest::new(key, tls.is_some(), timeout, begun);
+    loop {
+        while let Some(output) = machine.poll_output() {
+            match output {
+                CancelOutput::Send(bytes) => {
+                    // What is sent before TLS is only the wish for it.
+                    let is_request = tls.is_none() || matches!(link, Link::Connected(_));
+                    let sent = timely::<R, _>(until, write_all(&mut link, bytes.expose())).await;
+                    sent.map_err(|error| CancelError { reason: error.to_string(), may_strike_late: is_request })?;
                 }
-            }
-            let mut bytes = [0; 64];
-            match poll_fn(|context| link.poll_read(context, &mut bytes)).await {
-                Ok(0) => machine.handle_close(Lost::Closed, R::now()),
-                Ok(n) => {
-                    machine.handle_input(&bytes[..n], R::now());
+                CancelOutput::StartTls => {
+                    let (Link::Plain(socket), Some(config)) = (link, tls.clone()) else {
+                        let error = io::Error::other("TLS was asked for twice");
+                        return Err(CancelError::before(&error));
+                    };
+                    let encrypted = timely::<R, _>(until, tls::connect(config, endpoint, socket)).await;
+                    link = encrypted.map_err(|error| CancelError::before(&error))?;
+                    machine.handle_tls_established(R::now());
                 }
-                Err(_) => machine.handle_close(Lost::Broken, R::now()),
+                CancelOutput::Finished(result) => {
+                    return result.map_err(|failure| CancelError {
+                        reason: failure.to_string(),
+                        may_strike_late: failure.may_strike_late(),
+                    });
+                }
             }
         }
-    };
-    within::<R, _>(until, attempt).await.unwrap_or_else(|| Err("no answer within cancel_wait_timeout".into()))
+        let mut bytes = [0; 64];
+        match read_until::<R>(&mut link, &mut bytes, machine.poll_timeout().map(|deadline| deadline.at)).await {
+            None => machine.handle_timeout(R::now()),
+            Some(Ok(0)) => machine.handle_close(Lost::Closed, R::now()),
+            Some(Ok(n)) => {
+                machine.handle_input(&bytes[..n], R::now());
+            }
+            Some(Err(_)) => machine.handle_close(Lost::Broken, R::now()),
+        }
+    }
+}
+
+/// An error of its kind when the tick comes first.
+async fn timely<R: Runtime, T>(until: Tick, attempt: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within the time that it may take"));
+    within::<R, _>(until, attempt).await.unwrap_or_else(late)
 }
 
 pub(super) async fn write_all<S: Socket>(link: &mut Link<S>, mut bytes: &[u8]) -> io::Result<()> {
@@ -321,4 +372,48 @@ pub async fn within<R: Runtime, F: Future>(until: Tick, future: F) -> Option<F::
 /// Whether TLS can be spoken to such an endpoint: libpq never does over Unix sockets.
 pub(super) const fn tls_possible(endpoint: &Endpoint, mode: SslMode) -> bool {
     matches!(endpoint, Endpoint::Tcp { .. }) && !matches!(mode, SslMode::Disable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::ServerError;
+
+    fn failed(failure: LoginFailure, let_in: bool) -> OpenFailure {
+        OpenFailure::Login { failure, let_in }
+    }
+
+    fn server_error(code: &str) -> LoginFailure {
+        LoginFailure::Server(ServerError::new(format!("SFATAL\0C{code}\0Mno\0\0").as_bytes(), None))
+    }
+
+    #[test]
+    fn what_one_client_provokes_behind_its_authentication_concerns_nobody_else() {
+        for code in ["58P01", "57P01", "08006", "XX000", "28000", "42501"] {
+            assert!(!failed(server_error(code), true).concerns_others(), "{code}");
+            assert!(failed(server_error(code), false).concerns_others(), "{code}");
+        }
+        for failure in [LoginFailure::TimedOut, LoginFailure::Lost(Lost::Closed), LoginFailure::TooMuchData] {
+            assert!(!failed(failure.clone(), true).concerns_others(), "{failure:?}");
+            assert!(failed(failure.clone(), false).concerns_others(), "{failure:?}");
+        }
+        assert!(!failed(LoginFailure::Settings("too long"), false).concerns_others());
+    }
+
+    #[test]
+    fn a_server_without_room_concerns_everybody_whenever_it_says_so() {
+        for code in ["53300", "53200", "57P03", "3D000"] {
+            assert!(failed(server_error(code), true).concerns_others(), "{code}");
+        }
+        let endpoint = Endpoint::Tcp { host: "db".into(), port: 5432 };
+        assert!(OpenFailure::Connect(endpoint, io::ErrorKind::ConnectionRefused.into()).concerns_others());
+    }
+
+    #[test]
+    fn the_next_host_is_tried_unless_this_one_has_answered() {
+        assert!(!failed(LoginFailure::TimedOut, false).is_final());
+        // Otherwise a second host that is down would hide whose doing it was.
+        assert!(failed(LoginFailure::TimedOut, true).is_final());
+        assert!(failed(server_error("53300"), false).is_final());
+    }
 }

@@ -3,8 +3,8 @@
 //! No lock is held over an await, and none is taken per message: a session comes here when it begins, when it needs
 //! or returns a server connection, and when it ends.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::auth::jwt::Keyring;
 use crate::auth::scram::ScramKeys;
 use crate::fault::{Refusal, SqlState};
 use crate::hub::{Hub, HubOutput};
-use crate::policy::TlsTerms;
+use crate::policy::{Endpoint, TlsTerms};
 use crate::pool::{PoolOutput, SlotId};
 use crate::session::Profile;
 use crate::session_id::SessionId;
@@ -60,16 +60,30 @@ pub struct Shared<R: Runtime> {
     keyring: RwLock<Arc<Keyring>>,
     shelf: Mutex<HashMap<SlotId, ServerConnection<R::Socket>>>,
     mailboxes: Mutex<BTreeMap<SessionId, Arc<Mailbox>>>,
-    scram: Mutex<HashMap<Arc<str>, Arc<ScramKeys>>>,
+    scram: Mutex<HashMap<(Arc<str>, Endpoint), Arc<ScramKeys>>>,
     draining: AtomicBool,
+    /// Server connections that are cancelled, reset or closed behind their sessions.
+    returning: AtomicUsize,
     /// Who waits for the drain to begin, or for the last session to end.
     watchers: Mutex<Vec<Waker>>,
     /// Who waits for a fetch of keys to end.
-    awaiting_keys: Mutex<Vec<SessionId>>,
+    awaiting_keys: Mutex<BTreeSet<SessionId>>,
     /// Wakes the task that keeps the hub's deadlines.
     keeper: AtomicWaker,
     /// The tick for which that task is set; it is woken only for an earlier one.
     keeper_set: AtomicU64,
+}
+
+/// A server connection on its way back; the drain waits for it.
+pub(super) struct Returning<R: Runtime>(Arc<Shared<R>>);
+
+impl<R: Runtime> Drop for Returning<R> {
+    fn drop(&mut self) {
+        self.0.returning.fetch_sub(1, Ordering::AcqRel);
+        if self.0.is_draining() {
+            self.0.wake_watchers();
+        }
+    }
 }
 
 impl<R: Runtime> Shared<R> {
@@ -89,6 +103,7 @@ impl<R: Runtime> Shared<R> {
             mailboxes: Mutex::default(),
             scram: Mutex::default(),
             draining: AtomicBool::new(false),
+            returning: AtomicUsize::new(0),
             watchers: Mutex::default(),
             awaiting_keys: Mutex::default(),
             keeper: AtomicWaker::new(),
@@ -167,9 +182,7 @@ impl<R: Runtime> Shared<R> {
 
     /// A session that waits for a server connection was cancelled.
     pub(super) fn cancel_waiting(self: &Arc<Self>, session: SessionId) {
-        let refusal =
-            Refusal::new(SqlState::QUERY_CANCELED, "canceling the wait for a server connection due to user request");
-        self.post(session, Mail::Kill(refusal));
+        self.post(session, Mail::Cancel);
     }
 
     /// TLS to a server, when these terms have any.
@@ -192,15 +205,25 @@ impl<R: Runtime> Shared<R> {
             let agent = shared.http.clone();
             let result = R::blocking(move || super::keys::get(&agent, &fetch.url, fetch.etag.as_deref())).await;
             shared.with_hub(|hub, now| hub.keys.handle_fetched(request, result, now));
-            for session in std::mem::take(&mut *lock(&shared.awaiting_keys)) {
-                shared.post(session, Mail::KeysFetched);
-            }
+            shared.tell_key_waiters();
         });
     }
 
-    /// This session is told of the end of the next fetch. It says so before it asks whether one is under way.
+    /// Lets everybody who waits for keys look again; who waits for another round says so again.
+    fn tell_key_waiters(self: &Arc<Self>) {
+        for session in std::mem::take(&mut *lock(&self.awaiting_keys)) {
+            self.post(session, Mail::KeysFetched);
+        }
+    }
+
+    /// This session is told when a fetch may have ended. It says so before it asks whether one is under way.
     pub(super) fn await_keys(&self, session: SessionId) {
-        lock(&self.awaiting_keys).push(session);
+        lock(&self.awaiting_keys).insert(session);
+    }
+
+    /// This session waits for no fetch.
+    pub(super) fn forget_awaiting(&self, session: SessionId) {
+        lock(&self.awaiting_keys).remove(&session);
     }
 
     /// The trusted keys as they are now.
@@ -216,29 +239,34 @@ impl<R: Runtime> Shared<R> {
         lock(&self.shelf).insert(slot, connection);
     }
 
-    /// Keys that an earlier login of this account derived: PBKDF2 runs once per account.
-    pub(super) fn scram_keys(&self, account: &str) -> Option<Arc<ScramKeys>> {
-        lock(&self.scram).get(account).cloned()
+    /// Keys that an earlier login of this account derived there: PBKDF2 runs once for each account and server. Accounts
+    /// and servers are those of the settings, so the table is bounded.
+    pub(super) fn scram_keys(&self, account: &Arc<str>, endpoint: &Endpoint) -> Option<Arc<ScramKeys>> {
+        lock(&self.scram).get(&(account.clone(), endpoint.clone())).cloned()
     }
 
-    pub(super) fn keep_scram_keys(&self, account: &Arc<str>, keys: Arc<ScramKeys>) {
-        lock(&self.scram).insert(account.clone(), keys);
+    pub(super) fn keep_scram_keys(&self, account: &Arc<str>, endpoint: &Endpoint, keys: Arc<ScramKeys>) {
+        lock(&self.scram).insert((account.clone(), endpoint.clone()), keys);
     }
 
-    /// A client has connected: its number and letter box.
-    pub(super) fn arrive(self: &Arc<Self>) -> Result<(SessionId, Arc<Mailbox>), Refusal> {
-        let id = self.with_hub(|hub, _| hub.handle_arrival())?;
+    /// A client has connected: its number and letter box, and what it is to be told when there are too many.
+    pub(super) fn arrive(self: &Arc<Self>) -> Result<(SessionId, Option<Refusal>, Arc<Mailbox>), Refusal> {
+        let (id, crowded) = self.with_hub(|hub, _| match hub.handle_arrival() {
+            Ok(id) => Ok((id, None)),
+            Err(refusal) => hub.handle_surplus().map(|id| (id, Some(refusal.clone()))).ok_or(refusal),
+        })?;
         let mailbox = Arc::new(Mailbox::default());
         lock(&self.mailboxes).insert(id, mailbox.clone());
         if self.is_draining() {
             mailbox.put(Mail::Drain);
         }
-        Ok((id, mailbox))
+        Ok((id, crowded, mailbox))
     }
 
     /// A client has gone.
     pub(super) fn depart(self: &Arc<Self>, session: SessionId, mailbox: &Mailbox) {
         lock(&self.mailboxes).remove(&session);
+        self.forget_awaiting(session);
         self.with_hub(|hub, now| hub.handle_departure(session, now));
         for mail in mailbox.take() {
             if let Mail::Granted(lease, _) = mail {
@@ -286,9 +314,15 @@ impl<R: Runtime> Shared<R> {
         self.watch(|| self.is_draining()).await;
     }
 
-    /// Resolves when no session is left.
+    /// A server connection is on its way back until this is dropped; begun before its session departs.
+    pub(super) fn begin_return(self: &Arc<Self>) -> Returning<R> {
+        self.returning.fetch_add(1, Ordering::AcqRel);
+        Returning(self.clone())
+    }
+
+    /// Resolves when no session is left, and what the last ones left running is cancelled.
     pub async fn emptied(&self) {
-        self.watch(|| self.sessions() == 0).await;
+        self.watch(|| self.sessions() == 0 && self.returning.load(Ordering::Acquire) == 0).await;
     }
 
     async fn watch(&self, is_so: impl Fn() -> bool) {
@@ -379,6 +413,11 @@ impl<R: Runtime> Shared<R> {
             }
             *set = None;
             self.with_hub(|hub, now| hub.handle_timeout(now));
+            // A round of fetches may have ended by its time limit: its own task has nothing to tell, or is no more.
+            self.tell_key_waiters();
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@
 //!   (nothing) ──────────────▶ opening ───────────────▶ active ─────────────────────────▶ idle
 //!       ▲                        │                      │  ▲        Granted Reuse        │
 //!       │   handle_open_failed   │   release(Broken)    │  └─────────────────────────────┤
-//!       └────────────────────────┴──────────────────────┴── Close · handle_idle_lost ────┘
+//!       └────────────────────────┴──────────────────────┴── Close ───────────────────────┘
 //! ```
 //!
 //! Rules that the rest of the house relies on:
@@ -49,7 +49,7 @@ pub use pools::Pools;
 /// Limits of one pool, with PgBouncer's names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolSettings {
-    /// Server connections per (account, database), open or being opened. With zero every request waits in vain.
+    /// Server connections per [`PoolKey`], open or being opened. With zero every request waits in vain.
     pub default_pool_size: u32,
     /// A server connection older than this is closed instead of reused; zero: each is used once.
     pub server_lifetime: Duration,
@@ -76,18 +76,22 @@ impl Default for PoolSettings {
     }
 }
 
-/// What connections are pooled by. Never a person: the account is the one that the queries run as.
+/// What connections are pooled by. Not a person: the account is the one that the queries run as.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PoolKey {
     /// The PostgreSQL role that the server connection logs in as.
     pub account: Arc<str>,
     /// The database, as clients name it.
     pub database: Arc<str>,
+    /// Whether those in it log in with the account's password themselves. They are not proven before the server has
+    /// let them in, so they must not take a place, or an idle connection, from those who are.
+    pub own_password: bool,
 }
 
 impl fmt::Display for PoolKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "account {:?} to database {:?}", self.account, self.database)
+        let how = if self.own_password { " by its own password" } else { "" };
+        write!(f, "account {:?}{how} to database {:?}", self.account, self.database)
     }
 }
 

@@ -150,23 +150,6 @@ impl Pools {
         self.tidy(id);
     }
 
-    /// The driver has found an idle connection dead and has closed it.
-    ///
-    /// When a session has just been promised this connection, it is told to open a new one instead; when it has the
-    /// lease already, it sees for itself and calls [`Self::handle_reopen`].
-    pub fn handle_idle_lost(&mut self, slot: SlotId, now: Now) {
-        self.handle_timeout(now);
-        match self.slots.get(&slot).map(|it| (it.pool, &it.state)) {
-            Some((id, SlotState::Idle(_))) => {
-                self.take_idle(slot);
-                self.pump(id, now);
-                self.tidy(id);
-            }
-            Some((_, SlotState::Leased { hold: Hold::Promised(_), .. })) => self.set_opening(slot, true, now),
-            Some((_, SlotState::Leased { hold: Hold::HandedOut, .. })) | None => {}
-        }
-    }
-
     /// Does what is due. Calls at any other time change nothing; every other `handle_*` catches up by itself.
     pub fn handle_timeout(&mut self, now: Now) {
         for _ in 0..TIMERS_PER_CALL {

@@ -16,7 +16,7 @@ struct Room {
 }
 
 fn key(account: &str) -> PoolKey {
-    PoolKey { account: account.into(), database: "app".into() }
+    PoolKey { account: account.into(), database: "app".into(), own_password: false }
 }
 
 impl Room {
@@ -364,6 +364,23 @@ fn an_error_that_one_client_provoked_is_its_own() {
 }
 
 #[test]
+fn who_is_not_proven_takes_nothing_from_the_accounts_pool() {
+    let mut room = Room::of_size(1);
+    let lease = room.hold(1, b"");
+    let kept = room.give_back(lease);
+    let mut stranger = room.request(2, b"other", false);
+    stranger.key.own_password = true;
+    assert_eq!(stranger.key.to_string(), "account \"reader\" by its own password to database \"app\"");
+    room.pools.handle_request(stranger, room.now);
+    let (theirs, how) = room.lease(2);
+    assert_eq!((how, room.counts()), (How::Open, (1, 0, 0, 0)), "the idle connection stays");
+    room.ask(3, b"");
+    let (lease, how) = room.lease(3);
+    assert_eq!((lease.slot(), how), (kept, How::Reuse));
+    room.end([theirs, lease]);
+}
+
+#[test]
 fn wrong_credentials_of_the_account_do_not_stop_a_persons_own() {
     let mut room = Room::of_size(1);
     room.ask(1, b"");
@@ -466,24 +483,13 @@ fn zero_means_what_pgbouncer_means() {
 }
 
 #[test]
-fn an_idle_connection_that_died_is_not_granted() {
+fn an_idle_connection_that_died_is_opened_anew_in_its_place() {
     let mut room = Room::of_size(1);
     let lease = room.hold(1, b"");
     let slot = room.give_back(lease);
-    room.pools.handle_idle_lost(slot, room.now);
-    room.pools.handle_idle_lost(slot, room.now);
-    assert!(room.pools.is_empty());
-    // Promised already: the session opens a new one in its place.
-    let lease = room.hold(2, b"");
-    let slot = room.give_back(lease);
-    room.ask(3, b"");
-    room.pools.handle_idle_lost(slot, room.now);
-    let (lease, how) = room.lease(3);
-    assert_eq!((lease.slot(), how), (slot, How::Open));
-    room.pools.handle_opened(&lease, room.now);
-    // In its hands already: it says so itself.
-    room.pools.handle_idle_lost(slot, room.now);
-    assert_eq!(room.counts(), (0, 1, 0, 0));
+    room.ask(2, b"");
+    let (lease, how) = room.lease(2);
+    assert_eq!((lease.slot(), how, room.counts()), (slot, How::Reuse, (0, 1, 0, 0)));
     room.pools.handle_reopen(&lease, room.now);
     assert_eq!(room.counts(), (0, 0, 1, 0));
     room.fail(lease, SqlState::CONNECTION_FAILURE);

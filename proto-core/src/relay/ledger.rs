@@ -8,13 +8,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::statements::{Execution, Limits, Statements};
-use super::tracker::{Op, Settled};
+use super::tracker::Op;
+use crate::audit::AuditProfile;
 use crate::audit::{CommandTag, Event, Record, SessionFacts, Statement};
 use crate::codec::backend::{ErrorFields, TransactionStatus, rows_of, tag as back};
 use crate::codec::frontend::{BindView, tag as front, target};
 use crate::codec::{HEADER_LEN, Reader};
 use crate::fault::SqlState;
-use crate::session::AuditProfile;
 use crate::time::{Now, Tick, UnixMicros};
 
 /// A statement that was sent and has no outcome yet.
@@ -37,9 +37,16 @@ struct Progress {
 pub struct Outcome {
     time: UnixMicros,
     statement: Statement,
+    ran: bool,
 }
 
 impl Outcome {
+    /// Whether it was run, and so has a place of its own in the audit trail. What failed to be parsed or bound has not.
+    #[must_use]
+    pub const fn ran(&self) -> bool {
+        self.ran
+    }
+
     /// The audit record for it.
     #[must_use]
     pub fn into_record(self, facts: &Arc<SessionFacts>) -> Record {
@@ -107,6 +114,16 @@ impl Ledger {
         self.permits += 1;
     }
 
+    /// Places in the audit trail that are set aside.
+    pub(super) const fn permits(&self) -> u32 {
+        self.permits
+    }
+
+    /// Whether there are places for so many statements; they are counted only where that matters.
+    pub(super) fn has_permits(&self, statements: impl FnOnce() -> u32) -> bool {
+        !self.profile.required || self.permits >= statements()
+    }
+
     /// Takes a place for the statement that begins; `false` when one must be asked for first.
     pub const fn take_permit(&mut self) -> bool {
         if !self.profile.required {
@@ -133,69 +150,83 @@ impl Ledger {
     }
 
     /// A whole message of the client was forwarded; `op` is what it asks the server to do, if the server will do it.
-    pub(super) fn handle_frontend(&mut self, tag: u8, op: Option<Op>, seen: &[u8], body: u32, now: Now) {
+    /// `false` when the names in it are longer than what is looked at: what is executed under them could not be told.
+    #[must_use]
+    pub(super) fn handle_frontend(&mut self, tag: u8, op: Option<Op>, seen: &[u8], body: u32, now: Now) -> bool {
         let sent = u64::from(body) + HEADER_LEN as u64;
         self.totals.0 += sent;
         if op.is_none() && super::begins_statement(tag) {
             // The server skips it.
-            self.permits += 1;
+            self.return_permit();
         }
+        let mut names_are_known = true;
         let id = match tag {
             front::QUERY => {
                 let text = seen.strip_suffix(b"\0").unwrap_or(seen);
                 self.statements.query(text, u64::from(body).saturating_sub(1))
             }
-            front::EXECUTE => self.statements.execute(Reader::new(seen).cstr().unwrap_or_default()),
+            front::EXECUTE => match Reader::new(seen).cstr() {
+                Ok(portal) => self.statements.execute(portal),
+                Err(_) => return false,
+            },
             front::FUNCTION_CALL => self.statements.function_call(),
-            front::PARSE => return self.parse(seen, u64::from(body)),
-            front::BIND => {
-                // Names that do not fit are names that nobody knows.
-                let names = BindView::parse(seen).unwrap_or(BindView { portal: b"", statement: b"\xff" });
-                return self.statements.bind(names.portal, names.statement);
-            }
-            front::DESCRIBE => return self.statements.describe(),
-            front::CLOSE => {
-                if let Ok((kind, name)) = target(seen) {
-                    self.statements.close(kind, name);
+            _ => {
+                match tag {
+                    front::PARSE => names_are_known = self.parse(seen, u64::from(body)),
+                    front::BIND => match BindView::parse(seen) {
+                        Ok(names) => self.statements.bind(names.portal, names.statement),
+                        Err(_) => names_are_known = false,
+                    },
+                    front::DESCRIBE => self.statements.describe(),
+                    front::CLOSE => match target(seen) {
+                        Ok((kind, name)) => self.statements.close(kind, name),
+                        Err(_) => names_are_known = false,
+                    },
+                    front::SYNC => self.statements.sync(),
+                    front::COPY_DONE | front::COPY_FAIL => self.statements.copy_end(),
+                    _ => {}
                 }
-                return;
+                return names_are_known;
             }
-            front::SYNC => return self.statements.sync(),
-            front::COPY_DONE | front::COPY_FAIL => return self.statements.copy_end(),
-            _ => return,
         };
         if op.is_some() {
             self.drafts.push_back(Draft { id, began: now.tick, bytes_to_server: sent });
         }
+        true
     }
 
-    fn parse(&mut self, seen: &[u8], body: u64) {
+    fn parse(&mut self, seen: &[u8], body: u64) -> bool {
         let mut reader = Reader::new(seen);
-        let name = reader.cstr().unwrap_or_default();
+        let Ok(name) = reader.cstr() else { return false };
         let rest = reader.rest();
         match memchr::memchr(0, rest) {
             Some(end) => self.statements.parse(name, &rest[..end], end as u64),
             // The parameter types behind a text that was cut off count as its length.
             None => self.statements.parse(name, rest, body.saturating_sub(name.len() as u64 + 1)),
         }
+        true
     }
 
     /// An error in front of it removed this operation: it will not run.
     pub(super) const fn handle_dropped(&mut self, op: Op) {
-        if matches!(op, Op::Query | Op::Parse | Op::Bind | Op::Execute | Op::FunctionCall) {
+        if matches!(op, Op::Query | Op::Execute | Op::FunctionCall) {
+            self.return_permit();
+        }
+    }
+
+    const fn return_permit(&mut self) {
+        if self.profile.required {
             self.permits += 1;
         }
     }
 
+    /// Places that no statement under way needs: an idle session holds none.
+    pub fn take_spare_permits(&mut self) -> u32 {
+        std::mem::take(&mut self.permits)
+    }
+
     /// A whole message of the server was forwarded.
-    pub(super) fn handle_backend(
-        &mut self,
-        settled: Settled,
-        tag: u8,
-        seen: &[u8],
-        status: TransactionStatus,
-        now: Now,
-    ) {
+    pub(super) fn handle_backend(&mut self, tag: u8, seen: &[u8], status: TransactionStatus, now: Now) {
         match tag {
             back::COMMAND_COMPLETE => {
                 let command_tag = seen.strip_suffix(b"\0").unwrap_or(seen);
@@ -203,17 +234,14 @@ impl Ledger {
                 self.complete(command_tag, now);
             }
             back::EMPTY_QUERY_RESPONSE | back::PORTAL_SUSPENDED => self.complete(b"", now),
+            // What cannot be remembered is written down now, since its executions will have no text.
             back::PARSE_COMPLETE => {
-                self.statements.handle_parse_complete();
-                if settled == Settled::Done(Op::Parse) {
-                    self.permits += 1;
-                }
+                let forgotten = self.statements.handle_parse_complete();
+                self.close_any(forgotten, now);
             }
             back::BIND_COMPLETE => {
-                self.statements.handle_bind_complete();
-                if settled == Settled::Done(Op::Bind) {
-                    self.permits += 1;
-                }
+                let forgotten = self.statements.handle_bind_complete();
+                self.close_any(forgotten, now);
             }
             back::CLOSE_COMPLETE => self.statements.handle_close_complete(),
             back::ROW_DESCRIPTION | back::NO_DATA => self.statements.handle_describe_complete(),
@@ -248,12 +276,19 @@ impl Ledger {
         }
     }
 
+    fn close_any(&mut self, execution: Option<Execution>, now: Now) {
+        if let Some(execution) = execution {
+            self.close(execution, now);
+        }
+    }
+
     fn close(&mut self, execution: Execution, now: Now) {
         self.progress.sqlstate.get_or_insert(SqlState::SUCCESS);
         self.close_as_it_is(execution, now);
     }
 
     fn close_as_it_is(&mut self, execution: Execution, now: Now) {
+        let ran = execution.id.is_some();
         let draft = self.draft_of(execution.id);
         let progress = std::mem::take(&mut self.progress);
         self.recorded += 1;
@@ -269,7 +304,7 @@ impl Ledger {
             bytes_to_client: progress.bytes_to_client,
             bytes_to_server: draft.as_ref().map_or(0, |draft| draft.bytes_to_server),
         };
-        self.outcomes.push_back(Outcome { time: now.unix, statement });
+        self.outcomes.push_back(Outcome { time: now.unix, statement, ran });
     }
 
     /// The draft with this number; those before it never ran.

@@ -5,6 +5,7 @@
 
 mod framer;
 mod ledger;
+mod lookahead;
 mod rules;
 pub mod statements;
 pub mod tracker;
@@ -14,7 +15,7 @@ use crate::codec::frontend::tag as front;
 use crate::codec::{HEADER_LEN, Header};
 use crate::fault::Violation;
 use crate::time::Now;
-use crate::upstream::Parameters;
+use crate::upstream::{Parameters, remember};
 
 use framer::Framer;
 pub use ledger::{Ledger, Outcome};
@@ -49,10 +50,14 @@ pub struct Relay {
     server_is_leaving: bool,
     /// Bytes of a refused statement that are still to be dropped.
     discard: u32,
+    /// The places in the audit trail that were there when another one was asked for ahead of its statement.
+    asked_with: Option<u32>,
     /// Whether any message was forwarded: a session that never spoke leaves nothing behind.
     touched: bool,
     /// ParameterStatus values since the session began.
     changed: Parameters,
+    /// Why nothing more may pass.
+    fault: Option<Violation>,
 }
 
 impl Relay {
@@ -66,8 +71,10 @@ impl Relay {
             ledger,
             server_is_leaving: false,
             discard: 0,
+            asked_with: None,
             touched: false,
             changed: Vec::new(),
+            fault: None,
         }
     }
 
@@ -95,6 +102,12 @@ impl Relay {
         self.server_is_leaving
     }
 
+    /// Why nothing more may pass, when that is so.
+    #[must_use]
+    pub const fn fault(&self) -> Option<Violation> {
+        self.fault
+    }
+
     /// Whether the session sent anything at all.
     #[must_use]
     pub const fn is_touched(&self) -> bool {
@@ -111,19 +124,13 @@ impl Relay {
         std::mem::take(&mut self.changed)
     }
 
-    /// Questions and answers no longer fit together, and somebody has to write down what came of what: from here on that
-    /// would be guessed, so nothing more passes.
-    fn is_out_of_step(&self) -> bool {
-        self.tracker.is_confused() && self.ledger.is_some()
-    }
-
     /// Bytes from the client.
     pub fn handle_client(&mut self, bytes: &[u8], now: Now) -> Step {
-        if self.is_out_of_step() {
-            return Step::Broken(Violation::OutOfStep);
-        }
         if self.discard > 0 {
             return self.pass_discarded(bytes);
+        }
+        if self.lacks_permits(bytes) {
+            return Step::NeedPermit;
         }
         let mut at = 0;
         loop {
@@ -134,6 +141,9 @@ impl Relay {
                 }
                 let (tag, body, kept) = self.from_client.take_kept();
                 self.client_message(tag, body, &kept, now);
+            }
+            if let Some(fault) = self.fault {
+                return forward_or(at, Step::Broken(fault));
             }
             let header = match Header::parse(&bytes[at..]) {
                 Ok(Some(header)) => header,
@@ -147,6 +157,12 @@ impl Relay {
             };
             if self.tracker.is_full() || self.ledger.as_ref().is_some_and(|ledger| ledger.is_full()) {
                 return forward_or_wait(at);
+            }
+            if matches!(header.tag, front::EXECUTE | front::CLOSE)
+                && self.ledger.is_some()
+                && header.body as usize > rules::NAMES
+            {
+                return forward_or(at, Step::Broken(Violation::NameTooLong));
             }
             if begins_statement(header.tag)
                 && let Some(ledger) = &mut self.ledger
@@ -179,8 +195,8 @@ impl Relay {
                 let (tag, body, kept) = self.from_server.take_kept();
                 self.server_message(tag, body, &kept, now);
             }
-            if self.is_out_of_step() {
-                return forward_or(at, Step::Broken(Violation::OutOfStep));
+            if let Some(fault) = self.fault {
+                return forward_or(at, Step::Broken(fault));
             }
             let header = match Header::parse(&bytes[at..]) {
                 Ok(Some(header)) => header,
@@ -210,12 +226,33 @@ impl Relay {
     /// possible here because the server's state depends on what follows; the session must end then.
     pub fn handle_refused(&mut self, bytes: &[u8]) -> bool {
         match Header::parse(bytes) {
-            Ok(Some(header)) if header.tag == front::QUERY && self.is_quiet() => {
+            // Inside of a transaction PostgreSQL would have failed all of it; an answer of ours could not.
+            Ok(Some(header))
+                if header.tag == front::QUERY
+                    && self.is_quiet()
+                    && self.status() != TransactionStatus::InTransaction =>
+            {
                 self.discard = header.body + HEADER_LEN as u32; // at most 1 GiB
                 true
             }
             _ => false,
         }
+    }
+
+    /// Whether statements in sight have no place in the audit trail yet. Places for all of them before any of them
+    /// goes: what a driver sends in one piece reaches the server in one. Where one is refused, each statement is
+    /// decided on when it is at the front.
+    fn lacks_permits(&mut self, bytes: &[u8]) -> bool {
+        let Some(ledger) = &self.ledger else { return false };
+        let asked_with = self.asked_with.take();
+        if self.from_client.is_inside() || ledger.has_permits(|| lookahead::statements(bytes)) {
+            return false;
+        }
+        let refused = asked_with.is_some_and(|before| ledger.permits() <= before);
+        if !refused {
+            self.asked_with = Some(ledger.permits());
+        }
+        !refused
     }
 
     fn pass_discarded(&mut self, bytes: &[u8]) -> Step {
@@ -232,8 +269,18 @@ impl Relay {
 
     fn client_message(&mut self, tag: u8, body: u32, seen: &[u8], now: Now) {
         let op = self.tracker.handle_frontend(tag);
-        if let Some(ledger) = &mut self.ledger {
-            ledger.handle_frontend(tag, op, seen, body, now);
+        if let Some(ledger) = &mut self.ledger
+            && !ledger.handle_frontend(tag, op, seen, body, now)
+        {
+            self.fault = Some(Violation::NameTooLong);
+        }
+        self.note_confusion();
+    }
+
+    /// Answers and questions that do not fit together any more could be somebody else's before long.
+    fn note_confusion(&mut self) {
+        if self.tracker.is_confused() && self.fault.is_none() {
+            self.fault = Some(Violation::OutOfStep);
         }
     }
 
@@ -248,8 +295,10 @@ impl Relay {
         match tag {
             back::ERROR_RESPONSE if ErrorFields::parse(seen).is_fatal() => self.server_is_leaving = true,
             back::PARAMETER_STATUS => {
-                if let Ok((name, value)) = parameter_status(seen) {
-                    self.changed.push((name.into(), value.into()));
+                if let Ok((name, value)) = parameter_status(seen)
+                    && !remember(&mut self.changed, name, value)
+                {
+                    self.fault = Some(Violation::TooManyParameters);
                 }
             }
             _ => {}
@@ -261,19 +310,17 @@ impl Relay {
             }
             Some(ledger) => {
                 ledger.count_answer(body);
-                let settled = tracker.handle_backend(tag, seen, |op| ledger.handle_dropped(op));
-                // What cannot be told apart any more keeps its place until the end, without an outcome.
-                if !tracker.is_confused() {
-                    ledger.handle_backend(settled, tag, seen, tracker.status(), now);
-                }
+                tracker.handle_backend(tag, seen, |op| ledger.handle_dropped(op));
+                ledger.handle_backend(tag, seen, tracker.status(), now);
             }
         }
+        self.note_confusion();
     }
 }
 
-/// Messages behind which a statement runs, or is at least analysed by the server: each may leave a record.
+/// Messages behind which a statement runs.
 const fn begins_statement(tag: u8) -> bool {
-    matches!(tag, front::QUERY | front::PARSE | front::BIND | front::EXECUTE | front::FUNCTION_CALL)
+    matches!(tag, front::QUERY | front::EXECUTE | front::FUNCTION_CALL)
 }
 
 const fn forward_or_wait(at: usize) -> Step {

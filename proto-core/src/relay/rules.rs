@@ -10,7 +10,7 @@ const PARAMETER_PREFIX: usize = 8192;
 /// PostgreSQL's longest command tag is far below (`COMPLETION_TAG_BUFSIZE` is 64).
 const COMMAND_TAG: usize = 64;
 /// Names of statements and portals are kept up to this length each for the audit trail's joins.
-const NAMES: usize = 2048;
+pub(super) const NAMES: usize = 2048;
 
 /// What the relay does with a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

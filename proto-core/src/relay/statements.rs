@@ -205,7 +205,9 @@ impl Statements {
     pub fn copy_end(&mut self) {
         if !std::mem::take(&mut self.copying) {
             // The server's CopyInResponse is still on its way, or there will be none and it ignores this.
-            self.note(Outstanding::CopyEnd);
+            if !matches!(self.outstanding.back(), None | Some(Outstanding::CopyEnd)) {
+                self.note(Outstanding::CopyEnd);
+            }
         }
     }
 

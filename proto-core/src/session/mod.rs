@@ -21,7 +21,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::audit::{Event, Record, Refused, SessionFacts, Sheet, Tls};
+use crate::audit::{AuditProfile, Event, Record, Refused, SessionFacts, Sheet, Tls};
 use crate::auth::Authenticated;
 use crate::auth::roles::RoleMap;
 use crate::cancel::CancelKey;
@@ -82,15 +82,6 @@ pub struct Profile {
     pub audit: Option<AuditProfile>,
 }
 
-/// How statements are written down.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct AuditProfile {
-    /// Bytes of statement text that are kept.
-    pub statement_bytes: usize,
-    /// No statement runs without a place for its record.
-    pub required: bool,
-}
-
 /// What is known of a client before it says anything.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -120,11 +111,14 @@ pub enum Output {
     Do(Action),
     /// One line for the audit trail.
     Audit(Box<Record>),
+    /// The line of a statement that was run: in a required trail it has the place that was set aside for it.
+    AuditStatement(Box<Record>),
     /// Nothing comes after this: flush and close the client.
     Finished(Finish),
 }
 
-/// A decision or deed that is not the session's own; each but `Release`, `Cancel` and `GiveUp` is answered by a [`Reply`].
+/// A decision or deed that is not the session's own; each but `Release`, `Cancel`, `GiveUp` and `Unreserve` is answered by a
+/// [`Reply`].
 #[must_use]
 pub enum Action {
     /// Is this token good? Answer: [`Reply::Verified`].
@@ -135,6 +129,8 @@ pub enum Action {
     GiveUp,
     /// A place for the record of a statement: [`Reply::Reserved`].
     Reserve,
+    /// So many places for records are not needed after all.
+    Unreserve(u32),
     /// The server connection goes back.
     Release(Box<Return>),
     /// Cancel what the owner of this key runs.
@@ -261,6 +257,8 @@ pub struct Session {
     phase: Phase,
     out: VecDeque<Output>,
     login_until: Tick,
+    /// There are too many clients: what this one is told when it asks for a session.
+    crowded: Option<Box<Refusal>>,
 }
 
 impl Session {
@@ -269,7 +267,12 @@ impl Session {
     pub fn new(id: SessionId, profile: Arc<Profile>, peer: Peer, now: Now) -> Self {
         let login_until = now.tick.after(profile.limits.client_login_timeout);
         let phase = Phase::Opening(Open::default());
-        Self { id, profile, peer, tls: None, phase, out: VecDeque::new(), login_until }
+        Self { id, profile, peer, tls: None, phase, out: VecDeque::new(), login_until, crowded: None }
+    }
+
+    /// There are too many clients: this one may cancel, and is refused when it asks for a session.
+    pub fn handle_crowd(&mut self, refusal: Refusal) {
+        self.crowded = Some(Box::new(refusal));
     }
 
     /// Its number in logs and audit records.
@@ -301,6 +304,7 @@ impl Session {
     pub fn handle_input(&mut self, from: Side, bytes: &[u8], now: Now) -> Verdict {
         if let Phase::Relaying(relaying) = &mut self.phase {
             let step = match from {
+                Side::Client if relaying.is_reserving() => return Verdict::Wait,
                 Side::Client => relaying.relay.handle_client(bytes, now),
                 Side::Server => relaying.relay.handle_server(bytes, now),
             };
@@ -359,15 +363,25 @@ impl Session {
         match &mut self.phase {
             Phase::Relaying(relaying) => {
                 relaying.draining = true;
-                self.end_if_drained(now);
+                self.end_if_over(now);
             }
             Phase::Closing(_) => {}
             Phase::Leasing(_) => {
                 self.out.push_back(Output::Do(Action::GiveUp));
                 self.refuse(shutting_down(), now);
             }
-            Phase::Opening(open) if open.is_untouched() => self.finish(Finish::Drained, now),
+            // In the middle of a TLS handshake nothing can be said.
+            Phase::Opening(open) if open.is_untouched() || open.in_handshake() => self.finish(Finish::Drained, now),
             Phase::Opening(_) | Phase::Proving(_) => self.refuse(shutting_down(), now),
+        }
+    }
+
+    /// Its own cancel key was used. While it waits for a server connection there is nothing to cancel but the wait.
+    pub fn handle_cancel(&mut self, now: Now) {
+        if matches!(self.phase, Phase::Leasing(_)) {
+            self.out.push_back(Output::Do(Action::GiveUp));
+            let words = "canceling the wait for a server connection due to user request";
+            self.refuse(Refusal::new(SqlState::QUERY_CANCELED, words), now);
         }
     }
 
@@ -395,7 +409,11 @@ impl Session {
                 }
             }
             Phase::Proving(_) if now.tick >= self.login_until => self.refuse(login_timed_out(), now),
-            Phase::Relaying(_) => self.end_if_drained(now),
+            Phase::Leasing(leasing) if leasing.who.is_none() && now.tick >= self.login_until => {
+                self.out.push_back(Output::Do(Action::GiveUp));
+                self.refuse(login_timed_out(), now);
+            }
+            Phase::Relaying(_) => self.end_if_over(now),
             _ => {}
         }
     }
@@ -406,8 +424,12 @@ impl Session {
         match &self.phase {
             Phase::Opening(_) | Phase::Proving(_) => Some(Deadline { at: self.login_until, why: Timer::ClientLogin }),
             Phase::Closing(until) => Some(Deadline { at: *until, why: Timer::Closing }),
+            // Who waits without a proof waits on the login's time.
+            Phase::Leasing(leasing) if leasing.who.is_none() => {
+                Some(Deadline { at: self.login_until, why: Timer::ClientLogin })
+            }
             // What was just judged is forwarded first; the farewell follows at the next wake-up, which is now.
-            Phase::Relaying(relaying) if relaying.may_drain() => {
+            Phase::Relaying(relaying) if relaying.is_over() => {
                 Some(Deadline { at: Tick::default(), why: Timer::Drain })
             }
             Phase::Leasing(_) | Phase::Relaying(_) => None,

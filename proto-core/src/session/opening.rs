@@ -1,7 +1,6 @@
 //! From the first byte to the request for a secret.
 
 use crate::codec::backend::{Severity, emit_cleartext_password, emit_error, emit_negotiate_protocol_version};
-use crate::codec::startup::PROTOCOL_3_2;
 use crate::fault::{Refusal, SqlState, Violation};
 use crate::preamble::{Opening, Preamble, Startup};
 use crate::time::Now;
@@ -24,6 +23,10 @@ pub(super) struct Open {
 impl Open {
     pub(super) const fn is_untouched(&self) -> bool {
         self.preamble.is_untouched()
+    }
+
+    pub(super) const fn in_handshake(&self) -> bool {
+        self.in_handshake
     }
 }
 
@@ -83,9 +86,14 @@ impl Session {
 
     /// A startup packet is there: the secret is asked for, but only where it may travel.
     fn started(&mut self, startup: Startup, now: Now) {
+        if let Some(refusal) = self.crowded.take() {
+            self.phase = Phase::Proving(Box::new(Proving::new(startup)));
+            return self.refuse(*refusal, now);
+        }
         if let Some(unknown) = &startup.negotiate {
             let unknown: Vec<&[u8]> = unknown.iter().map(|option| &**option).collect();
-            self.write(|out| emit_negotiate_protocol_version(out, PROTOCOL_3_2, &unknown));
+            let version = startup.version;
+            self.write(|out| emit_negotiate_protocol_version(out, version, &unknown));
         }
         let encrypted = self.tls.is_some();
         let may_ask = encrypted || self.profile.allow_plaintext.allows(self.peer.is_local);

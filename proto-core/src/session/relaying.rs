@@ -7,7 +7,7 @@ use crate::auth::Authenticated;
 use crate::codec::backend::{Severity, TransactionStatus, emit_error, emit_ready_for_query};
 use crate::fault::{Lost, Refusal, SqlState, Violation};
 use crate::pool::Lease;
-use crate::relay::{Relay, Step};
+use crate::relay::{Outcome, Relay, Step};
 use crate::time::{Now, Tick};
 
 use super::{Action, Finish, Output, Phase, Return, ReturnState, Session, Side, Verdict};
@@ -39,8 +39,18 @@ impl Relaying {
         Self { who, lease, facts, relay, draining: false, reserving: false, unrecorded: false, began: now.tick }
     }
 
+    /// A place in the audit trail was asked for and is not there yet.
+    pub(super) const fn is_reserving(&self) -> bool {
+        self.reserving
+    }
+
+    /// It ends with the next wake-up: what was judged before is forwarded first.
+    pub(super) fn is_over(&self) -> bool {
+        self.relay.fault().is_some() || self.may_drain()
+    }
+
     /// The drain has begun and no transaction is under way.
-    pub(super) fn may_drain(&self) -> bool {
+    fn may_drain(&self) -> bool {
         self.draining && self.relay.is_quiet() && self.relay.status() == TransactionStatus::Idle
     }
 }
@@ -64,9 +74,7 @@ impl Session {
                 Verdict::Take(bytes.len())
             }
             Step::Broken(violation) => {
-                // Whoever's bytes brought it to light: it is the answers that do not fit.
-                let side = if violation == Violation::OutOfStep { Side::Server } else { from };
-                self.broken(side, violation, now);
+                self.broken(blame(violation).unwrap_or(from), violation, now);
                 Verdict::Take(bytes.len())
             }
         }
@@ -77,7 +85,15 @@ impl Session {
         let Phase::Relaying(relaying) = &mut self.phase else { return };
         if let Some(ledger) = relaying.relay.ledger_mut() {
             while let Some(outcome) = ledger.poll_outcome() {
-                self.out.push_back(Output::Audit(Box::new(outcome.into_record(&relaying.facts))));
+                self.out.push_back(statement_record(outcome, &relaying.facts));
+            }
+        }
+        if relaying.relay.is_quiet()
+            && let Some(ledger) = relaying.relay.ledger_mut()
+        {
+            let spare = ledger.take_spare_permits();
+            if spare > 0 {
+                self.out.push_back(Output::Do(Action::Unreserve(spare)));
             }
         }
     }
@@ -156,9 +172,11 @@ impl Session {
         self.leave(Finish::Refused(refusal), now);
     }
 
-    pub(super) fn end_if_drained(&mut self, now: Now) {
+    pub(super) fn end_if_over(&mut self, now: Now) {
         let Phase::Relaying(relaying) = &self.phase else { return };
-        if relaying.may_drain() {
+        if let Some(fault) = relaying.relay.fault() {
+            self.broken(blame(fault).unwrap_or(Side::Client), fault, now);
+        } else if relaying.may_drain() {
             let refusal = Refusal::new(
                 SqlState::ADMIN_SHUTDOWN,
                 "terminating connection due to administrator command: gprxy is shutting down",
@@ -176,7 +194,9 @@ impl Session {
         let server_unusable = matches!(finish, Finish::Lost(Side::Server, _) | Finish::Broken(Side::Server, _))
             || relay.server_is_leaving()
             || relay.tracker().is_confused();
-        let state = if server_unusable {
+        let said_goodbye = finish == Finish::Terminated;
+        let state = if server_unusable || (said_goodbye && !relay.is_quiet()) {
+            // A client that takes its leave behind its last statements has them run, as by PostgreSQL itself.
             ReturnState::Broken
         } else if relay.is_quiet() {
             ReturnState::Quiet { status: relay.status(), touched: relay.is_touched() }
@@ -186,7 +206,7 @@ impl Session {
         if let Some(ledger) = relay.ledger_mut() {
             ledger.handle_end(now);
             while let Some(outcome) = ledger.poll_outcome() {
-                self.out.push_back(Output::Audit(Box::new(outcome.into_record(&facts))));
+                self.out.push_back(statement_record(outcome, &facts));
             }
             let (from_client, to_client) = ledger.totals();
             let event = Event::SessionEnd(SessionEnd {
@@ -206,6 +226,22 @@ impl Session {
         self.out.push_back(Output::Do(Action::Release(Box::new(Return { lease, state, changed }))));
         self.finish(finish, now);
     }
+}
+
+/// Whose doing it is, where that does not depend on whose bytes showed it.
+const fn blame(violation: Violation) -> Option<Side> {
+    match violation {
+        Violation::OutOfStep | Violation::NameTooLong => Some(Side::Client),
+        Violation::TooManyParameters => Some(Side::Server),
+        _ => None,
+    }
+}
+
+/// What was run has a place in the trail; what failed before it ran takes one if there is any.
+fn statement_record(outcome: Outcome, facts: &Arc<SessionFacts>) -> Output {
+    let ran = outcome.ran();
+    let record = Box::new(outcome.into_record(facts));
+    if ran { Output::AuditStatement(record) } else { Output::Audit(record) }
 }
 
 /// The word for an end in the audit trail.

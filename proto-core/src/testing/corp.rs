@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::audit::AuditProfile;
 use crate::auth::jwks::{Fetched, KeySetLimits, KeySets};
 use crate::auth::jwt::{IssuerSettings, KeySource};
 use crate::auth::roles::{RoleEntry, RoleMap};
 use crate::policy::{Account, AllowPlaintext, Database, Databases, Endpoint, Limits, SslMode};
 use crate::pool::PoolSettings;
 use crate::secret::Secret;
-use crate::session::{AuditProfile, Profile};
+use crate::session::Profile;
 use crate::time::{Now, Tick, UnixMicros};
 
 use super::tokens::{TestKey, claims, key_set};

@@ -278,7 +278,7 @@ impl Duel {
         self.wish.is_some()
     }
 
-    /// The events of the audit trail in words: `start`, `statement(select 1)=00000`, `refusal(28000)`, `end(1)`.
+    /// The events of the audit trail in words: `start`, `statement(select 1)=00000` (`none` without an outcome), `refusal(28000)`, `end(1)`.
     #[must_use]
     pub fn trail(&self) -> Vec<String> {
         self.records.iter().map(|record| describe(&record.event)).collect()
@@ -407,7 +407,7 @@ impl Duel {
                 Output::Send(Side::Client, bytes) => self.seen.extend(bytes),
                 Output::Send(Side::Server, bytes) => self.sent.extend(bytes),
                 Output::StartTls => self.wants_tls = true,
-                Output::Audit(record) => self.records.push(*record),
+                Output::Audit(record) | Output::AuditStatement(record) => self.records.push(*record),
                 Output::Finished(finish) => self.finish = Some(finish),
                 Output::Do(action) => self.perform(action),
             }
@@ -434,6 +434,7 @@ impl Duel {
                     self.wish = Some(wish);
                 }
             }
+            Action::Unreserve(_) => {}
             Action::GiveUp => {
                 self.wish = None;
                 self.pools.handle_gave_up(self.session.id(), self.now);
@@ -465,11 +466,12 @@ impl Duel {
 
     /// A lease of the pool, and a login under it.
     fn open(&mut self, wish: &Wish) {
+        let own_password = matches!(wish.credential, Credential::Own(_));
         let request = Request {
             session: self.session.id(),
-            key: PoolKey { account: wish.account.clone(), database: wish.database.clone() },
+            key: PoolKey { account: wish.account.clone(), database: wish.database.clone(), own_password },
             parameters: wish.parameters.clone(),
-            reuse: matches!(wish.credential, Credential::Account(_)),
+            reuse: !own_password,
             settings: std::sync::Arc::new(wish.target.pool.clone()),
         };
         self.pools.handle_request(request, self.now);
@@ -565,7 +567,7 @@ fn describe(event: &Event) -> String {
         Event::SessionStart => "start".into(),
         Event::Statement(statement) => {
             let text = statement.text.as_ref().map_or(&b"?"[..], |text| text.bytes());
-            let code = statement.sqlstate.as_ref().map_or("00000", |code| code.as_str());
+            let code = statement.sqlstate.as_ref().map_or("none", |code| code.as_str());
             format!("statement({})={code}", text.escape_ascii())
         }
         Event::SessionEnd(end) => format!("end({})", end.statements),

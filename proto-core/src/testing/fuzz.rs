@@ -10,7 +10,7 @@ mod keys;
 pub mod login;
 mod mask;
 mod messages;
-mod reset;
+pub mod reset;
 mod scram;
 mod session;
 mod startup;

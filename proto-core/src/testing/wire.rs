@@ -308,7 +308,7 @@ impl Tape {
     }
 
     /// Exactly so many bytes of the front, for packets without a type.
-    pub fn take(&mut self, n: usize) -> Option<Vec<u8>> {
+    pub fn cut(&mut self, n: usize) -> Option<Vec<u8>> {
         (self.0.len() >= n).then(|| self.0.drain(..n).collect())
     }
 
@@ -317,14 +317,18 @@ impl Tape {
     pub fn rest(&self) -> &[u8] {
         &self.0
     }
+}
 
-    /// The next whole message.
-    ///
-    /// # Panics
-    /// When the length of one is not possible: whoever sent that is broken.
-    pub fn next(&mut self) -> Option<Message> {
+/// The whole messages. `None` is not the end: more may be pushed.
+///
+/// # Panics
+/// When the length of one is not possible: whoever sent that is broken.
+impl Iterator for Tape {
+    type Item = Message;
+
+    fn next(&mut self) -> Option<Message> {
         let header = Header::parse(&self.0).unwrap_or_else(|_| panic!("bad header: {}", self.0.escape_ascii()))?;
-        let bytes = self.take(HEADER_LEN + header.body as usize)?;
+        let bytes = self.cut(HEADER_LEN + header.body as usize)?;
         Some(Message { tag: header.tag, body: bytes[HEADER_LEN..].to_vec() })
     }
 }
@@ -336,7 +340,7 @@ impl Tape {
 #[must_use]
 pub fn messages(bytes: &[u8]) -> Vec<Message> {
     let mut tape = Tape(bytes.to_vec());
-    let messages = std::iter::from_fn(|| tape.next()).collect();
+    let messages = tape.by_ref().collect();
     assert!(tape.rest().is_empty(), "half a message at the end: {}", tape.rest().escape_ascii());
     messages
 }

@@ -67,6 +67,7 @@ pub struct Login {
     parameters: Parameters,
     key: Option<BackendKey>,
     tls: bool,
+    let_in: bool,
     outputs: VecDeque<LoginOutput>,
 }
 
@@ -83,6 +84,7 @@ impl Login {
             parameters: Vec::new(),
             key: None,
             tls: false,
+            let_in: false,
             outputs: VecDeque::new(),
         };
         if login.settings.tls_possible && login.settings.sslmode != SslMode::Disable {
@@ -178,6 +180,13 @@ impl Login {
         self.outputs.pop_front()
     }
 
+    /// Whether the server has sent AuthenticationOk. It applies the startup parameters only then: what fails from here
+    /// on may be the doing of the client that they came from.
+    #[must_use]
+    pub const fn was_let_in(&self) -> bool {
+        self.let_in
+    }
+
     /// The answer to an SSLRequest is one byte, and nothing may be buffered behind an `S`: it would be read as if it
     /// had come under TLS (CVE-2021-23222).
     fn handle_tls_answer(&mut self, bytes: &[u8]) -> usize {
@@ -265,7 +274,10 @@ impl Login {
                 self.phase = Phase::Proving(Proving::Deriving(challenge));
                 self.outputs.push_back(LoginOutput::Derive(derivation));
             }
-            Step::Done(checked) => self.phase = Phase::Starting(checked),
+            Step::Done(checked) => {
+                self.let_in = true;
+                self.phase = Phase::Starting(checked);
+            }
         }
     }
 

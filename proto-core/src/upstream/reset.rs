@@ -1,9 +1,10 @@
 //! Cleaning a server connection before somebody else gets it: `ROLLBACK` when it is in a transaction, then
-//! `DISCARD ALL`.
+//! `DISCARD ALL`, then a `SELECT` of a random text.
 //!
-//! The two go out together, as simple queries of their own (`DISCARD ALL` cannot run inside the implicit transaction
+//! They go out together, as simple queries of their own (`DISCARD ALL` cannot run inside the implicit transaction
 //! of a shared one). Only the exact replies prove that the connection is clean; at the slightest doubt it is broken,
-//! and the caller closes it.
+//! and the caller closes it. The random text is what the former client cannot have foreseen: replies that it left
+//! behind, however much they look like those of a reset, do not contain it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,6 +24,8 @@ pub struct ResetPlan {
     pub rollback: bool,
     /// Send `DISCARD ALL`.
     pub discard_all: bool,
+    /// Fresh random bytes: the server repeats them behind everything else.
+    pub proof: [u8; 16],
 }
 
 /// What a reset wants done, in this order.
@@ -97,7 +100,14 @@ impl std::fmt::Display for ResetFault {
 /// A statement on its way: what its command tag begins with.
 type Word = &'static [u8];
 
+/// The statement that returns the proof.
+const PROOF: Word = b"SELECT";
+
 enum Phase {
+    /// The RowDescription in front of the proof is due.
+    Description,
+    /// The row with the proof is due.
+    Proof,
     /// The CommandComplete of the first statement of these is due.
     Command(VecDeque<Word>),
     /// The ReadyForQuery of the last one is due; then these.
@@ -108,6 +118,7 @@ enum Phase {
 /// The machine. `Command` and `Ready` alternate until no statement is left.
 pub struct Reset {
     phase: Phase,
+    proof: String,
     frames: Frames,
     deadline: Deadline,
     parameters: Parameters,
@@ -120,6 +131,7 @@ impl Reset {
     pub fn new(status: TransactionStatus, plan: ResetPlan, timeout: Duration, now: Now) -> Self {
         let mut reset = Self {
             phase: Phase::Finished,
+            proof: plan.proof.iter().map(|byte| format!("{byte:02x}")).collect(),
             frames: Frames::new(),
             deadline: Deadline { at: now.tick.after(timeout), why: Timer::ServerReset },
             parameters: Vec::new(),
@@ -142,6 +154,8 @@ impl Reset {
         if words.is_empty() {
             reset.finish(ResetOutcome::Clean(Vec::new()));
         } else {
+            frontend::emit_query(&mut bytes, format!("SELECT '{}'", reset.proof).as_bytes());
+            words.push_back(PROOF);
             reset.phase = Phase::Command(words);
             reset.outputs.push_back(ResetOutput::Send(bytes));
         }
@@ -224,7 +238,9 @@ impl Reset {
                 if status != TransactionStatus::Idle {
                     return Err(ResetFault::NotIdle(status));
                 }
-                if !words.is_empty() {
+                if words.front() == Some(&PROOF) {
+                    self.phase = Phase::Description;
+                } else if !words.is_empty() {
                     self.phase = Phase::Command(words);
                 } else if more {
                     return Err(ResetFault::BytesBehind);
@@ -232,6 +248,14 @@ impl Reset {
                     let parameters = std::mem::take(&mut self.parameters);
                     self.finish(ResetOutcome::Clean(parameters));
                 }
+                Ok(())
+            }
+            (Phase::Description, tag::ROW_DESCRIPTION) => {
+                self.phase = Phase::Proof;
+                Ok(())
+            }
+            (Phase::Proof, tag::DATA_ROW) if is_row_of(body, self.proof.as_bytes()) => {
+                self.phase = Phase::Command(VecDeque::from([PROOF]));
                 Ok(())
             }
             (_, other) => Err(Violation::UnexpectedMessage(other).into()),
@@ -242,6 +266,13 @@ impl Reset {
         self.phase = Phase::Finished;
         self.outputs.push_back(ResetOutput::Finished(outcome));
     }
+}
+
+/// Whether a DataRow has one column with this text.
+fn is_row_of(body: &[u8], text: &[u8]) -> bool {
+    let mut reader = Reader::new(body);
+    let header = (reader.i16(), reader.i32());
+    header == (Ok(1), i32::try_from(text.len()).map_err(|_| Malformed)) && reader.rest() == text
 }
 
 #[cfg(test)]

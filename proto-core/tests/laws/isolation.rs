@@ -10,7 +10,7 @@ use gprxy_proto::testing::{corp, logs};
 use crate::visitor::{Book, Manners, Visitor, assert_isolated};
 
 /// A world with a small pool and a few visitors, run to its end.
-pub fn bustle(seed: u64, manners: Manners, setup: Setup) -> (World, Book) {
+pub(crate) fn bustle(seed: u64, manners: Manners, setup: Setup) -> (World, Book) {
     let mut world = World::with(seed, setup);
     let book = Book::default();
     world.postgres.set_think(Duration::from_millis(world.dice.below(10)));
@@ -29,7 +29,7 @@ pub fn bustle(seed: u64, manners: Manners, setup: Setup) -> (World, Book) {
     (world, book)
 }
 
-pub fn setup(seed: u64) -> Setup {
+pub(crate) fn setup(seed: u64) -> Setup {
     let mut profile = corp::profile();
     profile.databases = corp::databases(PoolSettings {
         default_pool_size: 1 + u32::try_from(seed % 3).unwrap(),
@@ -47,7 +47,7 @@ pub fn setup(seed: u64) -> Setup {
 
 #[test]
 fn law_order_every_answer_is_the_servers_own() {
-    check("law_order", 300, |seed| {
+    check("law_order", 150, |seed| {
         let (mut world, book) = bustle(seed, Manners::default(), setup(seed));
         {
             let book = book.lock().unwrap();
@@ -60,7 +60,7 @@ fn law_order_every_answer_is_the_servers_own() {
 
 #[test]
 fn law_isolation_through_vanishing_clients_and_cancels() {
-    check("law_isolation", 300, |seed| {
+    check("law_isolation", 200, |seed| {
         let manners = Manners { vanish: 15, cancel: 20, faults: 0 };
         let (mut world, book) = bustle(seed, manners, setup(seed));
         assert_isolated(&book);
@@ -76,7 +76,7 @@ fn law_isolation_through_vanishing_clients_and_cancels() {
 
 #[test]
 fn law_isolation_through_faults_of_the_server() {
-    check("law_faults", 300, |seed| {
+    check("law_faults", 200, |seed| {
         let manners = Manners { vanish: 10, cancel: 10, faults: 15 };
         let (mut world, book) = bustle(seed, manners, setup(seed));
         assert_isolated(&book);

@@ -6,5 +6,6 @@
 mod audit;
 mod endings;
 mod isolation;
+mod neighbours;
 mod secrets;
 mod visitor;

@@ -14,39 +14,39 @@ use gprxy_proto::time::{Now, Tick};
 
 /// How unkind visitors are, each in percent of their operations.
 #[derive(Clone, Copy, Default)]
-pub struct Manners {
+pub(crate) struct Manners {
     /// They vanish.
-    pub vanish: u64,
+    pub(crate) vanish: u64,
     /// Somebody cancels what they run.
-    pub cancel: u64,
+    pub(crate) cancel: u64,
     /// They make their server connection fail.
-    pub faults: u64,
+    pub(crate) faults: u64,
 }
 
 /// What all visitors of a world write down.
 #[derive(Default)]
-pub struct Guestbook {
+pub(crate) struct Guestbook {
     /// Statements by their tag: how often each was sent.
-    pub sent: BTreeMap<String, usize>,
+    pub(crate) sent: BTreeMap<String, usize>,
     /// Everything that each visitor has received.
-    pub received: Vec<(String, Vec<u8>)>,
+    pub(crate) received: Vec<(String, Vec<u8>)>,
     /// Every secret that a visitor has used.
-    pub secrets: Vec<Vec<u8>>,
+    pub(crate) secrets: Vec<Vec<u8>>,
     /// Visits that came to their end in order.
-    pub finished: usize,
+    pub(crate) finished: usize,
     /// Visits that were begun.
-    pub begun: usize,
+    pub(crate) begun: usize,
     /// Cancel requests that were sent.
-    pub cancels: usize,
+    pub(crate) cancels: usize,
     /// The tags of operations in the middle of which a visitor has left.
-    pub abandoned: Vec<String>,
+    pub(crate) abandoned: Vec<String>,
     /// Logins that were answered with an error: their SQLSTATEs.
-    pub refused: Vec<String>,
+    pub(crate) refused: Vec<String>,
     /// Sessions that ended with a FATAL error behind their login: its SQLSTATE.
-    pub fatal: Vec<String>,
+    pub(crate) fatal: Vec<String>,
 }
 
-pub type Book = Arc<Mutex<Guestbook>>;
+pub(crate) type Book = Arc<Mutex<Guestbook>>;
 
 /// A server of one's own, to know what the right answer is.
 struct Model {
@@ -75,21 +75,21 @@ impl Model {
         while let Some(bytes) = self.backend.poll_output() {
             tape.push(&bytes);
         }
-        std::iter::from_fn(|| tape.next()).collect()
+        tape.collect()
     }
 }
 
 /// Somebody who visits again and again.
-pub struct Visitor {
-    pub name: String,
-    pub dice: Dice,
-    pub manners: Manners,
-    pub book: Book,
+pub(crate) struct Visitor {
+    pub(crate) name: String,
+    pub(crate) dice: Dice,
+    pub(crate) manners: Manners,
+    pub(crate) book: Book,
     serial: u32,
 }
 
 impl Visitor {
-    pub fn new(name: String, dice: Dice, manners: Manners, book: &Book) -> Self {
+    pub(crate) fn new(name: String, dice: Dice, manners: Manners, book: &Book) -> Self {
         Self { name, dice, manners, book: book.clone(), serial: 0 }
     }
 
@@ -101,7 +101,7 @@ impl Visitor {
     }
 
     /// One visit, from the first byte to the last.
-    pub async fn visit(&mut self) {
+    pub(crate) async fn visit(&mut self) {
         self.book.lock().unwrap().begun += 1;
         let mut client = Client::dial(&self.name);
         let ended = self.stay(&mut client).await;
@@ -373,7 +373,7 @@ impl Visitor {
 }
 
 /// Nothing that one visitor has received has another's tag on it.
-pub fn assert_isolated(book: &Book) {
+pub(crate) fn assert_isolated(book: &Book) {
     for (name, bytes) in &book.lock().unwrap().received {
         let own = format!("own-{name}-");
         let mut at = 0;
@@ -391,8 +391,8 @@ pub fn assert_isolated(book: &Book) {
     }
 }
 
-pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
+pub(crate) fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    memchr::memmem::find(haystack, needle)
 }
 
 fn world_now() -> Now {

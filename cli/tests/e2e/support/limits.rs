@@ -22,12 +22,9 @@ pub(crate) fn descriptors(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs").count()
 }
 
-/// Memory of a process that is not shared with any other, in KiB.
-pub(crate) fn private_kib(pid: u32) -> u64 {
+/// Memory that a process has taken for itself, in KiB: heap and stacks, not the pages of its program.
+pub(crate) fn anonymous_kib(pid: u32) -> u64 {
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("the process runs");
-    let of = |name: &str| -> u64 {
-        let line = rollup.lines().find(|line| line.starts_with(name)).expect("a known line");
-        line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
-    };
-    of("Private_Clean:") + of("Private_Dirty:")
+    let line = rollup.lines().find(|line| line.starts_with("Anonymous:")).expect("a known line");
+    line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
 }

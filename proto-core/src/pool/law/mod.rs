@@ -88,7 +88,8 @@ struct Walk {
 }
 
 fn key(index: usize) -> PoolKey {
-    PoolKey { account: format!("account{}", index % 2).into(), database: format!("database{index}").into() }
+    let (account, database) = (format!("account{}", index % 2).into(), format!("database{index}").into());
+    PoolKey { account, database, own_password: false }
 }
 
 fn secs(n: usize) -> Duration {
@@ -138,8 +139,7 @@ impl Walk {
             16 if who.is_multiple_of(4) => self.open_failed(holder, choices.below(4)?),
             16..=22 => self.release(holder, Returned::Clean),
             23 => self.release(holder, Returned::Broken),
-            24 => self.reopen(holder),
-            25 => self.idle_lost(who),
+            24 | 25 => self.reopen(holder),
             26 if who.is_multiple_of(8) => self.close_all_idle(),
             26 | 27 => self.resize(1 + who % 4),
             28 => self.advance(Duration::from_millis(100 * who as u64)),
@@ -271,21 +271,6 @@ impl Walk {
             *opening = true;
             self.pools.handle_reopen(lease, now);
             self.twin.handle_reopen(twin, now);
-        }
-    }
-
-    fn idle_lost(&mut self, nth: usize) {
-        // The driver knows of sockets what it has been told: that is exact only when it has fetched everything.
-        self.settle();
-        let idle = |connection: &Connection| connection.idle.is_some();
-        let slot = self.connections.iter().filter(|(_, it)| idle(it)).map(|(slot, _)| *slot).nth(nth % 4);
-        // Now and then one that was never there.
-        let slot = slot.unwrap_or(SlotId(u64::MAX));
-        self.connections.remove(&slot);
-        let now = self.now();
-        for pools in [&mut self.pools, &mut self.twin] {
-            pools.handle_idle_lost(slot, now);
-            pools.handle_idle_lost(slot, now);
         }
     }
 

@@ -4,36 +4,51 @@ use std::sync::Arc;
 
 use super::names::Name;
 use super::{Definition, Execution, Outstanding, SHORT_TEXT, Statements};
-use crate::audit::StatementText;
+use crate::audit::{Protocol, StatementText};
 use crate::codec::backend::TransactionStatus;
 use crate::codec::frontend::Target;
 
+/// What was parsed or bound and will be executed under a name that the book has no room for.
+fn forgotten(definition: &Definition) -> Execution {
+    Execution {
+        id: None,
+        protocol: Protocol::Extended,
+        text: Some(definition.text.clone()),
+        prepared: Some(definition.name.clone()),
+    }
+}
+
 impl Statements {
-    /// ParseComplete.
-    pub fn handle_parse_complete(&mut self) {
+    /// ParseComplete. Returns what there is no room to remember: its text is not known when it is executed.
+    #[must_use]
+    pub fn handle_parse_complete(&mut self) -> Option<Execution> {
         let Some(Outstanding::Parse(name, definition)) = self.pop_if(|o| matches!(o, Outstanding::Parse(..))) else {
-            return;
+            return None;
         };
         self.landed(&definition);
         let old = self.statements.remove(&name);
         self.release(old);
         if name.is_empty() || self.statements.len() < self.limits.names {
             self.statements.insert(name, definition);
+            None
         } else {
+            let forgotten = forgotten(&definition);
             self.release(Some(definition));
+            Some(forgotten)
         }
     }
 
-    /// BindComplete.
-    pub fn handle_bind_complete(&mut self) {
+    /// BindComplete. Returns what there is no room to remember, as for Parse.
+    #[must_use]
+    pub fn handle_bind_complete(&mut self) -> Option<Execution> {
         let Some(Outstanding::Bind { portal, statement }) = self.pop_if(|o| matches!(o, Outstanding::Bind { .. }))
         else {
-            return;
+            return None;
         };
         let old = self.portals.remove(&portal);
         self.release(old.and_then(Result::ok));
         if !portal.is_empty() && self.portals.len() >= self.limits.names {
-            return;
+            return self.statements.get(&statement).map(|definition| forgotten(definition));
         }
         let bound = match self.statements.get(&statement) {
             None => Err(statement.bytes().into()),
@@ -47,6 +62,7 @@ impl Statements {
             }
         };
         self.portals.insert(portal, bound);
+        None
     }
 
     /// RowDescription or NoData. Those of a simple query change nothing.
@@ -126,6 +142,7 @@ impl Statements {
     #[must_use]
     pub fn handle_ready(&mut self, status: TransactionStatus) -> Option<Execution> {
         self.copying = false;
+        self.skipping = false;
         let mut over = None;
         while let Some(message) = self.outstanding.pop_front() {
             let last =
@@ -156,11 +173,11 @@ impl Statements {
         loop {
             let unfinished = match self.outstanding.front()? {
                 Outstanding::Parse(..) => {
-                    self.handle_parse_complete();
+                    let _ = self.handle_parse_complete();
                     continue;
                 }
                 Outstanding::Bind { .. } => {
-                    self.handle_bind_complete();
+                    let _ = self.handle_bind_complete();
                     continue;
                 }
                 running => self.execution(running),

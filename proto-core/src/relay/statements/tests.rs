@@ -25,7 +25,7 @@ fn ran(id: u64, text: &str, prepared: &str) -> (Option<u64>, String, Option<Stri
 fn define(book: &mut Statements, name: &str, text: &str) {
     parse(book, name, text);
     book.sync();
-    book.handle_parse_complete();
+    assert_eq!(book.handle_parse_complete(), None);
     assert_eq!(book.handle_ready(Idle), None);
 }
 
@@ -34,7 +34,7 @@ fn run(book: &mut Statements, statement: &str) -> (Option<u64>, String, Option<S
     book.bind(b"", statement.as_bytes());
     book.execute(b"");
     book.sync();
-    book.handle_bind_complete();
+    assert_eq!(book.handle_bind_complete(), None);
     let ran = seen(book.handle_command_complete(b"SELECT 1"));
     assert_eq!(book.handle_ready(Idle), None);
     ran
@@ -58,15 +58,15 @@ fn a_pipeline_is_joined() {
     book.bind(b"p", b"s");
     assert_eq!(book.execute(b"p"), 4);
     book.sync();
-    book.handle_parse_complete();
+    assert_eq!(book.handle_parse_complete(), None);
     book.handle_describe_complete();
     for id in 1..=3 {
-        book.handle_bind_complete();
+        assert_eq!(book.handle_bind_complete(), None);
         book.handle_describe_complete();
         assert_eq!(seen(book.handle_command_complete(b"SELECT 1")), ran(id, "select $1", ""));
     }
-    book.handle_parse_complete();
-    book.handle_bind_complete();
+    assert_eq!(book.handle_parse_complete(), None);
+    assert_eq!(book.handle_bind_complete(), None);
     assert_eq!(seen(book.handle_command_complete(b"SELECT 1")), ran(4, "select 2", "s"));
     assert_eq!(book.handle_ready(Idle), None);
     assert_eq!(run(&mut book, "s"), ran(5, "select 2", "s"));
@@ -84,7 +84,7 @@ fn a_failed_parse_replaces_nothing() {
     book.sync();
     assert_eq!(seen(book.handle_error()), (None, "select 1".into(), Some("s".into())));
     assert_eq!(book.handle_ready(Idle), None);
-    book.handle_bind_complete();
+    assert_eq!(book.handle_bind_complete(), None);
     assert_eq!(seen(book.handle_command_complete(b"DROP TABLE")), ran(1, "drop table users", "s"));
 }
 
@@ -98,7 +98,7 @@ fn what_stands_between_an_error_and_its_sync_never_happened() {
     book.close(Target::Statement, b"s");
     book.query(b"select 3", 8);
     book.sync();
-    book.handle_bind_complete();
+    assert_eq!(book.handle_bind_complete(), None);
     assert_eq!(seen(book.handle_error()), ran(1, "select 1", "s"));
     assert_eq!(book.handle_ready(Idle), None);
     assert_eq!(run(&mut book, "s"), ran(3, "select 1", "s"));
@@ -145,7 +145,7 @@ fn errors_without_a_message_to_blame_change_nothing() {
     parse(&mut book, "s", "select 1");
     assert_eq!(book.handle_error(), None);
     assert_eq!(book.handle_ready(Idle), None);
-    book.handle_parse_complete();
+    assert_eq!(book.handle_parse_complete(), None);
     assert_eq!(run(&mut book, "s").1, "select 1");
     // What failed here is no execution.
     book.describe();
@@ -160,8 +160,8 @@ fn a_simple_query_destroys_what_is_unnamed() {
     parse(&mut book, "", "select 1");
     parse(&mut book, "s", "select 2");
     book.sync();
-    book.handle_parse_complete();
-    book.handle_parse_complete();
+    assert_eq!(book.handle_parse_complete(), None);
+    assert_eq!(book.handle_parse_complete(), None);
     let _ = book.handle_ready(Idle);
     book.query(b"select 3", 8);
     assert_eq!(seen(book.handle_ready(Idle)).1, "select 3");
@@ -176,7 +176,7 @@ fn portals_live_until_their_transaction_ends() {
     for (status, text) in [(InTransaction, "select 1"), (Idle, "?")] {
         book.bind(b"p", b"s");
         book.sync();
-        book.handle_bind_complete();
+        assert_eq!(book.handle_bind_complete(), None);
         assert_eq!(book.handle_ready(status), None);
         book.execute(b"p");
         // Its statement may be gone meanwhile, and more rows are to come.
@@ -201,7 +201,7 @@ fn closing_a_portal_forgets_it() {
     book.bind(b"p", b"s");
     book.close(Target::Portal, b"p");
     book.execute(b"p");
-    book.handle_bind_complete();
+    assert_eq!(book.handle_bind_complete(), None);
     book.handle_close_complete();
     let failed = book.handle_error();
     assert_eq!(failed.map(|e| (e.text, e.prepared)), Some((None, None)));
@@ -220,8 +220,8 @@ fn a_sync_during_copy_in_does_not_count() {
             book.copy_end();
             book.sync();
         }
-        book.handle_parse_complete();
-        book.handle_bind_complete();
+        assert_eq!(book.handle_parse_complete(), None);
+        assert_eq!(book.handle_bind_complete(), None);
         book.handle_copy_in();
         if !pipelined {
             book.sync();
@@ -246,7 +246,7 @@ fn a_copy_end_nobody_asked_for_is_ignored() {
     parse(&mut book, "s", "select 1");
     book.copy_end();
     book.sync();
-    book.handle_parse_complete();
+    assert_eq!(book.handle_parse_complete(), None);
     assert_eq!(book.handle_ready(Idle), None);
     assert_eq!(run(&mut book, "s").1, "select 1");
 }
@@ -295,10 +295,14 @@ fn texts_and_names_are_bounded() {
         parse(&mut book, "", &text);
         book.bind(format!("q{n}").as_bytes(), b"");
         book.sync();
-        for _ in 0..2 {
-            book.handle_parse_complete();
-            book.handle_bind_complete();
-        }
+        // What there is no room for is handed out, so that it can be written down under its name.
+        let forgotten = |n: bool, name: &str| n.then(|| name.as_bytes().into());
+        let name = |execution: Option<Execution>| execution.map(|execution| execution.prepared.expect("its name"));
+        assert_eq!(name(book.handle_parse_complete()), forgotten(n >= 49, &format!("s{n}")));
+        let _ = book.handle_bind_complete();
+        assert_eq!(book.handle_parse_complete(), None, "there is always room for the unnamed one");
+        let bound = book.handle_bind_complete();
+        assert_eq!(bound.is_some(), n >= 25, "{n}");
         let _ = book.handle_ready(InTransaction);
     }
     assert_eq!((book.statements.len(), book.portals.len()), (50, 50));
@@ -364,8 +368,8 @@ fn any_order_of_messages_is_survived() {
                 7 => book.sync(),
                 8 => book.copy_end(),
                 9 => book.describe(),
-                10 => book.handle_parse_complete(),
-                11 => book.handle_bind_complete(),
+                10 => drop(book.handle_parse_complete()),
+                11 => drop(book.handle_bind_complete()),
                 12 => book.handle_describe_complete(),
                 13 => book.handle_close_complete(),
                 14 => drop(book.handle_command_complete(b"DEALLOCATE")),

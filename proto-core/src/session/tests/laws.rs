@@ -1,8 +1,9 @@
 //! Laws of one session over thousands of seeds.
 
+use crate::audit::AuditProfile;
 use crate::codec::startup::PROTOCOL_3_0;
 use crate::fault::{Lost, Refusal, SqlState};
-use crate::session::{AuditProfile, Side, Verdict};
+use crate::session::{Side, Verdict};
 use crate::testing::corp;
 use crate::testing::dice::Dice;
 use crate::testing::duel::{Duel, Permits, Terms};
@@ -11,8 +12,8 @@ use crate::testing::wire::{back, front, message};
 
 /// What a client or a server might send, and much that they must not.
 fn bytes(dice: &mut Dice, from: Side) -> Vec<u8> {
-    let text =
-        *dice.pick(&["rows 2 x", "begin", "commit", "nonsense", "copy in", "copy out 2 x", "", "set a b", "show a"]);
+    // No COPY in: a Sync in the middle of its data ends the session, sooner or later as the answers come.
+    let text = *dice.pick(&["rows 2 x", "begin", "commit", "nonsense", "copy out 2 x", "", "set a b", "show a"]);
     let client: &[fn(&str) -> Vec<u8>] = &[
         |text| front::query(text),
         |text| front::query(text),

@@ -127,7 +127,7 @@ fn bytes_of_a_waiting_client_are_left_where_they_are() {
 fn a_connection_that_comes_too_late_goes_back_unused() {
     // The session gave up after the pool had granted: the lease arrives at a session that is closing.
     let mut duel = waiting(PROTOCOL_3_0);
-    let key = PoolKey { account: corp::READER.into(), database: corp::DATABASE.into() };
+    let key = PoolKey { account: corp::READER.into(), database: corp::DATABASE.into(), own_password: false };
     let request = crate::pool::Request {
         session: duel.session.id(),
         key: key.clone(),

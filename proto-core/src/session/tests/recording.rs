@@ -1,8 +1,10 @@
 //! The audit trail: one record for every executed statement; in refuse mode nothing runs before its record has a place.
 
 use super::seen;
+use crate::audit::AuditProfile;
+use crate::codec::backend::TransactionStatus;
 use crate::fault::{Lost, SqlState};
-use crate::session::{AuditProfile, Finish, ReturnState, Side};
+use crate::session::{Finish, ReturnState, Side};
 use crate::testing::duel::{Duel, Permits, Terms};
 use crate::testing::wire::{back, front};
 
@@ -124,7 +126,7 @@ fn what_has_no_outcome_at_the_end_is_recorded_without_one() {
         duel.client(&front::query("sleep 1000"));
         duel.client(&[cycle("rows 1 pipelined"), front::sync()].concat());
         duel.close(close, Lost::Broken);
-        assert_eq!(statements(&duel), ["statement(sleep 1000)=08006", "statement(rows 1 pipelined)=08006"]);
+        assert_eq!(statements(&duel), ["statement(sleep 1000)=none", "statement(rows 1 pipelined)=none"]);
         assert_eq!(duel.trail().last().map(String::as_str), Some("end(2)"));
     }
 }
@@ -178,26 +180,27 @@ fn a_refused_simple_query_is_answered_in_the_servers_place() {
 }
 
 #[test]
-fn a_query_that_is_refused_inside_a_transaction_leaves_it_open() {
+fn a_query_that_is_refused_inside_a_transaction_ends_the_session() {
+    // PostgreSQL would have failed the transaction; an own ERROR could not, and a COMMIT behind it would commit half.
     let mut duel = refusing(Permits::Hold);
     duel.client(&front::query("begin"));
     duel.permit(true);
     assert_eq!(seen(&mut duel), "C(BEGIN) Z(T)");
     duel.client(&front::query("rows 1 a"));
     duel.permit(false);
-    assert_eq!(seen(&mut duel), "E(ERROR 58030) Z(T)");
-    duel.client(&front::query("rows 1 a"));
-    duel.permit(true);
-    assert_eq!(seen(&mut duel), "T D(a/0) C(SELECT 1) Z(T)");
-    assert_eq!(statements(&duel), ["statement(begin)=00000", "statement(rows 1 a)=00000"]);
+    assert_eq!(seen(&mut duel), "E(FATAL 58030)");
+    assert_eq!(statements(&duel), ["statement(begin)=00000"]);
+    assert!(matches!(duel.returned[..], [ReturnState::Quiet { status: TransactionStatus::InTransaction, .. }]));
 }
 
 #[test]
 fn a_refusal_in_a_pipeline_ends_the_session() {
-    for bytes in [[cycle("rows 1 a"), front::sync()].concat(), front::function_call(7)] {
+    // Parse and Bind run nothing and need no place.
+    let pipeline = [cycle("rows 1 a"), front::sync()].concat();
+    for (bytes, expected) in [(pipeline, "1 2 E(FATAL 58030)"), (front::function_call(7), "E(FATAL 58030)")] {
         let mut duel = refusing(Permits::Refuse);
         duel.client(&bytes);
-        assert_eq!(seen(&mut duel), "E(FATAL 58030)");
+        assert_eq!(seen(&mut duel), expected);
         assert!(matches!(&duel.finish, Some(Finish::Refused(refusal)) if refusal.code == SqlState::IO_ERROR));
         assert!(duel.postgres.journal().is_empty());
     }

@@ -48,7 +48,7 @@ fn a_pipeline_keeps_its_order_and_an_error_skips_to_the_sync() {
         [cycle("rows 1 a"), front::sync(), cycle("fail 23505"), cycle("rows 1 b"), front::sync(), cycle("rows 1 c")];
     duel.client(&[&pipeline.concat()[..], &front::sync()].concat());
     assert_eq!(seen(&mut duel), "1 2 D(a/0) C(SELECT 1) Z(I) 1 2 E(ERROR 23505) Z(I) 1 2 D(c/0) C(SELECT 1) Z(I)");
-    assert!(matches!(duel.finish, None));
+    assert_eq!(duel.finish, None);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::codec::backend::{
     self, Authentication, ErrorFields, Severity, TransactionStatus, backend_key_data, emit_error, parameter_status,
     rows_of, split,
 };
-use crate::codec::frontend::{self, BindView, ParseView, Target};
+use crate::codec::frontend::{self, BindView, Target};
 use crate::codec::{HEADER_LEN, Header};
 use crate::fault::{Refusal, SqlState};
 use crate::upstream::ServerError;
@@ -52,13 +52,8 @@ fn every_reader(body: &[u8]) {
     assert!(body.starts_with(CommandTag::new(body).bytes()));
 }
 
-/// Parse, Bind, Describe, Close.
+/// Bind, Describe, Close.
 fn names(body: &[u8]) {
-    if let Ok(view) = ParseView::parse(body) {
-        let again = [view.statement, b"\0", view.text, b"\0"].concat();
-        assert!(body.starts_with(&again));
-        assert_eq!(ParseView::parse(&again), Ok(view));
-    }
     if let Ok(view) = BindView::parse(body) {
         let again = [view.portal, b"\0", view.statement, b"\0"].concat();
         assert!(body.starts_with(&again));

@@ -11,10 +11,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::cuts::Script;
-use crate::audit::{Event, Protocol, SessionFacts, Sheet, StatementText};
+use crate::audit::{AuditProfile, Event, Protocol, SessionFacts, Sheet, StatementText};
 use crate::fault::{SqlState, Violation};
 use crate::relay::{Ledger, Relay, Step};
-use crate::session::AuditProfile;
 use crate::session_id::SessionId;
 use crate::time::Now;
 
@@ -76,7 +75,7 @@ struct Walk {
     recorded: usize,
     /// How many of the server's outcomes have been compared.
     compared: usize,
-    /// The client has sent COPY data and not said that it ends.
+    /// The client has sent COPY data, or been asked for it, and not said that it ends.
     data_open: bool,
     /// It has sent a Sync then.
     odd: bool,
@@ -137,6 +136,11 @@ impl Walk {
             }
             let Some(bytes) = self.server.said.pop_front() else { return };
             assert_eq!(self.relay.handle_server(&bytes, Now::default()), Step::Forward(bytes.len()));
+            match bytes[0] {
+                b'G' => self.data_open = true,
+                b'C' | b'Z' => self.data_open = false,
+                _ => {}
+            }
             self.collect();
         }
     }
@@ -144,9 +148,9 @@ impl Walk {
     fn collect(&mut self) {
         let ledger = self.relay.ledger_mut().expect("it has one");
         while let Some(outcome) = ledger.poll_outcome() {
+            self.recorded += usize::from(outcome.ran());
             let Event::Statement(statement) = outcome.into_record(&self.facts).event else { panic!("not a statement") };
             self.records.push_back((statement.protocol, statement.text, statement.sqlstate));
-            self.recorded += 1;
         }
     }
 

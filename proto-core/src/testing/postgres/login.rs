@@ -71,7 +71,7 @@ impl Entrance {
         if !(8..=startup::MAX_STARTUP_PACKET as usize).contains(&length) {
             return Step::Refused;
         }
-        let Some(packet) = tape.take(length) else { return Step::Wait };
+        let Some(packet) = tape.cut(length) else { return Step::Wait };
         match startup::parse(&packet[4..]) {
             Ok(StartupPacket::Ssl | StartupPacket::GssEnc) => {
                 out.push(b'N');

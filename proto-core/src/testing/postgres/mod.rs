@@ -23,6 +23,7 @@
 //! | `crash` | the connection is reset |
 //! | `tear` | half a row, then the connection is reset |
 //! | `raw 5a0000000549` | these bytes, then the end of the statement |
+//! | `select 'text'` | one row with this one word |
 //! | `whoami` | one row: user and backend pid |
 //!
 //! `--` begins a comment up to the end of the statement. Everything else is a syntax error (42601). Every statement that began is in [`Postgres::journal`].

@@ -128,6 +128,7 @@ impl State {
             ["sleep", millis, ..] => Effect::Sleep(millis.parse().unwrap_or(0)),
             ["copy", "in"] => Effect::CopyIn,
             ["copy", "out", n, ..] => Effect::CopyOut(rows(n.parse().unwrap_or(0), &rest(3))),
+            ["select", text] => Effect::Rows(vec![text.trim_matches('\'').as_bytes().to_vec()], "SELECT 1".into()),
             ["whoami"] => {
                 let user = cluster.processes.get(&pid).map_or("", |process| &process.user);
                 Effect::Rows(vec![format!("{user} {pid}").into_bytes()], "SELECT 1".into())

@@ -103,7 +103,7 @@ impl Client {
     /// At the end.
     pub async fn byte(&mut self) -> Result<u8, Gone> {
         loop {
-            if let Some(byte) = self.tape.take(1) {
+            if let Some(byte) = self.tape.cut(1) {
                 return Ok(byte[0]);
             }
             self.read().await?;

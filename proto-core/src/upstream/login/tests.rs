@@ -368,6 +368,18 @@ fn a_servers_error_keeps_its_sqlstate() {
 }
 
 #[test]
+fn a_failure_tells_on_which_side_of_the_authentication_it_came() {
+    let error = msg(b'E', b"SFATAL\0VFATAL\0C58P01\0Mcould not access file \"nope\"\0\0");
+    for (turn, let_in) in [(error.clone(), false), ([auth(0, b""), error].concat(), true), (auth(3, b""), false)] {
+        let mut login = Login::new(LoginSettings { sslmode: SslMode::Disable, ..settings() }, at(0));
+        assert!(!login.was_let_in());
+        assert_eq!(login.handle_input(&turn, at(0)), turn.len());
+        login.handle_timeout(at(60));
+        assert_eq!(login.was_let_in(), let_in, "{}", turn.escape_ascii());
+    }
+}
+
+#[test]
 fn a_server_that_repeats_the_password_is_not_quoted() {
     let echo = msg(b'E', b"SFATAL\0VFATAL\0C28P01\0Mno entry for 'correct horse'\0Dcorrect horse\0\0");
     let failure = failure(settings(), &[auth(3, b""), echo]);

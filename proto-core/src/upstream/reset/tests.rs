@@ -2,7 +2,8 @@ use super::*;
 use crate::fault::SqlState;
 use crate::time::Tick;
 
-const BOTH: ResetPlan = ResetPlan { rollback: true, discard_all: true };
+const BOTH: ResetPlan = ResetPlan { rollback: true, discard_all: true, proof: [0xab; 16] };
+const SELECT: &[u8] = b"Q\0\0\0\x2eSELECT 'abababababababababababababababab'\0";
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 fn at(seconds: u64) -> Now {
@@ -15,6 +16,16 @@ fn msg(tag: u8, body: &[u8]) -> Vec<u8> {
 
 fn done(command: &str, status: u8) -> Vec<u8> {
     [msg(b'C', format!("{command}\0").as_bytes()), msg(b'Z', &[status])].concat()
+}
+
+/// The replies to the last statement.
+fn proof(text: &[u8]) -> Vec<u8> {
+    let row = [&[0, 1, 0, 0, 0, text.len() as u8][..], text].concat();
+    [msg(b'T', b"\0\0"), msg(b'D', &row), done("SELECT 1", b'I')].concat()
+}
+
+fn proven() -> Vec<u8> {
+    proof(&b"ab".repeat(16))
 }
 
 fn begin(status: TransactionStatus, plan: ResetPlan) -> Reset {
@@ -47,13 +58,14 @@ fn fault(bytes: &[u8]) -> ResetFault {
 #[test]
 fn sends_only_what_the_status_and_the_plan_call_for() {
     use TransactionStatus::{Failed, Idle, InTransaction};
-    let sent =
-        |status, rollback, discard_all| begin(status, ResetPlan { rollback, discard_all }).poll_output().unwrap();
+    let sent = |status, rollback, discard_all| {
+        begin(status, ResetPlan { rollback, discard_all, ..BOTH }).poll_output().unwrap()
+    };
     let discard = b"Q\0\0\0\x10DISCARD ALL\0";
     let rollback = b"Q\0\0\0\x0dROLLBACK\0";
-    assert_eq!(sent(Idle, true, true), ResetOutput::Send(discard.to_vec()));
-    assert_eq!(sent(Failed, true, true), ResetOutput::Send([&rollback[..], discard].concat()));
-    assert_eq!(sent(InTransaction, true, false), ResetOutput::Send(rollback.to_vec()));
+    assert_eq!(sent(Idle, true, true), ResetOutput::Send([&discard[..], SELECT].concat()));
+    assert_eq!(sent(Failed, true, true), ResetOutput::Send([&rollback[..], discard, SELECT].concat()));
+    assert_eq!(sent(InTransaction, true, false), ResetOutput::Send([&rollback[..], SELECT].concat()));
     assert_eq!(sent(Idle, true, false), ResetOutput::Finished(ResetOutcome::Clean(vec![])));
     let refused = ResetOutput::Finished(ResetOutcome::Broken(ResetFault::NotIdle(InTransaction)));
     assert_eq!(sent(InTransaction, false, true), refused);
@@ -70,6 +82,7 @@ fn exact_replies_make_a_clean_connection_however_they_are_chopped() {
         msg(b'S', b"search_path\0public\0"),
         msg(b'S', b"TimeZone\0GMT\0"),
         msg(b'Z', b"I"),
+        proven(),
     ]
     .concat();
     let clean = ResetOutcome::Clean(vec![
@@ -110,12 +123,26 @@ fn anything_else_breaks_it() {
 
 #[test]
 fn a_reply_too_many_breaks_it() {
-    let two = [done("DISCARD ALL", b'I'), msg(b'Z', b"I")].concat();
+    let two = [done("DISCARD ALL", b'I'), proven(), msg(b'Z', b"I")].concat();
     assert_eq!(fault(&two), ResetFault::BytesBehind);
-    let half = [done("DISCARD ALL", b'I'), b"N".to_vec()].concat();
+    let half = [done("DISCARD ALL", b'I'), proven(), b"N".to_vec()].concat();
     assert_eq!(fault(&half), ResetFault::BytesBehind);
     // The rollback's replies are not the discard's.
     assert_eq!(fault(&done("ROLLBACK", b'I')), ResetFault::Protocol(Violation::UnexpectedMessage(b'C')));
+}
+
+#[test]
+fn replies_that_a_former_client_left_behind_prove_nothing() {
+    let unexpected = |tag| ResetFault::Protocol(Violation::UnexpectedMessage(tag));
+    // It had a DISCARD ALL of its own under way: everything is one reply late.
+    let late = [done("DISCARD ALL", b'I'), done("DISCARD ALL", b'I')].concat();
+    assert_eq!(fault(&late), unexpected(b'C'));
+    // And a SELECT of what it thought would do.
+    let forged = [done("DISCARD ALL", b'I'), proof(&b"cd".repeat(16)), done("DISCARD ALL", b'I')].concat();
+    assert_eq!(fault(&forged), unexpected(b'D'));
+    let shorter = [done("DISCARD ALL", b'I'), proof(&b"ab".repeat(15))].concat();
+    assert_eq!(fault(&shorter), unexpected(b'D'));
+    assert_eq!(after(TransactionStatus::Idle, &done("DISCARD ALL", b'I')), None, "the proof is still to come");
 }
 
 #[test]
@@ -143,7 +170,7 @@ fn losses_and_timeouts_end_it_once() {
     assert_eq!(outcome(&mut reset), Some(ResetOutcome::Broken(ResetFault::Lost(Lost::Broken))));
 
     let mut reset = begin(TransactionStatus::Idle, BOTH);
-    reset.handle_input(&done("DISCARD ALL", b'I'), at(99));
+    reset.handle_input(&[done("DISCARD ALL", b'I'), proven()].concat(), at(99));
     reset.handle_timeout(at(100));
     reset.handle_close(Lost::Closed, at(100));
     assert_eq!(outcome(&mut reset), Some(ResetOutcome::Clean(vec![])));

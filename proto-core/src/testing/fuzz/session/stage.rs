@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::audit::Event;
+use crate::audit::{AuditProfile, Event};
 use crate::auth::looks_like_token;
 use crate::auth::roles::{RoleEntry, RoleMap};
 use crate::cancel::Registry;
@@ -14,8 +14,8 @@ use crate::policy::{Account, AllowPlaintext, Database, Databases, Endpoint, Limi
 use crate::pool::{Lease, PoolKey, PoolOutput, PoolSettings, Pools, Request, Returned};
 use crate::secret::Secret;
 use crate::session::{
-    Action, AuditProfile, Credential, Encryption, Finish, Leased, Output, Peer, Profile, Reply, Return, ReturnState,
-    Session, Side, Verdict, Wish,
+    Action, Credential, Encryption, Finish, Leased, Output, Peer, Profile, Reply, Return, ReturnState, Session, Side,
+    Verdict, Wish,
 };
 use crate::session_id::SessionId;
 use crate::testing::fuzz::{login, token};
@@ -67,7 +67,9 @@ pub(super) struct Stage {
     own_password: bool,
     account: Arc<str>,
     required: bool,
+    /// Places in the audit trail that are set aside, and whether one more was asked for.
     places: usize,
+    reserving: bool,
     /// A lease that the session does not have yet.
     in_hand: Option<Lease>,
     /// The session has a lease.
@@ -134,6 +136,7 @@ impl Stage {
             account: "".into(),
             required,
             places: 0,
+            reserving: false,
             in_hand: None,
             holding: false,
             from_server: Vec::new(),
@@ -197,7 +200,7 @@ impl Stage {
     fn forward(&mut self, side: Side, bytes: &[u8]) {
         match side {
             Side::Client => {
-                assert!(!self.required || self.places > 0 || !begins_statement(bytes), "an unrecorded statement");
+                assert!(!self.required || self.places > 0 || !begins_statement(bytes), "no place for its record");
                 self.seen.to_server.extend_from_slice(bytes);
             }
             Side::Server => {
@@ -228,6 +231,12 @@ impl Stage {
                     assert!(!starts || !self.seen.audit.windows(15).any(|text| text == b"\"session_start\""));
                     record.write_line(&mut self.seen.audit);
                 }
+                Output::AuditStatement(record) => {
+                    assert!(matches!(record.event, Event::Statement(_)));
+                    assert!(!self.required || self.places > 0, "a record without a place");
+                    self.places = self.places.saturating_sub(1);
+                    record.write_line(&mut self.seen.audit);
+                }
                 Output::Finished(finish) => {
                     assert!(!self.holding, "finished with a lease");
                     self.seen.finish = Some(finish);
@@ -250,9 +259,15 @@ impl Stage {
                 self.pools.handle_gave_up(ID, self.now);
                 "give up"
             }
+            // How often depends on how much is in sight.
             Action::Reserve => {
-                assert!(self.required);
-                "reserve"
+                assert!(self.required && !std::mem::replace(&mut self.reserving, true), "asked twice");
+                return;
+            }
+            Action::Unreserve(spare) => {
+                let left = self.places.checked_sub(spare as usize);
+                self.places = left.expect("no more places come back than there were");
+                return;
             }
             Action::Release(back) => {
                 self.give_back(*back);
@@ -278,7 +293,11 @@ impl Stage {
         self.account = wish.account.clone();
         let request = Request {
             session: ID,
-            key: PoolKey { account: wish.account.clone(), database: wish.database.clone() },
+            key: PoolKey {
+                account: wish.account.clone(),
+                database: wish.database.clone(),
+                own_password: self.own_password,
+            },
             parameters: wish.parameters.clone(),
             reuse: !self.own_password,
             settings: Arc::new(wish.target.pool.clone()),
@@ -333,7 +352,8 @@ impl Stage {
     }
 
     pub(super) fn reserved(&mut self, granted: bool) {
-        self.places += usize::from(granted);
+        let asked = std::mem::take(&mut self.reserving);
+        self.places += usize::from(granted && asked);
         self.reply(Reply::Reserved(granted));
     }
 
@@ -393,6 +413,7 @@ impl Stage {
             assert_eq!(self.session.handle_input(side, b"Q\0\0\0", self.now), Verdict::Take(4));
             self.session.handle_close(side, Lost::Broken, self.now);
         }
+        self.reserving = false;
         self.pass(Duration::from_secs(1000));
         self.session.handle_timeout(self.now);
         self.session.handle_drain(self.now);
