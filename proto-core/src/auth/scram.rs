@@ -187,6 +187,12 @@ pub struct Derivation {
 }
 
 impl Derivation {
+    /// Rounds of PBKDF2: how much work it is.
+    #[must_use]
+    pub const fn iterations(&self) -> u32 {
+        self.iterations.get()
+    }
+
     /// Does the work. Blocks the thread meanwhile.
     #[must_use]
     pub fn run(self) -> ScramKeys {

@@ -17,6 +17,7 @@ pub mod conformance;
 pub mod corp;
 pub mod dice;
 pub mod duel;
+pub mod fuzz;
 pub mod law;
 pub mod logs;
 pub mod postgres;
