@@ -96,6 +96,20 @@ pub struct Database {
 }
 
 impl Database {
+    /// At these endpoints, under the name that clients use; TLS where the server offers it, 5 seconds to log in, and the
+    /// usual pool.
+    #[must_use]
+    pub fn new(endpoints: impl Into<Arc<[Endpoint]>>) -> Self {
+        Self {
+            dbname: None,
+            endpoints: endpoints.into(),
+            sslmode: SslMode::default(),
+            sslrootcert: None,
+            connect_timeout: Duration::from_secs(5),
+            pool: crate::pool::PoolSettings::default(),
+        }
+    }
+
     /// How TLS to its servers is verified.
     #[must_use]
     pub fn tls_terms(&self) -> TlsTerms {

@@ -82,6 +82,22 @@ pub struct Profile {
     pub audit: Option<AuditProfile>,
 }
 
+impl Default for Profile {
+    /// The narrowest one: no TLS, secrets in clear from this machine only, no roles, no databases, so that nobody gets in;
+    /// the usual limits, and no audit trail.
+    fn default() -> Self {
+        Self {
+            tls: false,
+            allow_plaintext: AllowPlaintext::default(),
+            password_fallback: false,
+            roles: RoleMap::default(),
+            databases: Databases::default(),
+            limits: Limits::default(),
+            audit: None,
+        }
+    }
+}
+
 /// What is known of a client before it says anything.
 #[derive(Clone, Debug)]
 pub struct Peer {

@@ -69,7 +69,7 @@ struct Seen {
     tracker: String,
     quiet: bool,
     leaving: bool,
-    changed: Vec<(Box<[u8]>, Box<[u8]>)>,
+    changed: crate::upstream::Parameters,
     records: Vec<u8>,
     totals: (u64, u64),
 }
@@ -213,12 +213,12 @@ impl Model {
             Side::Server => (1, FROM_SERVER),
         };
         let rest = &self.streams[index][self.at[index]..];
-        if self.tracker.is_confused() {
-            // Nothing more passes when it can no longer be told what came of it.
-            self.over = self.streams[index].len() > self.forwarded[index];
+        if self.tracker.is_confused() && self.forwarded[index] <= self.at[index] {
+            // When it can no longer be told what came of it, nothing more begins.
+            self.over = !rest.is_empty();
             return false;
         }
-        self.forwarded[index] = self.at[index];
+        self.forwarded[index] = self.forwarded[index].max(self.at[index]);
         let &[tag, a, b, c, d, ..] = rest else { return false };
         let length = u32::from_be_bytes([a, b, c, d]);
         // 0x3fffffff is PostgreSQL's MaxAllocSize.

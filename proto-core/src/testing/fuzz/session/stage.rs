@@ -435,5 +435,5 @@ impl Stage {
 
 fn begins_statement(bytes: &[u8]) -> bool {
     let messages = split(bytes).unwrap_or_default();
-    messages.iter().any(|(tag, _)| b"QPBEF".contains(tag))
+    messages.iter().any(|(tag, _)| b"QEF".contains(tag))
 }
