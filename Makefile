@@ -4,7 +4,7 @@ MAKEFLAGS += --no-print-directory
 # The end-to-end tests wait for other processes most of the time: more of them than cores keep two cores busy.
 E2E_THREADS ?= 6
 
-.PHONY: help demo test test-unit test-e2e soak bench edge fmt lint
+.PHONY: help demo test test-unit test-e2e soak fuzz bench edge fmt lint
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ test: test-unit test-e2e
 ## make test-unit  the tests without a real server
 test-unit:
 	@scripts/install-build-deps
-	cargo test --locked --workspace --exclude gprxy-fuzz
+	cargo test --locked --workspace
 
 ## make test-e2e   PostgreSQL 15 and 18, an OIDC provider, psql and drivers; installs them first
 test-e2e:
@@ -33,6 +33,12 @@ SEEDS ?= 0..20000
 soak:
 	@scripts/install-build-deps
 	GPRXY_SEEDS=$(SEEDS) cargo test --locked --release -p gprxy-proto --all-features --test laws
+
+## make fuzz       every fuzz target for SECONDS; needs a nightly toolchain, installs cargo-fuzz
+SECONDS ?= 60
+fuzz:
+	@scripts/install-build-deps
+	@scripts/fuzz $(SECONDS)
 
 ## make bench      gprxy beside PgBouncer: CPU per transaction and per megabyte, memory per session
 bench:
