@@ -126,8 +126,8 @@ impl Proxy<'_> {
             match login.poll_output() {
                 Some(LoginOutput::Send(bytes)) => socket.write_all(bytes.expose()).map_err(lost)?,
                 Some(LoginOutput::Derive(derivation)) => login.handle_derived(derivation.run(), now()),
-                Some(LoginOutput::StartTls(_)) => unreachable!("it is disabled"),
                 Some(LoginOutput::Finished(result)) => break result.map_err(|failure| failure.refusal())?,
+                Some(_) => unreachable!("TLS is disabled"),
                 None => match socket.read(&mut byte) {
                     Ok(1) => drop(login.handle_input(&byte, now())),
                     _ => login.handle_close(Lost::Closed, now()),

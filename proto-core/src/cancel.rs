@@ -124,6 +124,7 @@ impl fmt::Debug for CancelOrder {
 /// The answer to a CancelRequest. The client is told nothing in any case: its connection is closed.
 #[derive(Debug)]
 #[must_use]
+#[non_exhaustive]
 pub enum Decision {
     /// No living session has this key.
     Unknown,

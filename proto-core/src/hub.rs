@@ -16,6 +16,7 @@ use crate::time::{Deadline, Now, earliest};
 
 /// What the hub wants done.
 #[must_use]
+#[non_exhaustive]
 pub enum HubOutput {
     /// For a session, or for an idle server connection.
     Pool(PoolOutput),

@@ -31,6 +31,7 @@ pub struct Record {
 
 /// What a record is about.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Event {
     /// gprxy has started. It shows at once whether the trail can be written.
     ProxyStart,

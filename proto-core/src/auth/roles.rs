@@ -62,6 +62,7 @@ impl fmt::Debug for Grant {
 
 /// Why a role mapping cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum RoleMapError {
     /// A role without a name.
     EmptyRole,

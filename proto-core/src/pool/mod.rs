@@ -132,6 +132,7 @@ pub enum Returned {
 /// What [`Pools`] wants done, in this order.
 #[derive(Debug)]
 #[must_use]
+#[non_exhaustive]
 pub enum PoolOutput {
     /// The session's turn has come.
     Granted {

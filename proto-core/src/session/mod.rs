@@ -118,6 +118,7 @@ pub struct Encryption {
 
 /// What the machine wants to happen, in this order.
 #[must_use]
+#[non_exhaustive]
 pub enum Output {
     /// These bytes go to that side, behind everything sent there before.
     Send(Side, Vec<u8>),
@@ -136,6 +137,7 @@ pub enum Output {
 /// A decision or deed that is not the session's own; each but `Release`, `Cancel`, `GiveUp` and `Unreserve` is answered by a
 /// [`Reply`].
 #[must_use]
+#[non_exhaustive]
 pub enum Action {
     /// Is this token good? Answer: [`Reply::Verified`].
     Verify(Secret<Vec<u8>>),
@@ -209,6 +211,7 @@ pub enum ReturnState {
 }
 
 /// The answer to an [`Action`].
+#[non_exhaustive]
 pub enum Reply {
     /// To [`Action::Verify`].
     Verified(Result<Authenticated, Refusal>),

@@ -19,6 +19,7 @@ use crate::time::{Deadline, Now, Timer};
 
 /// What a cancel wants done, in this order.
 #[must_use]
+#[non_exhaustive]
 pub enum CancelOutput {
     /// Send these bytes. They may hold the server's cancel key.
     Send(Secret<Vec<u8>>),

@@ -36,6 +36,7 @@ const MAX_OLD_ERROR: usize = 1024;
 
 /// What a login wants done, in this order.
 #[must_use]
+#[non_exhaustive]
 pub enum LoginOutput {
     /// Send these bytes. They may hold a password.
     Send(Secret<Vec<u8>>),

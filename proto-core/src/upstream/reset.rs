@@ -31,6 +31,7 @@ pub struct ResetPlan {
 /// What a reset wants done, in this order.
 #[derive(PartialEq, Eq, Debug)]
 #[must_use]
+#[non_exhaustive]
 pub enum ResetOutput {
     /// Send these bytes.
     Send(Vec<u8>),

@@ -12,6 +12,7 @@ const MAX_LEEWAY: Duration = Duration::from_secs(600);
 
 /// Where an issuer's keys are.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub enum KeySource {
     /// In the document at `<issuer>/.well-known/openid-configuration` (OpenID Connect Discovery 1.0 section 4).
     #[default]
