@@ -8,7 +8,7 @@ use gprxy_fuzz::{Mutator, run};
 use gprxy_proto::testing::fuzz::TARGETS;
 
 /// Mutations of each target's inputs.
-const MUTATIONS: usize = 3000;
+const MUTATIONS: usize = 5000;
 
 fn dir(kind: &str, target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(kind).join(target)

@@ -86,6 +86,7 @@ const MINUTES: &[u8] = &[23, 200];
 const PLAIN: u8 = 0;
 const WITH_TLS: u8 = 1;
 const REQUIRED: u8 = 32;
+const LATE: u8 = 32 | 64;
 const SILENT: u8 = 16;
 
 fn told(setup: u8, steps: &[&[u8]]) -> Vec<u8> {
@@ -126,8 +127,11 @@ pub(super) fn session() -> Vec<Named> {
         ("late-lease", told(PLAIN, &[hi, token, PROVEN, ENROLLED, CLIENT_CLOSES, LEASED])),
         ("everything-at-once", told(PLAIN, &[&early, ENROLLED, LEASED, rows])),
         ("silence", told(PLAIN, &[hi, MINUTES])),
-        ("required", told(REQUIRED, &[open, query, RECORDED, rows, query, UNRECORDED, query, RECORDED, rows])),
-        ("extended", told(REQUIRED, &[open, &client(&extended), RECORDED, RECORDED, RECORDED, bye])),
+        ("required", told(REQUIRED, &[open, query, rows, UNRECORDED, query, query, RECORDED, query, rows])),
+        ("required-late", told(LATE, &[open, query, RECORDED, rows, query, UNRECORDED, query, RECORDED, rows])),
+        ("extended", told(REQUIRED, &[open, &client(&extended), bye])),
+        ("extended-late", told(LATE, &[open, &client(&extended), RECORDED, bye])),
+        ("extended-unrecorded", told(REQUIRED, &[open, UNRECORDED, &client(&extended), query])),
         ("drained-idle", told(PLAIN, &[open, DRAIN])),
         ("drained-in-a-transaction", told(PLAIN, &[open, &client(front::query("begin")), begun, DRAIN, query, rows])),
         ("killed", told(PLAIN, &[open, query, KILL])),

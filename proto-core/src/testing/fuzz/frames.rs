@@ -12,6 +12,7 @@ use crate::relay::{Ledger, Relay, Step};
 use crate::session::Side;
 use crate::session_id::SessionId;
 use crate::time::Now;
+use crate::upstream::Parameters;
 
 /// Below the number of operations at which the relay makes a client wait: where that happens depends on the cuts.
 const MAX_INPUT: usize = 16 * 1024;
@@ -69,7 +70,7 @@ struct Seen {
     tracker: String,
     quiet: bool,
     leaving: bool,
-    changed: crate::upstream::Parameters,
+    changed: Parameters,
     records: Vec<u8>,
     totals: (u64, u64),
 }

@@ -3,6 +3,7 @@
 //! Each script runs three times: as it stands, and with every read cut up and early timeouts in between, which must change
 //! nothing. Every run is held against what a driver relies on.
 
+mod setting;
 mod stage;
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use super::cuts::{Cut, Script};
 use crate::fault::{Lost, Refusal, SqlState, Violation};
 use crate::session::{Finish, Reply, Side};
 
+use setting::LATE_PLACES;
 use stage::{Seen, Stage};
 
 /// Fewer unanswered operations than those at which a client is made to wait: where that happens depends on the cuts.
@@ -25,8 +27,9 @@ pub fn session(data: &[u8]) {
         steps.push(Step::read(&mut script));
     }
     let whole = play(setup, &steps, Cut::Whole);
-    if whole.saw_injection() {
-        // Only who sees both at once can tell that there were bytes behind a request for encryption.
+    // What needs no place passes while a place is waited for, unless the statement behind it was in sight already. And
+    // only who sees both at once can tell that there were bytes behind a request for encryption.
+    if setup & LATE_PLACES != 0 || whole.saw_injection() {
         return;
     }
     for cut in [Cut::Single, cut] {
@@ -93,7 +96,7 @@ fn play(setup: u8, steps: &[Step<'_>], cut: Cut) -> Seen {
             Step::Leased(how) => stage.leased(how),
             Step::Refused(how) => stage.reply(refused(how)),
             Step::Waiting => stage.reply(Reply::Waiting(Refusal::new(SqlState::SUCCESS, "still waiting"))),
-            Step::Reserved(granted) => stage.reserved(granted),
+            Step::Reserved(granted) => stage.vacate(granted),
             Step::Close(side, how) => stage.close(side, how),
             Step::Drain => stage.drain(),
             Step::Kill => stage.kill(Refusal::new(SqlState::ADMIN_SHUTDOWN, "told to go")),

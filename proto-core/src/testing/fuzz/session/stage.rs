@@ -3,27 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::audit::{AuditProfile, Event};
+use super::setting::{ACCOUNT_PASSWORD, Counter, LATE_PLACES, profile};
+use crate::audit::Event;
 use crate::auth::looks_like_token;
-use crate::auth::roles::{RoleEntry, RoleMap};
 use crate::cancel::Registry;
 use crate::codec::backend::{TransactionStatus, split};
-use crate::entropy::Entropy;
 use crate::fault::{Lost, Refusal, SqlState};
-use crate::policy::{Account, AllowPlaintext, Database, Databases, Endpoint, Limits, SslMode};
-use crate::pool::{Lease, PoolKey, PoolOutput, PoolSettings, Pools, Request, Returned};
-use crate::secret::Secret;
+use crate::pool::{Lease, PoolKey, PoolOutput, Pools, Request, Returned};
 use crate::session::{
-    Action, Credential, Encryption, Finish, Leased, Output, Peer, Profile, Reply, Return, ReturnState, Session, Side,
-    Verdict, Wish,
+    Action, Credential, Encryption, Finish, Leased, Output, Peer, Reply, Return, ReturnState, Session, Side, Verdict,
+    Wish,
 };
 use crate::session_id::SessionId;
 use crate::testing::fuzz::{login, token};
 use crate::time::{Now, Tick, UnixMicros};
 
 const ID: SessionId = SessionId(7);
-/// What no client, log or audit line may ever show.
-const ACCOUNT_PASSWORD: &[u8] = b"svc-Passw0rd-of-the-account";
 
 /// All that can be seen of a run.
 #[derive(PartialEq, Eq, Debug, Default)]
@@ -70,6 +65,11 @@ pub(super) struct Stage {
     /// Places in the audit trail that are set aside, and whether one more was asked for.
     places: usize,
     reserving: bool,
+    /// Whether there are places at the moment, and they are given at once.
+    vacant: bool,
+    at_once: bool,
+    /// An answer came while the session was shown something: it wants to see it again.
+    answered: bool,
     /// A lease that the session does not have yet.
     in_hand: Option<Lease>,
     /// The session has a lease.
@@ -77,44 +77,6 @@ pub(super) struct Stage {
     from_server: Vec<u8>,
     boundary: Boundary,
     seen: Seen,
-}
-
-struct Counter(u8);
-
-impl Entropy for Counter {
-    fn fill(&mut self, out: &mut [u8]) {
-        for byte in out {
-            self.0 = self.0.wrapping_mul(5).wrapping_add(1);
-            *byte = self.0;
-        }
-    }
-}
-
-fn profile(setup: u8) -> Profile {
-    let account = |name: &str| {
-        let password = Some(Arc::new(Secret::new(ACCOUNT_PASSWORD.to_vec())));
-        Arc::new(Account { name: name.into(), password })
-    };
-    let role = |role: &str, name| RoleEntry { role: role.into(), account: account(name), priority: None };
-    let database = Database {
-        dbname: None,
-        endpoints: Arc::new([Endpoint::Tcp { host: "db.corp.example".into(), port: 5432 }]),
-        sslmode: SslMode::Disable,
-        sslrootcert: None,
-        connect_timeout: Duration::from_secs(15),
-        pool: PoolSettings::default(),
-    };
-    let audit = AuditProfile { statement_bytes: 256, required: setup & 32 != 0 };
-    Profile {
-        tls: setup & 1 != 0,
-        allow_plaintext: if setup & 2 != 0 { AllowPlaintext::Never } else { AllowPlaintext::Loopback },
-        password_fallback: setup & 4 == 0,
-        roles: RoleMap::new([role("reader", "app_reader"), role("writer", "app_writer")], None)
-            .expect("the mapping is good"),
-        databases: Databases::new([("app".into(), database)]),
-        limits: Limits { max_password_bytes: 2048, ..Limits::default() },
-        audit: (setup & 16 == 0).then_some(audit),
-    }
 }
 
 impl Stage {
@@ -137,6 +99,9 @@ impl Stage {
             required,
             places: 0,
             reserving: false,
+            vacant: true,
+            at_once: setup & LATE_PLACES == 0,
+            answered: false,
             in_hand: None,
             holding: false,
             from_server: Vec::new(),
@@ -189,7 +154,7 @@ impl Stage {
             if !self.handshaking {
                 self.pending[side as usize] = bytes[used..].to_vec();
             }
-            if verdict == Verdict::Wait {
+            if verdict == Verdict::Wait && !std::mem::take(&mut self.answered) {
                 break;
             }
             moved = true;
@@ -262,6 +227,10 @@ impl Stage {
             // How often depends on how much is in sight.
             Action::Reserve => {
                 assert!(self.required && !std::mem::replace(&mut self.reserving, true), "asked twice");
+                if self.at_once {
+                    self.answered = true;
+                    self.reserved(self.vacant);
+                }
                 return;
             }
             Action::Unreserve(spare) => {
@@ -351,7 +320,14 @@ impl Stage {
         self.reply(Reply::Leased(Box::new(Leased { lease, parameters, proof })));
     }
 
-    pub(super) fn reserved(&mut self, granted: bool) {
+    /// The audit trail has room from now on, or has none.
+    pub(super) fn vacate(&mut self, vacant: bool) {
+        self.vacant = vacant;
+        // Where nobody asked, this is a late or repeated answer.
+        self.reserved(vacant);
+    }
+
+    fn reserved(&mut self, granted: bool) {
         let asked = std::mem::take(&mut self.reserving);
         self.places += usize::from(granted && asked);
         self.reply(Reply::Reserved(granted));
