@@ -1,6 +1,7 @@
 //! Loading as a whole: files, environment and `.env` on a real file system, without touching this process's own.
 
 mod documents;
+mod hostile;
 mod layers;
 mod mistakes;
 mod secrets;
