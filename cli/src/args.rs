@@ -87,7 +87,7 @@ pub(crate) enum Command {
     Token(commands::TokenArgs),
     /// Start psql through the proxy, with a fresh token
     #[cfg(feature = "login")]
-    #[command(after_help = examples::PSQL)]
+    #[command(after_help = examples::PSQL, disable_help_flag = true)]
     Psql(commands::PsqlArgs),
     /// Start psql on a database, in the words of the first gprxy
     #[cfg(feature = "login")]

@@ -259,6 +259,10 @@ pub(crate) struct PsqlArgs {
     #[arg(long, value_name = "MODE")]
     pub(crate) sslmode: Option<String>,
 
+    /// Print help; `-h` is psql's own
+    #[arg(long, action = clap::ArgAction::HelpLong)]
+    help: Option<bool>,
+
     /// Arguments for psql
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "PSQL ARGUMENTS")]
     pub(crate) psql: Vec<OsString>,

@@ -89,9 +89,9 @@ fn a_provider_that_is_down_costs_nothing_while_the_token_counts() {
     desk.log_in("alice");
     let kept = desk.credentials();
     provider.set_token_answer("503");
-    let soon = eventually("a time", || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok());
-    let soon = claim_time(soon.as_secs() + 45);
-    desk.set_credential("expires_at", soon.as_str());
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    desk.set_credential("issued_at", rfc_3339(now - 3555));
+    desk.set_credential("expires_at", rfc_3339(now + 45));
     let ran = desk.run(&["token"]);
     assert_eq!(ran.out.trim_end(), kept["access_token"], "{}", ran.err);
     assert!(ran.err.contains("503") && ran.err.contains("s more"), "{}", ran.err);
@@ -103,8 +103,7 @@ fn a_provider_that_is_down_costs_nothing_while_the_token_counts() {
     assert_eq!(desk.run(&["token"]).code, 0);
 }
 
-/// RFC 3339.
-fn claim_time(seconds: u64) -> String {
+fn rfc_3339(seconds: u64) -> String {
     let output =
         std::process::Command::new("date").args(["-u", "-d", &format!("@{seconds}"), "+%FT%TZ"]).output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()

@@ -18,6 +18,9 @@ import { Provider, errors } from 'oidc-provider';
 import { createMemoryAdapter } from 'oidc-provider/lib/adapters/memory_adapter.js';
 import { CompactSign, calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK } from 'jose';
 
+// Standard output is for one line, and nobody reads it afterwards.
+console.info = console.error;
+
 const AHEAD = Number(process.env.GPRXY_TEST_CLOCK_AHEAD ?? 0) * 1000;
 if (AHEAD) {
   const real = Date.now;
