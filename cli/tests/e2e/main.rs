@@ -23,6 +23,7 @@ mod rust_driver;
 mod settings;
 mod sso;
 mod sso_psql;
+mod sso_quickstart;
 mod sso_renewal;
 mod upstream;
 mod ways_in;

@@ -188,6 +188,22 @@ fn a_chosen_port_that_is_taken_is_told() {
 }
 
 #[test]
+fn the_usual_port_gives_way_to_a_free_one_where_the_provider_takes_any() {
+    let _taken = eventually("the usual port", || TcpListener::bind(("127.0.0.1", 8085)).ok());
+    let desk = Desk::new(Provider::shared()).without("CALLBACK_URL");
+    let login = desk.start(&["login"]);
+    let url = login.opened();
+    let callback = callback_of(&url);
+    assert!(callback.starts_with("http://localhost:") && !callback.contains(":8085/"), "{callback}");
+    // A resolver may prefer either loopback address; both are listened at.
+    desk.browse(url, "alice");
+    assert_eq!(login.end().code, 0);
+    let ran = desk.with("GPRXY_CLIENT_ID", "unknown-to-the-provider").run(&["login", "--force"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.contains("the provider takes no other"), "{}", ran.err);
+}
+
+#[test]
 fn nobody_who_comes_is_waited_for_only_so_long() {
     let desk = Desk::new(Provider::shared());
     let ran = desk.run(&["login", "--timeout", "1"]);
