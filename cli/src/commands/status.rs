@@ -42,6 +42,8 @@ pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
         }
     };
     let (credentials, renewal) = brought_up_to_date(args, &profile, &store, kept);
+    // An expired token and a provider that is away: nobody can tell whether the login has ended.
+    let is_away = matches!(&renewal, Some(Err(failure)) if failure.kind == Kind::Unavailable);
     let mut standing = Standing { renewal, ..Standing::of(&profile, &store, &credentials) };
     let is_good = credentials.remaining(Timestamp::now()).is_some();
     if is_good && !args.offline {
@@ -57,6 +59,9 @@ pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
     if is_good {
         return Ok(ExitCode::SUCCESS);
     }
+    if is_away {
+        return Err(Failure::unavailable("the token has expired, and the provider does not answer: try again later"));
+    }
     Err(Failure::refused(format!("the login has ended: run gprxy login{}", profile.flag())))
 }
 
@@ -66,7 +71,7 @@ fn brought_up_to_date(
     profile: &Profile,
     store: &Store,
     kept: Credentials,
-) -> (Credentials, Option<std::result::Result<(), String>>) {
+) -> (Credentials, Option<Result<()>>) {
     let is_due = !kept.is_fresh(Timestamp::now()) && kept.is_renewable();
     let renewal = match (args.offline, args.refresh, is_due) {
         (false, true, _) => sso::renewed(profile, store),
@@ -75,7 +80,7 @@ fn brought_up_to_date(
     };
     match renewal {
         Ok(new) => (new, Some(Ok(()))),
-        Err(failure) => (kept, Some(Err(failure.to_string()))),
+        Err(failure) => (kept, Some(Err(failure))),
     }
 }
 

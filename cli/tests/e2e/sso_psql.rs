@@ -140,6 +140,8 @@ fn password_and_service_files_let_any_libpq_in() {
     let taken = desk.run(&["service", "-d", DATABASE, "--name", "mine"]);
     assert_eq!(taken.code, 1);
     assert!(taken.err.contains("--force"), "{}", taken.err);
+    assert_eq!(desk.run(&["logout"]).code, 0);
+    assert_eq!(fs::read_to_string(&pgpass).unwrap(), "# mine\n*:*:*:*:wrong\n", "the copy is gone, too");
 }
 
 #[test]
