@@ -105,23 +105,12 @@ impl Proxy<'_> {
     /// Logs in to the server as the client, with the client's password.
     fn lease(&mut self, wish: &Wish) -> std::result::Result<Leased, Refusal> {
         let lost = |error: std::io::Error| Refusal::new(SqlState::CONNECTION_FAILURE, error.to_string());
-        let Credential::Own(password) = &wish.credential else { unreachable!("no role maps to an account") };
         let mut socket = TcpStream::connect(self.server_address).map_err(lost)?;
         socket.set_read_timeout(Some(wish.target.connect_timeout)).map_err(lost)?;
-        let (account, parameters, mut nonce) = (wish.account.clone(), wish.parameters.clone(), [0; 18]);
+        let mut nonce = [0; 18];
         SystemEntropy::new().fill(&mut nonce);
-        let settings = LoginSettings {
-            user: account.clone(),
-            database: wish.database.clone(),
-            parameters: parameters.clone(),
-            credential: upstream::Credential::Password { password: password.clone(), keys: None },
-            sslmode: SslMode::Disable,
-            tls_possible: false,
-            nonce,
-            timeout: wish.target.connect_timeout,
-        };
         // Byte by byte: what stands behind the last message is not the login's.
-        let (mut login, mut byte) = (Login::new(settings, now()), [0]);
+        let (mut login, mut byte) = (Login::new(wish.login_settings(nonce), now()), [0]);
         let welcome = loop {
             match login.poll_output() {
                 Some(LoginOutput::Send(bytes)) => socket.write_all(bytes.expose()).map_err(lost)?,
@@ -137,9 +126,7 @@ impl Proxy<'_> {
         socket.set_read_timeout(None).map_err(lost)?;
         listen_to(&socket, Side::Server, self.events.clone()).map_err(lost)?;
         self.server = Some(socket);
-        let key = PoolKey { account, database: wish.database.clone(), own_password: true };
-        let (session, settings) = (self.session.id(), Arc::new(wish.target.pool.clone()));
-        self.pools.handle_request(Request { session, key, parameters, reuse: false, settings }, now());
+        self.pools.handle_request(wish.request(self.session.id()), now());
         let Some(PoolOutput::Granted { lease, .. }) = self.pools.poll_output() else { unreachable!("there is room") };
         self.pools.handle_opened(&lease, now());
         Ok(Leased { lease, proof: Authenticated::by_server(&welcome), parameters: welcome.parameters })

@@ -33,10 +33,7 @@ pub async fn log_in<R: Runtime>(
     tls: Option<Arc<ClientConfig>>,
     entropy: &mut (dyn Entropy + Send),
 ) -> Result<Seen, Refusal> {
-    let credential = match &account.password {
-        Some(password) => Credential::Password { password: password.clone(), keys: None },
-        None => Credential::None,
-    };
+    let credential = Credential::of(account.password.clone());
     let opened = server::open::<R>(database, tls, |endpoint| {
         let mut nonce = [0; 18];
         entropy.fill(&mut nonce);

@@ -24,16 +24,17 @@ use std::sync::Arc;
 use crate::audit::{AuditProfile, Event, Record, Refused, SessionFacts, Sheet, Tls};
 use crate::auth::Authenticated;
 use crate::auth::roles::RoleMap;
+use crate::auth::scram::NONCE_LEN;
 use crate::cancel::CancelKey;
 use crate::codec::backend::{Severity, TransactionStatus, emit_error};
 use crate::fault::{Lost, Refusal, SqlState, Violation};
 use crate::policy::{AllowPlaintext, Database, Databases, Limits};
-use crate::pool::Lease;
+use crate::pool::{Lease, PoolKey, Request};
 use crate::preamble::Startup;
 use crate::secret::Secret;
 use crate::session_id::SessionId;
 use crate::time::{Deadline, Now, Tick, Timer};
-use crate::upstream::Parameters;
+use crate::upstream::{self, LoginSettings, Parameters};
 
 use leasing::Leasing;
 use opening::Open;
@@ -174,6 +175,41 @@ pub struct Wish {
     pub parameters: Arc<[u8]>,
     /// Whether the client can be given a cancel key of more than four bytes.
     pub wide_key: bool,
+}
+
+impl Wish {
+    /// What to ask [`crate::pool::Pools`] for.
+    #[must_use]
+    pub fn request(&self, session: SessionId) -> Request {
+        let own_password = matches!(self.credential, Credential::Own(_));
+        Request {
+            session,
+            key: PoolKey { account: self.account.clone(), database: self.database.clone(), own_password },
+            parameters: self.parameters.clone(),
+            reuse: !own_password,
+            settings: Arc::new(self.target.pool.clone()),
+        }
+    }
+
+    /// How to log in to the server, once there is a socket and a fresh random nonce. TLS goes by the target's `sslmode`:
+    /// who has none, or stands at a Unix socket, clears `tls_possible`.
+    #[must_use]
+    pub fn login_settings(&self, nonce: [u8; NONCE_LEN]) -> LoginSettings {
+        let password = match &self.credential {
+            Credential::Own(password) => Some(password),
+            Credential::Account(account) => account.password.as_ref(),
+        };
+        LoginSettings {
+            user: self.account.clone(),
+            database: self.target.dbname.clone().unwrap_or_else(|| self.database.clone()),
+            parameters: self.parameters.clone(),
+            credential: upstream::Credential::of(password.cloned()),
+            sslmode: self.target.sslmode,
+            tls_possible: true,
+            nonce,
+            timeout: self.target.connect_timeout,
+        }
+    }
 }
 
 /// What the proxy shows to the server.
