@@ -42,7 +42,7 @@
 //! let (mut come, mut gone) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
 //! let finish = 'session: loop {
 //!     let mut waits = true;
-//!     for (side, other) in [(Side::Server, Side::Client), (Side::Client, Side::Server)] {
+//!     for side in [Side::Server, Side::Client] {
 //!         // 1. Show all that has come from a side, however much or little it is.
 //!         let front = &mut come[side as usize];
 //!         let verdict = session.handle_input(side, front, now);
@@ -78,7 +78,7 @@
 //!
 //!         // 4. Then do with the front of those bytes what the verdict says.
 //!         match verdict {
-//!             Verdict::Forward(n) => gone[other as usize].extend(front.drain(..n)),
+//!             Verdict::Forward(n) => gone[side.other() as usize].extend(front.drain(..n)),
 //!             Verdict::Take(n) => drop(front.drain(..n)),
 //!             Verdict::Wait => continue, // until there is more behind them, or a reply
 //!         }

@@ -53,6 +53,17 @@ pub enum Side {
     Server,
 }
 
+impl Side {
+    /// The one across.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+}
+
 /// What to do with the front of the bytes just shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
