@@ -40,15 +40,15 @@ struct Proxy<'a> {
     sockets: [Option<Arc<TcpStream>>; 2],
     /// What has come from each and is not used yet.
     come: [Vec<u8>; 2],
-    events: (SyncSender<(Side, Vec<u8>)>, Receiver<(Side, Vec<u8>)>),
+    events: SyncSender<(Side, Vec<u8>)>,
 }
 
 impl Proxy<'_> {
-    fn run(&mut self) -> ControlFlow<Finish> {
+    fn run(&mut self, events: &Receiver<(Side, Vec<u8>)>) -> ControlFlow<Finish> {
         loop {
             while self.show(Side::Server)? || self.show(Side::Client)? {}
             let due = self.session.poll_timeout().map_or(Duration::MAX, |due| due.at.since(now().tick));
-            match self.events.1.recv_timeout(due) {
+            match events.recv_timeout(due) {
                 Ok((side, bytes)) if bytes.is_empty() => self.session.handle_close(side, Lost::Closed, now()),
                 Ok((side, bytes)) => self.come[side as usize].extend(bytes),
                 Err(_) => self.session.handle_timeout(now()),
@@ -95,7 +95,7 @@ impl Proxy<'_> {
 
     fn lease(&mut self, wish: &Wish) -> Result<Leased, Refusal> {
         let (socket, welcome) = log_in(self.server_address, wish)?;
-        listen_to(socket.clone(), Side::Server, self.events.0.clone());
+        listen_to(socket.clone(), Side::Server, self.events.clone());
         self.sockets[Side::Server as usize] = Some(socket);
         self.pools.handle_request(wish.request(self.session.id()), now());
         let Some(PoolOutput::Granted { lease, .. }) = self.pools.poll_output() else { unreachable!("it is empty") };
@@ -130,12 +130,12 @@ pub(crate) fn serve(listener: &TcpListener, server_address: &str) -> io::Result<
     let profile = Arc::new(Profile { password_fallback: true, databases, ..Profile::default() });
     for id in 0.. {
         let (client, peer) = listener.accept()?;
-        let (client, events) = (Arc::new(client), sync_channel(2));
-        listen_to(client.clone(), Side::Client, events.0.clone());
+        let (client, (events, pieces)) = (Arc::new(client), sync_channel(2));
+        listen_to(client.clone(), Side::Client, events.clone());
         let session = Session::new(SessionId(id), profile.clone(), Caller::tcp(peer).into(), now());
         let (pools, sockets, come) = (Pools::new(), [Some(client), None], Default::default());
         let mut proxy = Proxy { session, pools, server_address, sockets, come, events };
-        println!("{peer}: {:?}", proxy.run());
+        println!("{peer}: {:?}", proxy.run(&pieces));
         // Which ends the threads, too.
         proxy.sockets.iter().flatten().for_each(|socket| drop(socket.shutdown(Shutdown::Both)));
     }

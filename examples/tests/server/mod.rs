@@ -6,10 +6,10 @@ use std::thread;
 
 use gprxy_proto::driver::clock;
 use gprxy_proto::testing::postgres::{Backend, Postgres};
-use tokio_postgres::{Client, Error, NoTls};
+use tokio_postgres::{Client, Error, NoTls, SimpleQueryMessage};
 
-pub(crate) const USER: &str = "ann";
-pub(crate) const PASSWORD: &str = "s3cret";
+const USER: &str = "ann";
+const PASSWORD: &str = "s3cret";
 
 /// A server on a port of its own, for as long as the process runs.
 pub(crate) fn start() -> (Postgres, SocketAddr) {
@@ -39,10 +39,34 @@ fn serve(postgres: &Postgres, mut client: TcpStream) -> io::Result<()> {
 }
 
 /// Logs in through the proxy there.
-pub(crate) async fn connect(proxy: SocketAddr, password: &str) -> Result<Client, Error> {
+async fn connect(proxy: SocketAddr, password: &str) -> Result<Client, Error> {
     let mut config = tokio_postgres::Config::new();
     config.host(proxy.ip().to_string()).port(proxy.port()).user(USER).password(password).dbname("app");
     let (client, connection) = config.connect(NoTls).await?;
     tokio::spawn(connection);
     Ok(client)
+}
+
+/// One client after the other: who knows the password gets answers, who does not is told so.
+pub(crate) async fn serves_who_knows_the_password(postgres: &Postgres, proxy: SocketAddr) {
+    for round in 0..2 {
+        let client = connect(proxy, PASSWORD).await.unwrap();
+        let messages = client.simple_query(&format!("rows 2 round{round}")).await.unwrap();
+        let rows: Vec<_> = messages
+            .iter()
+            .filter_map(|message| match message {
+                SimpleQueryMessage::Row(row) => row.get(0),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(rows, [format!("round{round}/0"), format!("round{round}/1")]);
+        let error = client.batch_execute("fail 23505").await.unwrap_err();
+        assert_eq!(error.code().unwrap().code(), "23505");
+    }
+    let error = connect(proxy, "guess").await.err().unwrap();
+    assert_eq!(error.code().unwrap().code(), "28P01");
+    // The whole proxy resets what comes back to its pool, in capitals.
+    let asked = |text: &String| text.starts_with("rows") || text.starts_with("fail");
+    let ran: Vec<String> = postgres.journal().into_iter().map(|run| run.text).filter(asked).collect();
+    assert_eq!(ran, ["rows 2 round0", "fail 23505", "rows 2 round1", "fail 23505"]);
 }
