@@ -23,7 +23,7 @@ use futures_io::{AsyncRead, AsyncWrite};
 use gprxy_proto::auth::jwks::{KeySetLimits, KeySets};
 use gprxy_proto::driver::host::{Bound, Host, Signal, Signals};
 use gprxy_proto::driver::runtime::{Alarm, Caller, Listener, Runtime};
-use gprxy_proto::driver::shared::{Parts, ServerTls, Shared};
+use gprxy_proto::driver::shared::{Parts, Shared};
 use gprxy_proto::driver::{clock, entropy::SystemEntropy, serve::serve};
 use gprxy_proto::hub::Hub;
 use gprxy_proto::policy::{Database, Databases, Endpoint};
@@ -202,8 +202,7 @@ pub(crate) fn run(listener: TcpListener, server: Endpoint) -> Result<(), Box<dyn
     let profile = Profile { password_fallback: true, databases, ..Profile::default() };
     let keys = KeySets::new(Vec::new(), KeySetLimits::default(), clock::now())?;
     let hub = Hub::new(keys, &profile.limits, Box::new(SystemEntropy::new()));
-    let (http, server_tls) = (ureq::Agent::new_with_defaults(), ServerTls::new());
-    let parts = Parts { profile: profile.into(), hub, tls: None, server_tls, audit: None, http };
+    let parts = Parts::new(profile, hub, ureq::Agent::new_with_defaults());
     Polled::block_on(async {
         let shared = Shared::<Polled>::new(parts);
         Polled::spawn(shared.clone().keep());

@@ -136,11 +136,16 @@
 //! # What is stable
 //!
 //! The version is 0.x: a minor version may break callers, a patch version does not. The verbs of the machines and the
-//! order in which they are called are meant to stay. Enums that may grow are `#[non_exhaustive]`: leave a branch for what
-//! is not known yet, and do nothing in it. Structs of settings gain fields with minor versions; who makes them with
-//! `..Default::default()`, or with the constructor where there is no default, needs no change. Texts of errors may change
-//! at any time, their SQLSTATEs only with a minor version. In `testing`, the same seed need not give the same run in
-//! another version.
+//! order in which they are called are meant to stay.
+//!
+//! Enums that may grow are `#[non_exhaustive]`, and so are structs that are only read: leave a branch for what is not
+//! known yet, and do nothing in it. Some enums are complete on purpose, so that the compiler tells whoever must handle a
+//! new case: what a verdict says, where a server may listen, which signals count. Structs of settings gain fields with
+//! minor versions: who makes one of its `Default` or its constructor, with `..`, needs no change.
+//!
+//! Texts of errors may change at any time, their SQLSTATEs only with a minor version. In `testing` a seed need not give
+//! the same run in another version. No type of an executor is part of any signature; the types of rustls, futures-io and
+//! ureq are part of the driver's.
 #![forbid(unsafe_code)]
 
 pub mod audit;

@@ -13,6 +13,7 @@ use crate::upstream::{Credential, LoginSettings};
 
 /// What a server said of itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Seen {
     /// Where the login succeeded.
     pub endpoint: Endpoint,

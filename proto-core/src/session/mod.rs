@@ -173,6 +173,7 @@ pub enum Action {
 }
 
 /// The server connection that a session needs.
+#[non_exhaustive]
 pub struct Wish {
     /// The PostgreSQL role that runs the session.
     pub account: Arc<str>,
@@ -224,6 +225,7 @@ impl Wish {
 }
 
 /// What the proxy shows to the server.
+#[non_exhaustive]
 pub enum Credential {
     /// That of a mapped account.
     Account(Arc<crate::policy::Account>),
@@ -232,6 +234,7 @@ pub enum Credential {
 }
 
 /// A server connection on its way back.
+#[non_exhaustive]
 pub struct Return {
     /// Whose it was.
     pub lease: Lease,
@@ -243,6 +246,7 @@ pub struct Return {
 
 /// The state of a server connection that comes back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum ReturnState {
     /// Between messages, nothing owed: it can be reset and used again.
     Quiet {

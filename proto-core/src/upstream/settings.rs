@@ -11,6 +11,7 @@ use crate::secret::Secret;
 
 /// What a login proves itself with.
 #[derive(Clone)]
+#[non_exhaustive]
 pub enum Credential {
     /// Nothing: the server must trust the proxy (trust, peer or certificate authentication).
     None,
