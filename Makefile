@@ -3,6 +3,8 @@
 MAKEFLAGS += --no-print-directory
 # The end-to-end tests wait for other processes most of the time: more of them than cores keep two cores busy.
 E2E_THREADS ?= 6
+# What the end-to-end tests run on, one after the other, with one and the same binary.
+RUNTIMES ?= tokio smol
 
 .PHONY: help demo test test-unit test-e2e soak fuzz bench edge fmt lint
 
@@ -22,11 +24,15 @@ test-unit:
 	@scripts/install-build-deps
 	cargo test --locked --workspace
 
-## make test-e2e   PostgreSQL 15 and 18, an OIDC provider, psql and drivers; installs them first
+## make test-e2e   PostgreSQL 15 and 18, an OIDC provider, psql and drivers, on both runtimes; installs them first
 test-e2e:
 	@scripts/install-build-deps
 	@scripts/install-test-deps
-	RUST_TEST_THREADS=$(E2E_THREADS) cargo test --locked -p gprxy --test e2e
+	@for runtime in $(RUNTIMES); do \
+	  echo "end to end on $$runtime"; \
+	  GPRXY_TEST_RUNTIME=$$runtime RUST_TEST_THREADS=$(E2E_THREADS) \
+	    cargo test --locked -p gprxy --features smol --test e2e || exit 1; \
+	done
 
 ## make soak       the laws of the simulated world, over as many seeds as SEEDS says
 SEEDS ?= 0..20000
