@@ -1,4 +1,5 @@
-//! gprxy beside PgBouncer and a direct connection: CPU time of the proxy process, and its memory.
+//! gprxy beside PgBouncer and a direct connection, and on both of its runtimes: CPU time of the proxy process, and its
+//! memory.
 //!
 //! Client, proxy and PostgreSQL share one core, so that nothing waits for a sleeping one and what is measured is work,
 //! not wake-ups. All figures of one run come from interleaved rounds: compare ratios, not absolute figures.
@@ -11,6 +12,7 @@ mod peers;
 mod process;
 mod relay;
 mod report;
+mod runtimes;
 mod wire;
 
 use std::error::Error;
@@ -66,6 +68,8 @@ enum Part {
     Bulk,
     /// A value of 1 GB, sessions that wait, sessions that idle
     Memory,
+    /// pgbench -S through tokio and through smol
+    Runtimes,
 }
 
 fn main() -> ExitCode {
@@ -98,6 +102,9 @@ fn run(options: &Options) -> Result<()> {
     }
     if wants(Part::Memory) {
         memory::measure(&site, options.waiting)?;
+    }
+    if wants(Part::Runtimes) {
+        runtimes::measure(&site, options.rounds, options.seconds)?;
     }
     Ok(())
 }

@@ -68,8 +68,13 @@ log_stats = 0
 
     /// One worker; people log in with a token.
     pub(crate) fn gprxy(site: &Site<'_>, pool: usize, audited: bool) -> Result<Self> {
+        Self::gprxy_on(site, "tokio", pool, audited)
+    }
+
+    /// The same on a runtime of this name.
+    pub(crate) fn gprxy_on(site: &Site<'_>, runtime: &str, pool: usize, audited: bool) -> Result<Self> {
         let port = free_port()?;
-        let stem = if audited { "gprxy-audited" } else { "gprxy" };
+        let stem = &format!("gprxy-{runtime}{}", if audited { "-audited" } else { "" });
         let audit = site.stage.file(&format!("{stem}.jsonl"));
         let settings = format!(
             "[server]
@@ -106,7 +111,7 @@ level = \"warn\"
         let file = site.stage.write(&format!("{stem}.toml"), &settings)?;
         let mut command = site.stage.command(&site.gprxy);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        command.args(["start", "--config"]).arg(file);
+        command.args(["start", "--runtime", runtime, "--config"]).arg(file);
         let server = Server::start(command, port, &site.stage.file(&format!("{stem}.log")))?;
         Ok(Self { server: Some(server), port, password: site.issuer.token.clone() })
     }
