@@ -50,11 +50,10 @@ fuzz:
 bench:
 	@scripts/bench
 
-## make edge       the smallest gprxy: on smol, the proxy only
+## make edge       the smallest gprxy: on smol, the proxy only; static where Rust's musl target is installed
 edge:
 	@scripts/install-build-deps
-	cargo build --locked --profile edge -p gprxy --no-default-features --features edge
-	@ls -l $${CARGO_TARGET_DIR:-target}/edge/gprxy
+	@ls -l "$$(scripts/build-edge)"
 
 ## make fmt        format
 fmt:

@@ -6,6 +6,7 @@
 
 mod bulk;
 mod cluster;
+mod edge;
 mod issuer;
 mod memory;
 mod peers;
@@ -16,7 +17,7 @@ mod runtimes;
 mod wire;
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
@@ -55,7 +56,11 @@ struct Options {
     #[arg(long, default_value = "target/release/gprxy", value_name = "FILE")]
     gprxy: PathBuf,
 
-    /// Only these parts
+    /// The smallest build, for the part `edge`
+    #[arg(long, default_value = "target/edge/gprxy", value_name = "FILE")]
+    edge: PathBuf,
+
+    /// Only these parts; without this, all but `edge`
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
 }
@@ -70,6 +75,8 @@ enum Part {
     Memory,
     /// pgbench -S through tokio and through smol
     Runtimes,
+    /// Size, threads and memory of the edge build
+    Edge,
 }
 
 fn main() -> ExitCode {
@@ -88,10 +95,8 @@ fn run(options: &Options) -> Result<()> {
     let stage = Stage::new(options.core)?;
     let cluster = Cluster::start(&stage)?;
     let issuer = Issuer::start()?;
-    let gprxy = options
-        .gprxy
-        .canonicalize()
-        .map_err(|error| format!("{}: {error}; build it with cargo build --release", options.gprxy.display()))?;
+    let gprxy = found(&options.gprxy, "cargo build --release -p gprxy --features smol");
+    let gprxy = if options.only == [Part::Edge] { PathBuf::new() } else { gprxy? };
     let site = peers::Site { stage: &stage, cluster: &cluster, issuer: &issuer, gprxy };
     report::machine(&stage, &cluster)?;
     if wants(Part::Relay) {
@@ -106,5 +111,13 @@ fn run(options: &Options) -> Result<()> {
     if wants(Part::Runtimes) {
         runtimes::measure(&site, options.rounds, options.seconds)?;
     }
+    if options.only.contains(&Part::Edge) {
+        edge::measure(&site, &found(&options.edge, "make edge")?, options.rounds)?;
+    }
     Ok(())
+}
+
+/// Programs are started in another folder.
+fn found(program: &Path, builder: &str) -> Result<PathBuf> {
+    Ok(program.canonicalize().map_err(|error| format!("{}: {error}; build it with {builder}", program.display()))?)
 }

@@ -8,6 +8,7 @@ mod support;
 
 mod audit_trail;
 mod cancel;
+mod copy_attack;
 mod drivers;
 mod faults_client;
 mod faults_process;
