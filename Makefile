@@ -64,7 +64,7 @@ lint:
 	@scripts/install-build-deps
 	cargo fmt --all --check
 	cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
-	cargo clippy --quiet --locked -p gprxy --test e2e -- -D warnings
+	cargo clippy --quiet --locked -p gprxy --features smol --test e2e -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --locked --workspace --no-deps
 	scripts/cargo-deny check bans licenses sources
 	scripts/check-purity

@@ -93,7 +93,7 @@ fn replay(version: Version) {
     let server = Cluster::shared(version);
     server.sql("create table ran (tag text); create table sink (n int); grant all on ran, sink to app_writer");
     let mut gprxy = Config::new(version).pool_of(1).queue_wait("30s").start();
-    let (bob, eve) = (gprxy.target("bob").in_plaintext(), eve(&gprxy));
+    let (bob, eve) = (gprxy.target("bob").in_plaintext(), eve(&gprxy).in_plaintext());
     for (round, way) in [Way::OnePacketAndTerminate, Way::OnePacketAndVanish, Way::PieceByPiece].into_iter().enumerate()
     {
         for number in 0..attacks("").len() {
