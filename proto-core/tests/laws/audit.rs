@@ -63,7 +63,7 @@ fn assert_once(trail: &[Value]) {
 /// Simple queries and whole extended cycles are counted exactly, where nobody vanishes.
 #[test]
 fn law_audit_one_record_for_each_execution() {
-    check("law_audit_one", 100, |seed| {
+    check("law_audit_one", 2000, |seed| {
         let (mut world, _) = bustle(seed, Manners::default(), setup(seed));
         world.assert_quiet();
         let trail = world.trail();
@@ -94,7 +94,7 @@ fn law_audit_one_record_for_each_execution() {
 
 #[test]
 fn law_audit_covers_everything_through_faults() {
-    check("law_audit_covers", 150, |seed| {
+    check("law_audit_covers", 2000, |seed| {
         let manners = Manners { vanish: 15, cancel: 15, faults: 10 };
         let (mut world, _) = bustle(seed, manners, setup(seed));
         world.assert_quiet();
@@ -106,7 +106,7 @@ fn law_audit_covers_everything_through_faults() {
 
 #[test]
 fn law_audit_refuse_nothing_runs_unrecorded() {
-    check("law_audit_refuse", 150, |seed| {
+    check("law_audit_refuse", 2000, |seed| {
         let mut setup: Setup = setup(seed);
         setup.profile.audit = Some(AuditProfile { statement_bytes: 4096, required: true });
         let max_records = Dice::new(seed).length(12);

@@ -32,7 +32,7 @@ async fn answered(client: &mut Client, text: &str, all: &mut Vec<Message>) -> bo
 
 #[test]
 fn law_drain_ends_every_session_once_and_in_order() {
-    check("law_drain", 150, |seed| {
+    check("law_drain", 2000, |seed| {
         let mut world = World::with(seed, setup(seed));
         world.postgres.set_think(Duration::from_millis(5));
         for n in 0..5 {
@@ -92,7 +92,7 @@ fn law_drain_ends_every_session_once_and_in_order() {
 
 #[test]
 fn law_a_server_that_comes_back_serves_everybody() {
-    check("law_comes_back", 100, |seed| {
+    check("law_comes_back", 2000, |seed| {
         let mut setup: Setup = setup(seed);
         setup.profile.databases = corp::databases(PoolSettings {
             default_pool_size: 2,
@@ -132,7 +132,7 @@ fn law_a_server_that_comes_back_serves_everybody() {
 
 #[test]
 fn law_a_backend_that_is_terminated_ends_its_client_only() {
-    check("law_terminate", 100, |seed| {
+    check("law_terminate", 2000, |seed| {
         let mut world = World::with(seed, setup(seed));
         for n in 0..3 {
             world.script(&format!("client {n}"), async move {
@@ -166,7 +166,7 @@ fn law_a_backend_that_is_terminated_ends_its_client_only() {
 
 #[test]
 fn law_the_providers_keys_are_waited_for_and_its_absence_is_told() {
-    check("law_provider", 100, |seed| {
+    check("law_provider", 2000, |seed| {
         let mut world = World::with(seed, Setup { keys_known: false, ..setup(seed) });
         let is_down = seed % 2 == 0;
         if is_down {
@@ -203,7 +203,7 @@ fn law_the_providers_keys_are_waited_for_and_its_absence_is_told() {
 
 #[test]
 fn law_first_come_first_served() {
-    check("law_queue", 60, |seed| {
+    check("law_queue", 1000, |seed| {
         let mut setup = setup(seed - seed % 3); // a pool of one
         setup.profile.limits.max_client_conn = 100;
         let mut world = World::with(seed, setup);

@@ -29,7 +29,7 @@ fn assert_absent(secret: &[u8], place: &str, text: &[u8]) {
 
 #[test]
 fn law_secrets_are_nowhere() {
-    check("law_secrets", 50, |seed| {
+    check("law_secrets", 1000, |seed| {
         logs::capture();
         let auth = [Auth::Scram, Auth::Md5, Auth::Cleartext][usize::try_from(seed % 3).unwrap()];
         let mut setup = setup(seed);

@@ -85,12 +85,14 @@ pub(crate) struct Visitor {
     pub(crate) dice: Dice,
     pub(crate) manners: Manners,
     pub(crate) book: Book,
+    /// The longest answer that it asks for.
+    pub(crate) longest: u64,
     serial: u32,
 }
 
 impl Visitor {
     pub(crate) fn new(name: String, dice: Dice, manners: Manners, book: &Book) -> Self {
-        Self { name, dice, manners, book: book.clone(), serial: 0 }
+        Self { name, dice, manners, book: book.clone(), longest: 3000, serial: 0 }
     }
 
     fn tag(&mut self) -> String {
@@ -223,10 +225,10 @@ impl Visitor {
             10 => simple(&format!("nonsense -- {tag}")),
             11 => simple(&format!("sleep {} {tag}", n * 10)),
             12 => simple(&format!("copy out {n} {tag}")),
-            13 => simple(&format!(
-                "big {} -- {tag}",
-                self.dice.below(if self.dice.clone().percent(10) { 100_000 } else { 2000 })
-            )),
+            13 => {
+                let most = if self.dice.percent(10) { self.longest } else { 500 };
+                simple(&format!("big {} -- {tag}", self.dice.below(most)))
+            }
             14 => {
                 let end = if self.dice.percent(30) { front::copy_fail("no") } else { front::copy_done() };
                 let data: Vec<u8> = (0..n).flat_map(|i| front::copy_data(format!("{tag}{i}\n").as_bytes())).collect();

@@ -80,7 +80,7 @@ impl Client {
 
     /// The next bytes, if any come within this time. Whether any did.
     pub async fn read_within(&mut self, span: Duration) -> bool {
-        let until = corp::at(Handle::current().core().tick).tick.after(span);
+        let until = corp::at(Handle::time()).tick.after(span);
         matches!(crate::driver::serve::within::<Sim, _>(until, self.read()).await, Some(Ok(())))
     }
 
@@ -155,7 +155,7 @@ impl Client {
     /// # Errors
     /// When the connection ends before the login is over.
     pub async fn log_in_with_token(&mut self, subject: &str, roles: &[&str]) -> Result<Vec<Message>, Gone> {
-        let now = corp::at(Handle::current().core().tick);
+        let now = corp::at(Handle::time());
         let token = corp::token(subject, roles, now);
         self.log_in(&format!("{subject}@corp.example"), &token, &[]).await
     }

@@ -71,7 +71,8 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        let audit = Settings { linger: Duration::ZERO, ..Settings::default() };
+        // Written when somebody looks: a wake-up of the writer for each record would take longer than the rest.
+        let audit = Settings { linger: Duration::from_secs(3600), ..Settings::default() };
         Self { profile: corp::profile(), weather: Weather::default(), keys_known: true, audit, audit_blocked: false }
     }
 }
@@ -148,7 +149,7 @@ impl World {
     /// The time in the world of this thread, for scripts.
     #[must_use]
     pub fn time() -> Now {
-        corp::at(Handle::current().core().tick)
+        corp::at(Handle::time())
     }
 
     /// Something that goes on beside a script; [`World::run`] does not wait for it.

@@ -23,7 +23,7 @@ pub(super) async fn serve(postgres: Postgres, endpoint: Endpoint) {
 }
 
 async fn connection(postgres: Postgres, socket: SimSocket) {
-    let mut server = Server { backend: Backend::new(&postgres), socket, out: Vec::new(), alarm: Sim::alarm() };
+    let mut server = Server { backend: Backend::new(&postgres), socket, out: Vec::new(), at: 0, alarm: Sim::alarm() };
     let outcome = poll_fn(|context| server.poll(context)).await;
     match outcome {
         Outcome::Cancel(pid, key) => {
@@ -47,13 +47,15 @@ struct Server {
     backend: Backend,
     socket: SimSocket,
     out: Vec<u8>,
+    /// How much of it is written.
+    at: usize,
     alarm: SimAlarm,
 }
 
 impl Server {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
         self.backend.register(context.waker());
-        self.backend.handle_timeout(corp::at(Handle::current().core().tick));
+        self.backend.handle_timeout(corp::at(Handle::time()));
         loop {
             if let Some(bytes) = self.backend.poll_output() {
                 self.out.extend(bytes);
@@ -71,7 +73,7 @@ impl Server {
             self.alarm.set(self.backend.poll_timeout());
             let late = self.alarm.poll(context).is_ready();
             if late {
-                self.backend.handle_timeout(corp::at(Handle::current().core().tick));
+                self.backend.handle_timeout(corp::at(Handle::time()));
                 continue;
             }
             // A server that cannot write does not read: its memory is bounded, too.
@@ -82,7 +84,7 @@ impl Server {
             match Pin::new(&mut self.socket).poll_read(context, &mut buffer) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(n)) if n > 0 => {
-                    let now = corp::at(Handle::current().core().tick);
+                    let now = corp::at(Handle::time());
                     self.backend.handle_input(&buffer[..n], now);
                 }
                 Poll::Ready(_) => {
@@ -94,13 +96,15 @@ impl Server {
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while !self.out.is_empty() {
-            match Pin::new(&mut self.socket).poll_write(context, &self.out) {
+        while self.at < self.out.len() {
+            match Pin::new(&mut self.socket).poll_write(context, &self.out[self.at..]) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(io::Result::Ok(n)) => drop(self.out.drain(..n)),
-                Poll::Ready(Err(_)) => self.out.clear(),
+                Poll::Ready(io::Result::Ok(n)) => self.at += n,
+                Poll::Ready(Err(_)) => self.at = self.out.len(),
             }
         }
+        self.out.clear();
+        self.at = 0;
         Poll::Ready(())
     }
 }
