@@ -7,5 +7,7 @@ mod audit;
 mod endings;
 mod isolation;
 mod neighbours;
+mod pools;
 mod secrets;
+mod session;
 mod visitor;

@@ -92,6 +92,7 @@ pub struct World {
     lines: Lines,
     scripts: Arc<Mutex<BTreeSet<String>>>,
     over: bool,
+    _teller: Teller,
 }
 
 impl World {
@@ -131,7 +132,8 @@ impl World {
         handle.spawn(serve(shared.clone(), SimListener::new(handle.clone(), front_door())));
         let executor = Executor::new(handle.clone());
         let scripts = Arc::default();
-        Self { postgres, provider, dice, handle, executor, shared, audit, lines, scripts, over: false }
+        let _teller = Teller(handle.clone());
+        Self { postgres, provider, dice, handle, executor, shared, audit, lines, scripts, over: false, _teller }
     }
 
     /// What all sessions share: drain it, kill it, look into it.
@@ -279,17 +281,24 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            if law::is_recording() {
-                let lines = self.handle.core().take_transcript();
-                eprintln!("{} lines of transcript:\n{}", lines.len(), lines.join("\n"));
-            }
-        } else {
+        if !std::thread::panicking() {
             self.wind_down();
         }
         self.executor.clear();
         self.lines.set_blocked(false);
         Handle::leave();
+    }
+}
+
+/// Prints the transcript of a world that fails, be it in its last moments.
+struct Teller(Handle);
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        if std::thread::panicking() && law::is_recording() {
+            let lines = self.0.core().take_transcript();
+            eprintln!("{} lines of transcript:\n{}", lines.len(), lines.join("\n"));
+        }
     }
 }
 
