@@ -122,10 +122,16 @@ pub fn roles() -> RoleMap {
 /// [`DATABASE`] at [`endpoint`], without TLS.
 #[must_use]
 pub fn databases(pool: PoolSettings) -> Databases {
+    databases_at(&[endpoint()], SslMode::Disable, pool)
+}
+
+/// [`DATABASE`] at the first of these endpoints that answers.
+#[must_use]
+pub fn databases_at(endpoints: &[Endpoint], sslmode: SslMode, pool: PoolSettings) -> Databases {
     let database = Database {
         dbname: None,
-        endpoints: Arc::new([endpoint()]),
-        sslmode: SslMode::Disable,
+        endpoints: endpoints.into(),
+        sslmode,
         sslrootcert: None,
         connect_timeout: Duration::from_secs(15),
         pool,

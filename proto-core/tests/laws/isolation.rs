@@ -1,5 +1,6 @@
 //! Nobody's bytes reach anybody else; answers come in PostgreSQL's order; the pools return to rest.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use gprxy_proto::pool::PoolSettings;
@@ -11,9 +12,15 @@ use crate::visitor::{Book, Manners, Visitor, assert_isolated};
 
 /// A world with a small pool and a few visitors, run to its end.
 pub(crate) fn bustle(seed: u64, manners: Manners, setup: Setup) -> (World, Book) {
+    bustle_with(seed, manners, setup, |_| {})
+}
+
+/// The same, with something done before anybody comes.
+pub(crate) fn bustle_with(seed: u64, manners: Manners, setup: Setup, before: impl FnOnce(&mut World)) -> (World, Book) {
     // Chopped into bytes, a long answer takes long and shows nothing that a shorter one does not.
     let longest = if setup.weather.piece == 0 { 100_000 } else { 1500 };
     let mut world = World::with(seed, setup);
+    before(&mut world);
     let book = Book::default();
     world.postgres.set_think(Duration::from_millis(world.dice.below(10)));
     for n in 0..2 + world.dice.below(3) {
@@ -29,7 +36,35 @@ pub(crate) fn bustle(seed: u64, manners: Manners, setup: Setup) -> (World, Book)
         });
     }
     world.run();
+    assert_accounts(&world, &book);
+    assert_keys(&world, &book);
     (world, book)
+}
+
+/// Every statement ran under the account that its owner's token leads to.
+fn assert_accounts(world: &World, book: &Book) {
+    let book = book.lock().unwrap();
+    for run in world.postgres.journal() {
+        let Some(tag) = tag_of(&run.text) else { continue };
+        assert_eq!(book.accounts.get(tag), Some(&&*run.user), "{run:?}");
+    }
+}
+
+/// No cancel key was given to two sessions, and none is a server's own.
+fn assert_keys(world: &World, book: &Book) {
+    let servers = world.postgres.keys();
+    let mut seen = BTreeSet::new();
+    for (pid, key) in &book.lock().unwrap().keys {
+        assert!(seen.insert((*pid, key.clone())), "a cancel key was used again");
+        assert!(!servers.contains(&[&pid.to_be_bytes()[..], key].concat()), "a client has a server's own cancel key");
+    }
+}
+
+/// `own-c1-17-` in a statement.
+pub(crate) fn tag_of(text: &str) -> Option<&str> {
+    let tag = &text[text.find("own-")?..];
+    let end = tag.match_indices('-').nth(2)?.0;
+    Some(&tag[..=end])
 }
 
 pub(crate) fn setup(seed: u64) -> Setup {

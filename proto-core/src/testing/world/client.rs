@@ -1,15 +1,17 @@
 //! A scripted client on a virtual socket.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_io::{AsyncRead, AsyncWrite};
+use futures_rustls::TlsConnector;
+use futures_rustls::rustls::{ClientConfig, pki_types::ServerName};
 
 use super::super::corp;
 use super::super::wire::{Message, Tape, front};
 use super::runtime::{Handle, Sim, SimSocket};
 use crate::codec::startup::PROTOCOL_3_0;
+use crate::driver::link::Link;
 
 /// The connection has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,7 +25,8 @@ pub struct Client {
     pub key: Option<(u32, Vec<u8>)>,
     /// ParameterStatus messages, in order.
     pub parameters: Vec<Message>,
-    socket: SimSocket,
+    /// `None` in the middle of a handshake.
+    link: Option<Link<SimSocket>>,
     tape: Tape,
     received: Vec<u8>,
 }
@@ -43,7 +46,7 @@ impl Client {
             name: name.into(),
             key: None,
             parameters: Vec::new(),
-            socket: SimSocket::new(handle, &near),
+            link: Some(Link::Plain(SimSocket::new(handle, &near))),
             tape: Tape::new(),
             received: Vec::new(),
         }
@@ -54,11 +57,12 @@ impl Client {
     /// # Errors
     /// When nobody takes them.
     pub async fn send(&mut self, mut bytes: &[u8]) -> Result<(), Gone> {
+        let link = self.link.as_mut().ok_or(Gone)?;
         while !bytes.is_empty() {
-            let written = poll_fn(|context| Pin::new(&mut self.socket).poll_write(context, bytes)).await;
+            let written = poll_fn(|context| link.poll_write(context, bytes, &[])).await;
             bytes = &bytes[written.map_err(|_| Gone)?..];
         }
-        Ok(())
+        poll_fn(|context| link.poll_flush(context)).await.map_err(|_| Gone)
     }
 
     /// The next bytes, however many there are.
@@ -67,7 +71,8 @@ impl Client {
     /// At the end.
     pub async fn read(&mut self) -> Result<(), Gone> {
         let mut buffer = [0; 8192];
-        let read = poll_fn(|context| Pin::new(&mut self.socket).poll_read(context, &mut buffer)).await;
+        let link = self.link.as_mut().ok_or(Gone)?;
+        let read = poll_fn(|context| link.poll_read(context, &mut buffer)).await;
         match read {
             Ok(n) if n > 0 => {
                 self.tape.push(&buffer[..n]);
@@ -110,10 +115,32 @@ impl Client {
         }
     }
 
+    /// Asks for TLS and sets it up.
+    ///
+    /// # Errors
+    /// When the proxy does not want any, or the handshake fails.
+    pub async fn start_tls(&mut self, config: Arc<ClientConfig>) -> Result<(), Gone> {
+        self.send(&front::ssl_request()).await?;
+        if self.byte().await? != b'S' {
+            return Err(Gone);
+        }
+        let Some(Link::Plain(socket)) = self.link.take() else { return Err(Gone) };
+        let name = ServerName::try_from(super::FRONT_HOST).map_err(|_| Gone)?;
+        let stream = TlsConnector::from(config).connect(name, socket).await.map_err(|_| Gone)?;
+        self.link = Some(Link::Connected(Box::new(stream)));
+        Ok(())
+    }
+
     /// Whether the stream stands, or has ended, inside a message.
     #[must_use]
     pub fn is_inside_message(&self) -> bool {
         !self.tape.rest().is_empty()
+    }
+
+    /// What has come of a message that is not whole yet.
+    #[must_use]
+    pub fn torn(&self) -> &[u8] {
+        self.tape.rest()
     }
 
     /// Everything that this client has ever received.
@@ -203,7 +230,11 @@ impl Client {
 
     /// Vanishes without a word: the socket is reset.
     pub fn vanish(mut self) {
-        self.socket.reset();
+        match &mut self.link {
+            Some(Link::Plain(socket)) => socket.reset(),
+            Some(Link::Connected(stream)) => stream.get_mut().0.reset(),
+            Some(Link::Accepted(_)) | None => {}
+        }
     }
 
     /// Asks to cancel what the owner of this key runs, on a connection of its own, and waits for its end.
