@@ -8,6 +8,7 @@ mod endings;
 mod isolation;
 mod neighbours;
 mod pools;
+mod providers;
 mod secrets;
 mod session;
 mod visitor;
