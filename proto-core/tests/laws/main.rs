@@ -4,6 +4,7 @@
 #![allow(missing_docs)]
 
 mod audit;
+mod encrypted;
 mod endings;
 mod isolation;
 mod neighbours;

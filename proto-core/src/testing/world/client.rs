@@ -1,11 +1,10 @@
 //! A scripted client on a virtual socket.
 
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_rustls::TlsConnector;
-use futures_rustls::rustls::{ClientConfig, pki_types::ServerName};
+use futures_rustls::rustls::pki_types::ServerName;
 
 use super::super::corp;
 use super::super::wire::{Message, Tape, front};
@@ -115,11 +114,10 @@ impl Client {
         }
     }
 
-    /// Asks for TLS and sets it up.
-    ///
-    /// # Errors
-    /// When the proxy does not want any, or the handshake fails.
-    pub async fn start_tls(&mut self, config: Arc<ClientConfig>) -> Result<(), Gone> {
+    /// Asks for TLS and sets it up, where the clients of this world speak it.
+    async fn encrypt(&mut self) -> Result<(), Gone> {
+        let config = Handle::current().core().client_tls.clone();
+        let Some(config) = config.filter(|_| matches!(self.link, Some(Link::Plain(_)))) else { return Ok(()) };
         self.send(&front::ssl_request()).await?;
         if self.byte().await? != b'S' {
             return Err(Gone);
@@ -155,6 +153,7 @@ impl Client {
     /// When the connection ends before either.
     pub async fn log_in(&mut self, user: &str, secret: &[u8], extra: &[(&str, &str)]) -> Result<Vec<Message>, Gone> {
         let pairs = [&[("user", user), ("database", corp::DATABASE)], extra].concat();
+        self.encrypt().await?;
         self.send(&front::startup(PROTOCOL_3_0, &pairs)).await?;
         self.send(&front::password(secret)).await?;
         let mut messages = Vec::new();
@@ -243,7 +242,7 @@ impl Client {
     /// When it is answered. A proxy that shuts down says so before it has read what is wanted of it.
     pub async fn cancel(name: &str, pid: u32, key: &[u8]) {
         let mut other = Self::dial(name);
-        if other.send(&front::cancel_request(pid, key)).await.is_ok() {
+        if other.encrypt().await.is_ok() && other.send(&front::cancel_request(pid, key)).await.is_ok() {
             let answer = other.rest().await;
             let is_farewell = |message: &Message| matches!(&*message.code(), "57P01" | "57P03");
             assert!(answer.iter().all(is_farewell), "a cancel request is never answered: {answer:?}");

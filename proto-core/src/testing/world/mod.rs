@@ -30,7 +30,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use futures_rustls::rustls::ServerConfig;
+use futures_rustls::rustls::{ClientConfig, ServerConfig};
 
 pub use self::core::{Door, Weather};
 pub use client::{Client, Gone};
@@ -65,6 +65,8 @@ fn front_door() -> Endpoint {
 pub struct WorldTls {
     /// The proxy's, for clients.
     pub clients: Option<Arc<ServerConfig>>,
+    /// The clients': with it, each of them asks for TLS first.
+    pub from_clients: Option<Arc<ClientConfig>>,
     /// The server's, for the proxy.
     pub server: Option<Arc<ServerConfig>>,
     /// The proxy's, for the server.
@@ -139,6 +141,7 @@ impl World {
     pub fn with(seed: u64, setup: Setup) -> Self {
         let mut dice = Dice::new(seed);
         let handle = Handle::new(self::core::Core::new(dice.next(), setup.weather));
+        handle.core().client_tls = setup.tls.from_clients;
         handle.enter();
         let now = corp::at(handle.core().tick);
         let keys: KeySets = if setup.keys_known { corp::keys(now) } else { corp::unfetched_keys(now) };
