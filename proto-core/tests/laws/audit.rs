@@ -59,9 +59,15 @@ fn assert_once(trail: &[Value]) {
 #[test]
 fn law_audit_one_record_for_each_execution() {
     check("law_audit_one", 2000, |seed| {
-        let (mut world, _) = bustle(seed, Manners::default(), setup(seed));
+        let mut setup = setup(seed);
+        if seed % 2 == 1 {
+            setup.profile.audit = Some(AuditProfile { statement_bytes: 4096, required: true });
+            setup.audit = Settings { on_failure: OnFailure::Refuse, ..setup.audit };
+        }
+        let (mut world, _) = bustle(seed, Manners::default(), setup);
         world.assert_quiet();
         let trail = world.trail();
+        assert_eq!(world.audit().counters().reserved, 0, "places are given back");
         assert_covered(&world, &trail);
         assert_once(&trail);
         assert_exact(&world, &trail);
@@ -101,6 +107,35 @@ fn law_audit_covers_everything_through_faults() {
         let trail = world.trail();
         assert_covered(&world, &trail);
         assert_once(&trail);
+    });
+}
+
+/// A place that a statement did not need, because an error in front of it kept it from running, is given back at once.
+#[test]
+fn law_audit_refuse_idle_sessions_hold_no_places() {
+    check("law_audit_places", 1000, |seed| {
+        let mut setup: Setup = setup(seed);
+        setup.profile.audit = Some(AuditProfile { statement_bytes: 4096, required: true });
+        setup.audit = Settings { on_failure: OnFailure::Refuse, ..setup.audit };
+        let mut world = World::with(seed, setup);
+        let mut dice = world.dice.fork();
+        world.script("client", async move {
+            let mut client = Client::dial("c0");
+            client.log_in_with_token("c0", &["reader"]).await.unwrap();
+            for _ in 0..dice.length(4) {
+                let texts = (0..dice.length(5)).map(|_| *dice.pick(&["rows 1 a", "fail 22012 a", "bad parse"]));
+                let cycle = |text| [front::parse("", text), front::bind("", ""), front::execute("", 0)].concat();
+                let bytes: Vec<u8> = texts.flat_map(cycle).chain(front::sync()).collect();
+                client.exchange(&bytes, 1).await.unwrap();
+            }
+            client.pause(Duration::from_secs(3600)).await;
+            client.leave().await;
+        });
+        world.advance(Duration::from_secs(1800));
+        world.write_trail();
+        assert_eq!((world.shared().sessions(), world.audit().counters().reserved), (1, 0), "sessions and places");
+        world.run();
+        world.assert_quiet();
     });
 }
 

@@ -110,7 +110,7 @@ fn law_drain_ends_every_session_once_and_in_order() {
 /// Whatever a client is in the middle of, a kill is told to it between two messages or not at all.
 #[test]
 fn law_kill_tears_no_message() {
-    check("law_kill", 2000, |seed| {
+    check("law_kill", 1000, |seed| {
         let mut world = World::with(seed, setup(seed));
         for n in 0..3 {
             let mut dice = world.dice.fork();
@@ -209,7 +209,7 @@ fn law_the_next_endpoint_serves() {
 
 #[test]
 fn law_a_server_that_comes_back_serves_everybody() {
-    check("law_comes_back", 1500, |seed| {
+    check("law_comes_back", 1000, |seed| {
         let mut setup: Setup = setup(seed);
         setup.profile.databases = corp::databases(PoolSettings {
             default_pool_size: 2,

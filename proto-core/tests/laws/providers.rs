@@ -84,7 +84,7 @@ fn law_warm_keys_outlive_the_provider_as_long_as_they_may() {
 
 #[test]
 fn law_without_keys_everybody_is_told_at_once_and_served_later() {
-    check("law_cold_keys", 2000, |seed| {
+    check("law_cold_keys", 1000, |seed| {
         let mut world = World::with(seed, Setup { keys_known: false, ..setup(seed) });
         let is_down = seed % 4 != 0;
         if is_down {
