@@ -4,7 +4,7 @@ MAKEFLAGS += --no-print-directory
 # The end-to-end tests wait for other processes most of the time: more of them than cores keep two cores busy.
 E2E_THREADS ?= 6
 
-.PHONY: help demo test test-unit test-e2e soak fuzz bench edge fmt lint
+.PHONY: help demo test test-unit test-e2e soak mutants fuzz bench edge fmt lint
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -33,6 +33,11 @@ SEEDS ?= 0..20000
 soak:
 	@scripts/install-build-deps
 	GPRXY_SEEDS=$(SEEDS) cargo test --locked --release -p gprxy-proto --all-features --test laws
+
+## make mutants    plants bugs in a copy of the tree and shows which law catches each; takes about a quarter of an hour
+mutants:
+	@scripts/install-build-deps
+	@scripts/mutation-check
 
 ## make fuzz       every fuzz target for SECONDS; needs a nightly toolchain, installs cargo-fuzz
 SECONDS ?= 60
@@ -64,3 +69,4 @@ lint:
 	scripts/cargo-deny check bans licenses sources
 	scripts/check-purity
 	scripts/check-docs
+	scripts/mutation-check --apply-only
