@@ -151,7 +151,8 @@ impl Visitor {
         let extra = [("application_name", &*application)];
         let extra = if application.is_empty() { &extra[..0] } else { &extra[..] };
         let now = world_now();
-        let roles: &[&str] = self.dice.pick(&[&["reader"][..], &["writer"], &["reader", "nobody", "writer"]]);
+        let all: [&[&str]; 3] = [&["reader"], &["writer"], &["reader", "nobody", "writer"]];
+        let roles = *self.dice.pick(&all);
         let roles = if self.plain { &["reader"] } else { roles };
         self.account = if roles.contains(&"writer") { corp::WRITER } else { corp::READER };
         let token = corp::token(&self.name, roles, now);
