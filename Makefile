@@ -6,7 +6,7 @@ E2E_THREADS ?= 6
 # What the end-to-end tests run on, one after the other, with one and the same binary.
 RUNTIMES ?= tokio smol
 
-.PHONY: help demo test test-unit test-e2e soak fuzz bench edge fmt lint
+.PHONY: help demo test test-unit test-e2e soak mutants fuzz bench edge fmt lint
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -40,6 +40,11 @@ soak:
 	@scripts/install-build-deps
 	GPRXY_SEEDS=$(SEEDS) cargo test --locked --release -p gprxy-proto --all-features --test laws
 
+## make mutants    plants bugs in a copy of the tree and shows which law catches each; takes about a quarter of an hour
+mutants:
+	@scripts/install-build-deps
+	@scripts/mutation-check
+
 ## make fuzz       every fuzz target for SECONDS; needs a nightly toolchain, installs cargo-fuzz
 SECONDS ?= 60
 fuzz:
@@ -70,3 +75,4 @@ lint:
 	scripts/cargo-deny check bans licenses sources
 	scripts/check-purity
 	scripts/check-docs
+	scripts/mutation-check --apply-only

@@ -1,4 +1,4 @@
-//! The whole proxy on virtual sockets: single stories. The laws over many seeds are in `laws.rs`.
+//! The whole proxy on virtual sockets: single stories. The laws over many seeds are in `laws`.
 #![allow(missing_docs)]
 
 use std::io::ErrorKind;
