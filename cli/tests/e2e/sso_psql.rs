@@ -89,6 +89,18 @@ fn never_again_11_the_certificate_of_the_proxy_is_verified() {
 }
 
 #[test]
+fn a_token_of_17_kilobytes_goes_every_way() {
+    let (_gprxy, desk) = at_work("grace");
+    assert!(desk.run(&["token"]).ok().len() > 16 * 1024);
+    assert_eq!(desk.run(&["psql", "-d", DATABASE, "-XAtc", "select session_user"]).ok(), READER.0);
+    assert!(desk.run(&["status", "-d", DATABASE]).ok().contains("lets you in"));
+    desk.expire();
+    assert_eq!(desk.run(&["token", "--pgpass"]).code, 0);
+    let ran = desk.run(&["logout"]);
+    assert!(ran.err.contains("has revoked"), "{}", ran.err);
+}
+
+#[test]
 fn no_other_server_gets_the_token() {
     let (_gprxy, desk) = at_work("alice");
     for args in

@@ -12,7 +12,7 @@ use crate::auth::jwks::Unknown;
 use crate::auth::jwt::{IssuerId, Verdict};
 use crate::cancel::{BackendTarget, CancelOrder, Decision};
 use crate::fault::{Refusal, SqlState};
-use crate::pool::{Lease, PoolKey, Request, Returned};
+use crate::pool::{Lease, Returned};
 use crate::secret::Secret;
 use crate::session::{Credential, Leased, Reply, Return, ReturnState, Wish};
 use crate::session_id::SessionId;
@@ -75,16 +75,9 @@ impl<R: Runtime> Connection<R> {
 
     pub(super) fn request(&mut self, wish: Box<Wish>, now: Now) {
         let session = self.session.id();
-        let own_password = matches!(wish.credential, Credential::Own(_));
-        let request = Request {
-            session,
-            key: PoolKey { account: wish.account.clone(), database: wish.database.clone(), own_password },
-            parameters: wish.parameters.clone(),
-            reuse: !own_password,
-            settings: Arc::new(wish.target.pool.clone()),
-        };
+        let request = wish.request(session);
         let wide = wish.wide_key;
-        self.wish = Some(wish);
+        self.wish = Some(wish.into());
         let key = self.shared.with_hub(|hub, now| {
             let key = hub.enroll(session, wide);
             hub.cancels.handle_waiting(session);
@@ -110,28 +103,18 @@ impl<R: Runtime> Connection<R> {
     /// Logs in to the server under this lease.
     pub(super) fn open(&mut self, lease: Lease) {
         let Some(wish) = &self.wish else { return self.shared.discard(lease) };
-        let (password, is_own) = match &wish.credential {
-            Credential::Own(password) => (Some(password.clone()), true),
-            Credential::Account(account) => (account.password.clone(), false),
-        };
-        let shared = self.shared.clone();
-        let (account, parameters) = (wish.account.clone(), wish.parameters.clone());
-        let dbname = wish.target.dbname.clone().unwrap_or_else(|| wish.database.clone());
-        let target = wish.target.clone();
+        let (shared, wish) = (self.shared.clone(), wish.clone());
         let job = async move {
+            let (target, is_own) = (&*wish.target, matches!(wish.credential, Credential::Own(_)));
             let tls = shared.server_tls(&target.tls_terms());
-            server::open::<R>(&target, tls, |endpoint| LoginSettings {
-                user: account.clone(),
-                database: dbname.clone(),
-                parameters: parameters.clone(),
-                credential: password.clone().map_or(upstream::Credential::None, |password| {
-                    let keys = if is_own { None } else { shared.scram_keys(&account, endpoint) };
-                    upstream::Credential::Password { password, keys }
-                }),
-                sslmode: target.sslmode,
-                tls_possible: server::tls_possible(endpoint, target.sslmode),
-                nonce: shared.with_hub(|hub, _| hub.random()),
-                timeout: target.connect_timeout,
+            server::open::<R>(target, tls, |endpoint| {
+                let keys = if is_own { None } else { shared.scram_keys(&wish.account, endpoint) };
+                let settings = wish.login_settings(shared.with_hub(|hub, _| hub.random()));
+                LoginSettings {
+                    tls_possible: server::tls_possible(endpoint, target.sslmode),
+                    credential: settings.credential.with_keys(keys),
+                    ..settings
+                }
             })
             .await
         };
