@@ -41,6 +41,7 @@ fn change(make: impl FnOnce(&str) -> Option<Secret<String>>) -> Result<PathBuf> 
 }
 
 /// The whole content for psql alone: this token, for this proxy and nothing else.
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only there files live in memory"))]
 pub(super) fn single(connection: &Connection, token: &str) -> Secret<String> {
     with_entry("", connection, token)
 }

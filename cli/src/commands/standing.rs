@@ -106,7 +106,9 @@ impl<'a> Standing<'a> {
             Some(Verdict { database, account: Ok(account) }) => {
                 format!("{address} lets you in to {database} as {account}")
             }
-            Some(Verdict { database, account: Err(why) }) => format!("{address} refuses you for {database}: {why}"),
+            Some(Verdict { database, account: Err(why) }) => {
+                format!("{address} does not let you in to {database}: {why}")
+            }
         }
     }
 
