@@ -74,6 +74,12 @@ pub(crate) fn authorize(
     let attempt = Attempt::new(provider, listener.port())?;
     let url = attempt.url(endpoint)?;
     let trouble = invite(&url, browsing, &provider.metadata.issuer);
+    if browsing == Browsing::Printed && std::env::var_os("SSH_CONNECTION").is_some() {
+        let port = listener.port();
+        eprintln!(
+            "If your browser runs where you came from, connect once more with: ssh -L {port}:localhost:{port} …\n"
+        );
+    }
     attempt.wait(&listener, &trouble, &url, patience)
 }
 
