@@ -61,12 +61,14 @@ fn renew(profile: &Profile, store: &Store, anyway: bool) -> Result<Credentials> 
         Err(failure) => return Err(failure),
     };
     check_same_person(&old, &tokens)?;
+    let has_new_id = tokens.id.is_some();
     let mut new = merge(old, tokens);
     store.save(&new, &lock)?;
     drop(finished);
     // The new ID token is for show; a provider whose keys cannot be fetched now does not cost a login.
-    if let Some(claims) = refreshed_claims(&provider, &new) {
+    if has_new_id && let Ok(claims) = id_token::verify(&provider, new.id_token.expose(), None) {
         new.user_info = user_info(Some(&claims), unverified(new.access_token.expose()).as_ref());
+        let _finished = interrupts::hold();
         store.save(&new, &lock)?;
     }
     Ok(new)
@@ -119,6 +121,10 @@ fn refresh(provider: &Provider<'_>, old: &Credentials) -> Result<Tokens> {
 /// What is new takes the place of what was; what the answer leaves out stays (section 6: a server may give a new refresh
 /// token, and need not).
 fn merge(mut kept: Credentials, tokens: Tokens) -> Credentials {
+    let roles = unverified(tokens.access.expose()).map(|claims| claims.roles()).unwrap_or_default();
+    if !roles.is_empty() {
+        kept.user_info.roles = roles;
+    }
     kept.access_token = tokens.access;
     kept.issued_at = tokens.issued;
     kept.expires_at = tokens.expires;
@@ -142,12 +148,6 @@ fn check_same_person(old: &Credentials, tokens: &Tokens) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// The claims of the ID token that is kept, when its signature is good.
-fn refreshed_claims(provider: &Provider<'_>, new: &Credentials) -> Option<UserClaims> {
-    let token = new.id_token.expose();
-    if token.is_empty() { None } else { id_token::verify(provider, token, None).ok() }
 }
 
 /// Credentials of a new login.
