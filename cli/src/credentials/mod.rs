@@ -103,6 +103,7 @@ impl UserInfo {
     /// The name that people know: `Alice Example <alice@corp.example>`, or what there is of it.
     pub(crate) fn shown(&self) -> String {
         match (self.name.as_str(), self.email.as_str()) {
+            ("", "") if self.sub.is_empty() => "a token that names nobody".to_owned(),
             ("", "") => self.sub.clone(),
             (name, "") => name.to_owned(),
             ("", email) => email.to_owned(),

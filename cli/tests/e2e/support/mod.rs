@@ -1,6 +1,7 @@
 //! The rig: real PostgreSQL servers, a real OIDC provider, the real `gprxy`, and clients for them.
 
 pub(crate) mod audit;
+pub(crate) mod bad_idp;
 pub(crate) mod deps;
 pub(crate) mod desk;
 pub(crate) mod fault;
