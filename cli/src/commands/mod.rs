@@ -1,7 +1,7 @@
 //! The commands of a workstation: what a developer does every morning.
 
 mod args;
-mod connection;
+pub(crate) mod connection;
 mod env;
 mod generate;
 mod login;
@@ -20,8 +20,6 @@ pub(crate) use args::{
     CompletionsArgs, ConnectArgs, EnvArgs, LoginArgs, LogoutArgs, ManArgs, PsqlArgs, ServiceArgs, StatusArgs,
     TokenArgs, examples,
 };
-#[allow(unused_imports, reason = "the tunnel starts where psql starts")]
-pub(crate) use connection::Connection;
 
 use crate::interrupts;
 use crate::sso::failure::Result;
