@@ -40,10 +40,7 @@ pub(super) fn run(args: &LoginArgs) -> Result<ExitCode> {
     if !credentials.is_renewable() {
         eprintln!("  The provider gave no refresh token: you will be asked again when this one ends.");
     }
-    if profile.proxy.address.is_some() {
-        let database = profile.proxy.database.as_ref().map_or(" -d DATABASE", |_| "");
-        eprintln!("  Next: gprxy psql{}{database}", profile.flag());
-    }
+    eprintln!("  Next: {}", profile.next_command());
     report(args, &profile, &store, &credentials)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -109,6 +109,15 @@ impl Profile {
         if self.name == DEFAULT { String::new() } else { format!(" --profile {}", self.name) }
     }
 
+    /// What somebody who has just logged in may want to run.
+    pub(crate) fn next_command(&self) -> String {
+        let (flag, database) = (self.flag(), self.proxy.database.as_ref().map_or(" -d DATABASE", |_| ""));
+        match &self.proxy.address {
+            Some(_) => format!("gprxy psql{flag}{database}"),
+            None => format!("gprxy status{flag}"),
+        }
+    }
+
     fn missing(&self, setting: &str, variables: &str) -> Failure {
         Failure::settings(format!(
             "{setting} is not set: expected {setting} = \"…\" under [profile.{}] in ~/.gprxy/config.toml, or the variable \

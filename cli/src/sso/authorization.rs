@@ -21,6 +21,7 @@ use super::pkce::{ProofKey, random};
 use super::provider::Provider;
 use super::tokens::{self, OAuthError, Tokens};
 use super::{http, id_token};
+use crate::profile::Profile;
 use crate::spinner::Spinner;
 
 /// How often the spinner turns and the sockets are looked at.
@@ -187,7 +188,7 @@ impl<'a> Attempt<'a> {
                     spinner.turn("asking the provider for the tokens");
                     let meaning = self.settle(&meaning);
                     spinner.clear();
-                    return finish(visit, meaning);
+                    return finish(visit, meaning, self.provider.profile);
                 }
             }
         }
@@ -262,13 +263,17 @@ impl<'a> Attempt<'a> {
 }
 
 /// Shows the person in the browser what came of it.
-fn finish(visit: Visit, outcome: Result<(Tokens, Option<UserClaims>)>) -> Result<(Tokens, Option<UserClaims>)> {
+fn finish(
+    visit: Visit,
+    outcome: Result<(Tokens, Option<UserClaims>)>,
+    profile: &Profile,
+) -> Result<(Tokens, Option<UserClaims>)> {
     match &outcome {
         Ok((tokens, claims)) => {
             let person = user_info(claims.as_ref(), unverified(tokens.access.expose()).as_ref()).shown();
-            visit.reply(&Page::success(&person));
+            visit.reply(&Page::success(&person, &profile.next_command()));
         }
-        Err(failure) => visit.reply(&Page::failure(&failure.words)),
+        Err(failure) => visit.reply(&Page::failure(&failure.words, &format!("gprxy login{}", profile.flag()))),
     }
     outcome
 }

@@ -35,13 +35,15 @@ impl UserClaims {
         self.0.get(name)
     }
 
-    /// `role` and `roles`, and those under a namespace (`https://…/roles`), which Auth0 asks for. The proxy has its own
-    /// setting for it; these are for people.
+    /// `role` and `roles`, and those under a namespace (`https://…/roles`), which Auth0 asks for; where there are none,
+    /// `groups`, which is all that some providers have. The proxy has its own setting for it; these are for people.
     pub(crate) fn roles(&self) -> Vec<String> {
-        let is_roles = |name: &str| {
-            let last = name.rsplit(['/', ':']).next().unwrap_or_default();
-            last == "role" || last == "roles"
-        };
+        let roles = self.listed(&["role", "roles"]);
+        if roles.is_empty() { self.listed(&["groups"]) } else { roles }
+    }
+
+    fn listed(&self, names: &[&str]) -> Vec<String> {
+        let is_roles = |name: &str| names.contains(&name.rsplit(['/', ':']).next().unwrap_or_default());
         let mut roles: Vec<String> = Vec::new();
         for value in self.0.iter().filter(|(name, _)| is_roles(name)).map(|(_, value)| value) {
             let listed = match value {
@@ -100,6 +102,8 @@ mod tests {
             (json!({"https://db.example/roles": ["x"], "roles": ["y"]}), &["x", "y"]),
             (json!({"roles": [1, null, {"a": 1}]}), &[]),
             (json!({"enroles": ["x"], "roles_old": ["y"]}), &[]),
+            (json!({"groups": ["a", "b"]}), &["a", "b"]),
+            (json!({"groups": ["a"], "roles": ["x"]}), &["x"]),
         ] {
             assert_eq!(claims(value.clone()).roles(), expected, "{value}");
         }

@@ -22,7 +22,7 @@ pub(super) fn verify(provider: &Provider<'_>, token: &str, nonce: Option<&str>) 
     let refused = |why: &str| Failure::refused(format!("the provider's ID token is not to be trusted: {why}"));
     check_signature(&provider.http, &provider.metadata, &provider.client_id, token)?;
     let claims = unverified(token).ok_or_else(|| refused("it cannot be read"))?;
-    check_party(&claims, &provider.client_id).map_err(refused)?;
+    check_party(&claims, provider).map_err(refused)?;
     check_nonce(&claims, nonce).map_err(refused)?;
     Ok(claims)
 }
@@ -60,14 +60,17 @@ fn check_signature(http: &Http, metadata: &Metadata, client_id: &str, token: &st
     }
 }
 
-/// Steps 4 and 5: a token for several parties names the one that it was made for, and that is us.
-fn check_party(claims: &UserClaims, client_id: &str) -> std::result::Result<(), &'static str> {
-    let is_for_several = claims.value("aud").and_then(Value::as_array).is_some_and(|audiences| audiences.len() > 1);
+/// Steps 3 to 5: a token for several parties names the one that it was made for, and that is us; or all of them are known
+/// here, because the profile asks for tokens for them. Some providers put the proxy's audience into ID tokens, too.
+fn check_party(claims: &UserClaims, provider: &Provider<'_>) -> std::result::Result<(), &'static str> {
+    let is_known =
+        |audience: &str| audience == provider.client_id || provider.target().any(|(_, target)| target == audience);
+    let audiences = claims.value("aud").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     match claims.value("azp") {
-        Some(Value::String(party)) if party == client_id => Ok(()),
+        Some(Value::String(party)) if *party == provider.client_id => Ok(()),
         Some(_) => Err("it was made for another client (azp)"),
-        None if is_for_several => Err("it is for several audiences and names no authorized party (azp)"),
-        None => Ok(()),
+        None if audiences.iter().all(|audience| audience.as_str().is_some_and(is_known)) => Ok(()),
+        None => Err("it is also for an audience that is not set here (aud), and names no authorized party (azp)"),
     }
 }
 
@@ -89,18 +92,41 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use serde_json::json;
 
+    use crate::profile::{Profile, ProviderSettings, ProxySettings};
+
     fn claims(value: Value) -> UserClaims {
         unverified(&format!("e30.{}.x", URL_SAFE_NO_PAD.encode(value.to_string()))).unwrap()
     }
 
     #[test]
     fn the_authorized_party_is_us() {
-        for good in [json!({"aud": "us"}), json!({"aud": ["us"]}), json!({"aud": ["us", "api"], "azp": "us"})] {
-            assert_eq!(check_party(&claims(good.clone()), "us"), Ok(()), "{good}");
+        let settings = ProviderSettings { audience: Some("db".into()), ..ProviderSettings::default() };
+        let profile = Profile {
+            name: "x".into(),
+            provider: settings,
+            proxy: ProxySettings::default(),
+            store: None,
+            warnings: Vec::new(),
+        };
+        let metadata = serde_json::from_value(json!({ "issuer": "https://i.example", "token_endpoint": "x" })).unwrap();
+        let us = Provider { metadata, http: Http::new(), client_id: "us".into(), profile: &profile };
+        for good in [
+            json!({"aud": "us"}),
+            json!({"aud": ["us"]}),
+            json!({"aud": ["us", "api"], "azp": "us"}),
+            json!({"aud": ["us", "db"]}),
+        ] {
+            assert_eq!(check_party(&claims(good.clone()), &us), Ok(()), "{good}");
         }
-        for bad in [json!({"aud": ["us", "api"]}), json!({"aud": "us", "azp": "other"}), json!({"aud": "us", "azp": 5})]
-        {
-            assert!(check_party(&claims(bad.clone()), "us").is_err(), "{bad}");
+        for bad in [
+            json!({"aud": ["us", "api"]}),
+            json!({"aud": ["us", "db", "api"]}),
+            json!({"aud": ["us", 5]}),
+            json!({"aud": ["us", "db"], "azp": "db"}),
+            json!({"aud": "us", "azp": "other"}),
+            json!({"aud": "us", "azp": 5}),
+        ] {
+            assert!(check_party(&claims(bad.clone()), &us).is_err(), "{bad}");
         }
     }
 

@@ -8,18 +8,26 @@ use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, digest};
 
 const STYLE: &str = "\
-:root{color-scheme:light dark;--ink:#1d2330;--soft:#5c6474;--paper:#f6f7f9;--card:#fff;--line:#e2e5ea;--good:#1a7f4b;--bad:#b3261e}\
-@media(prefers-color-scheme:dark){:root{--ink:#e8eaf0;--soft:#a2a9b8;--paper:#14171d;--card:#1d2129;--line:#2c323d;--good:#56c98d;--bad:#ff8a80}}\
+:root{color-scheme:light dark;--ink:#1b2130;--soft:#566074;--paper:#f3f5f8;--card:#fff;--line:#dfe3ea;--good:#15754a;--bad:#b3261e;\
+--glow:0 1px 2px #1b213014,0 12px 32px -12px #1b213033}\
+@media(prefers-color-scheme:dark){:root{--ink:#e9ecf3;--soft:#a6aebf;--paper:#0f1218;--card:#191d26;--line:#2b313e;--good:#5bd197;\
+--bad:#ff8f86;--glow:none}}\
 *{box-sizing:border-box}\
-body{margin:0;min-height:100vh;display:grid;place-items:center;padding:1.5rem;background:var(--paper);color:var(--ink);\
+body{margin:0;min-height:100vh;display:grid;place-items:center;padding:1.25rem;background:var(--paper);color:var(--ink);\
 font:16px/1.55 system-ui,-apple-system,'Segoe UI',Roboto,sans-serif}\
-main{width:100%;max-width:30rem;padding:2.25rem;background:var(--card);border:1px solid var(--line);border-radius:14px}\
-svg{display:block;width:3rem;height:3rem;margin-bottom:1.1rem;fill:none;stroke-width:2;stroke-linecap:round;stroke-linejoin:round}\
-.good svg{stroke:var(--good)}.bad svg{stroke:var(--bad)}\
-h1{margin:0 0 .6rem;font-size:1.4rem;line-height:1.25}\
-p{margin:.5rem 0;overflow-wrap:anywhere}\
-.soft{color:var(--soft)}\
-code{padding:.1rem .4rem;border-radius:6px;background:var(--paper);border:1px solid var(--line);font:.92em ui-monospace,Menlo,Consolas,monospace}";
+main{width:100%;max-width:29rem;padding:2.5rem 2.25rem 1.5rem;background:var(--card);border:1px solid var(--line);\
+border-radius:16px;box-shadow:var(--glow);text-align:center;overflow-wrap:anywhere}\
+.good{--tone:var(--good)}.bad{--tone:var(--bad)}\
+svg{display:block;width:3.5rem;height:3.5rem;margin:0 auto 1.25rem;fill:none;stroke:var(--tone);stroke-width:1.6;\
+stroke-linecap:round;stroke-linejoin:round}\
+circle{fill:var(--tone);fill-opacity:.1}\
+h1{margin:0 0 .5rem;font-size:1.5rem;line-height:1.25;letter-spacing:-.01em}\
+p{margin:0}\
+.why{margin-top:1rem;padding:.8rem 1rem;border-radius:10px;background:var(--paper);text-align:left}\
+.next{margin-top:1.5rem;color:var(--soft)}\
+code{display:block;margin-top:.5rem;padding:.7rem 1rem;border:1px solid var(--line);border-radius:10px;background:var(--paper);\
+color:var(--ink);font:.95rem/1.4 ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace}\
+footer{margin-top:1.75rem;padding-top:1rem;border-top:1px solid var(--line);color:var(--soft);font-size:.875rem}";
 
 /// The code stands in the address. It is used up by now, and nobody needs it in a history or on a shared screen.
 const SCRIPT: &str = "history.replaceState(null,'',location.pathname)";
@@ -34,39 +42,38 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// The login is complete.
-    pub(super) fn success(person: &str) -> Self {
-        let person = escape(person);
+    /// The login is complete; `command` is what the person may run now.
+    pub(super) fn success(person: &str, command: &str) -> Self {
         let text = format!(
-            "<p>You are logged in as <strong>{person}</strong>.</p>\
-             <p class=\"soft\">You can close this tab and go back to the terminal. To run a query: \
-             <code>gprxy psql -d DATABASE</code></p>"
+            "<p>as <strong>{}</strong></p><p class=\"next\">Go on in the terminal, for example with</p><code>{}</code>",
+            escape(person),
+            escape(command)
         );
         Self { status: "200 OK", html: document("good", TICK, "Logged in", &text) }
     }
 
-    /// It is over without success.
-    pub(super) fn failure(why: &str) -> Self {
-        let why = escape(why);
+    /// It is over without success; `command` is what tries it again.
+    pub(super) fn failure(why: &str, command: &str) -> Self {
         let text = format!(
-            "<p>{why}</p>\
-             <p class=\"soft\">Nothing was saved. The terminal says the same; to try again, run <code>gprxy login</code> \
-             there. You can close this tab.</p>"
+            "<p class=\"why\">{}</p><p class=\"next\">Nothing was saved. To try again, run this in the terminal:</p>\
+             <code>{}</code>",
+            escape(&sentence(why)),
+            escape(command)
         );
         Self { status: "400 Bad Request", html: document("bad", CROSS, "Not logged in", &text) }
     }
 
     /// An answer that belongs to no login of ours.
     pub(super) fn stranger() -> Self {
-        let text = "<p>This answer does not belong to the login that gprxy is waiting for.</p>\
-                    <p class=\"soft\">It may come from an older tab. Go on in the newest one, or run <code>gprxy login</code> \
-                    in the terminal again.</p>";
+        let text = "<p class=\"why\">This answer does not belong to the login that gprxy is waiting for. It may come from an \
+                    older tab.</p>\
+                    <p class=\"next\">Go on in the newest tab, or run this in the terminal:</p><code>gprxy login</code>";
         Self { status: "400 Bad Request", html: document("bad", CROSS, "Not this login", text) }
     }
 
     /// Anything but the callback.
     pub(super) fn nothing_here() -> Self {
-        let text = "<p>There is nothing here: gprxy only waits for the answer of a login.</p>";
+        let text = "<p class=\"why\">There is nothing here: gprxy only waits for the answer of a login.</p>";
         Self { status: "404 Not Found", html: document("bad", CROSS, "Not found", text) }
     }
 
@@ -95,14 +102,22 @@ fn document(class: &str, icon: &str, title: &str, text: &str) -> String {
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>{title} · gprxy</title>\
          <style>{STYLE}</style></head><body><main class=\"{class}\">\
-         <svg viewBox=\"0 0 24 24\" aria-hidden=\"true\">{icon}</svg><h1>{title}</h1>{text}</main>\
-         <script>{SCRIPT}</script></body></html>"
+         <svg viewBox=\"0 0 24 24\" aria-hidden=\"true\">{icon}</svg><h1>{title}</h1>{text}\
+         <footer>gprxy · You can close this tab.</footer></main><script>{SCRIPT}</script></body></html>"
     )
 }
 
 /// Content Security Policy Level 3, section 2.3.1: only this very text runs.
 fn hash(text: &str) -> String {
     format!("sha256-{}", STANDARD.encode(digest(&SHA256, text.as_bytes())))
+}
+
+/// As a sentence of its own; in the terminal it stands behind a colon.
+fn sentence(words: &str) -> String {
+    let mut rest = words.chars();
+    let first = rest.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    let end = if words.ends_with(['.', '!', '?', '…']) { "" } else { "." };
+    format!("{first}{}{end}", rest.as_str())
 }
 
 /// Text as text, inside elements and inside quoted attributes.
@@ -131,7 +146,7 @@ mod tests {
     #[test]
     fn words_from_outside_never_become_markup() {
         let evil = "\"><script>alert(1)</script><img src=x onerror='x'>&\u{0}";
-        for page in [Page::success(evil), Page::failure(evil)] {
+        for page in [Page::success(evil, evil), Page::failure(evil, evil)] {
             let response = page.response();
             assert!(!response.contains("<script>alert") && !response.contains("<img"), "{response}");
             assert!(response.contains("&lt;script&gt;alert(1)"), "{response}");
@@ -141,13 +156,20 @@ mod tests {
 
     #[test]
     fn pages_need_nothing_from_elsewhere_and_announce_their_length() {
-        for page in [Page::success("é"), Page::failure("x"), Page::stranger(), Page::nothing_here()] {
+        for page in [Page::success("é", "y"), Page::failure("x", "y"), Page::stranger(), Page::nothing_here()] {
             let response = page.response();
             let (head, body) = response.split_once("\r\n\r\n").unwrap();
             assert!(head.contains(&format!("content-length: {}", body.len())));
             assert!(!body.contains("http://") && !body.contains("https://") && !body.contains("src="), "{body}");
             assert!(head.contains("default-src 'none'") && head.contains("no-store"));
             assert!(head.lines().all(|line| !line.contains('\n')));
+        }
+    }
+
+    #[test]
+    fn reasons_are_sentences() {
+        for (words, told) in [("the end", "The end."), ("What?", "What?"), ("élan", "Élan.")] {
+            assert_eq!(sentence(words), told);
         }
     }
 }

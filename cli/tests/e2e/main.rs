@@ -26,6 +26,7 @@ mod runtimes;
 mod rust_driver;
 mod settings;
 mod sso;
+mod sso_browser;
 mod sso_hostile;
 mod sso_psql;
 mod sso_quickstart;

@@ -260,6 +260,11 @@ pub(crate) struct Gprxy {
 }
 
 impl Gprxy {
+    /// Where it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.config.port
+    }
+
     /// The way in for a person of the provider, with their token as the password, over verified TLS.
     pub(crate) fn target(&self, person: &str) -> Target {
         let account = if person == "bob" { WRITER.0 } else { READER.0 };

@@ -19,6 +19,9 @@ pub(crate) const ES256: &str = "urn:gprxy:es256";
 pub(crate) const EDDSA: &str = "urn:gprxy:eddsa";
 pub(crate) const ELSEWHERE: &str = "urn:elsewhere";
 
+/// The password of everybody at Canaille; the other provider takes any.
+pub(crate) const CANAILLE_PASSWORD: &str = "correct horse battery staple";
+
 /// A running provider; `alice` is a reader, `bob` a writer, `carol` has no role, `grace` very many groups.
 pub(crate) struct Provider {
     pub(crate) issuer: String,
@@ -42,9 +45,21 @@ impl Provider {
 
     /// One whose clock is ahead of this computer's by so many seconds.
     pub(crate) fn with_clock_ahead(seconds: i64) -> Self {
-        let log = std::fs::File::create(fresh_path("provider.log")).unwrap();
         let mut command = deps::node("idp/provider.mjs");
         command.env("GPRXY_TEST_CLOCK_AHEAD", seconds.to_string());
+        Self::launch(command)
+    }
+
+    /// Another vendor's, with this callback for gprxy; only its issuer is of use, there is no side door. Of its people
+    /// `alice` is in the group `reader`, `bob` in `writer` and `staff`.
+    pub(crate) fn canaille(callback: &str) -> Self {
+        let mut command = deps::python("../idp/canaille_provider.py");
+        command.env("GPRXY_TEST_CALLBACK", callback).env("GPRXY_TEST_PASSWORD", CANAILLE_PASSWORD);
+        Self::launch(command)
+    }
+
+    fn launch(mut command: std::process::Command) -> Self {
+        let log = std::fs::File::create(fresh_path("provider.log")).unwrap();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         let mut child = Leashed::spawn(&mut command);
         let stdin = child.0.stdin.take().expect("piped");
