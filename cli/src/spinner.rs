@@ -30,11 +30,12 @@ impl Spinner {
         Self { is_live: columns().is_some(), frame: 0, columns: columns().unwrap_or(USUAL_COLUMNS) }
     }
 
-    /// The next frame, with this text. A line that is wrapped could not be erased, so it is cut.
+    /// The next frame, with this text. A line that is wrapped could not be erased, so it is cut: there is room for the
+    /// `^C` that a terminal puts behind it.
     pub(crate) fn turn(&mut self, text: &str) {
         if self.is_live {
             self.frame = (self.frame + 1) % FRAMES.len();
-            let text: String = text.chars().take(self.columns.saturating_sub(3)).collect();
+            let text: String = text.chars().take(self.columns.saturating_sub(5)).collect();
             let line = format!("{ERASE}{} {text}", FRAMES[self.frame]);
             change(|screen| {
                 let is_open = !screen.is_closed;

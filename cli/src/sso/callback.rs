@@ -222,7 +222,7 @@ mod tests {
         });
         while !reader.is_finished() {
             if let Some(visit) = listener.next(Duration::from_millis(5)) {
-                visit.reply(&Page::success("x"));
+                visit.reply(&Page::success("x", "y"));
             }
         }
         reader.join().unwrap()

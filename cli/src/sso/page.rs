@@ -23,8 +23,8 @@ stroke-linecap:round;stroke-linejoin:round}\
 circle{fill:var(--tone);fill-opacity:.1}\
 h1{margin:0 0 .5rem;font-size:1.5rem;line-height:1.25;letter-spacing:-.01em}\
 p{margin:0}\
-.why{margin-top:1rem;padding:.8rem 1rem;border-radius:10px;background:var(--paper);text-align:left}\
-.next{margin-top:1.5rem;color:var(--soft)}\
+.why{margin-top:1rem;padding:.8rem 1rem;border-left:3px solid var(--tone);border-radius:4px 10px 10px 4px;background:var(--paper);text-align:left}\
+.next{margin-top:1.5rem;color:var(--soft);text-wrap:balance}\
 code{display:block;margin-top:.5rem;padding:.7rem 1rem;border:1px solid var(--line);border-radius:10px;background:var(--paper);\
 color:var(--ink);font:.95rem/1.4 ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace}\
 footer{margin-top:1.75rem;padding-top:1rem;border-top:1px solid var(--line);color:var(--soft);font-size:.875rem}";
@@ -55,7 +55,7 @@ impl Page {
     /// It is over without success; `command` is what tries it again.
     pub(super) fn failure(why: &str, command: &str) -> Self {
         let text = format!(
-            "<p class=\"why\">{}</p><p class=\"next\">Nothing was saved. To try again, run this in the terminal:</p>\
+            "<p class=\"why\">{}</p><p class=\"next\">Nothing was saved. Try again in the terminal:</p>\
              <code>{}</code>",
             escape(&sentence(why)),
             escape(command)
@@ -67,7 +67,7 @@ impl Page {
     pub(super) fn stranger() -> Self {
         let text = "<p class=\"why\">This answer does not belong to the login that gprxy is waiting for. It may come from an \
                     older tab.</p>\
-                    <p class=\"next\">Go on in the newest tab, or run this in the terminal:</p><code>gprxy login</code>";
+                    <p class=\"next\">Go on in the newest tab, or again in the terminal:</p><code>gprxy login</code>";
         Self { status: "400 Bad Request", html: document("bad", CROSS, "Not this login", text) }
     }
 

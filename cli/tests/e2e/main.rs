@@ -31,6 +31,7 @@ mod sso_hostile;
 mod sso_psql;
 mod sso_quickstart;
 mod sso_renewal;
+mod sso_terminal;
 mod upstream;
 mod ways_in;
 mod ways_out;

@@ -72,7 +72,8 @@ impl Desk {
         self.program("sh", &["-c", script])
     }
 
-    fn program(&self, program: &str, args: &[&str]) -> Command {
+    /// Any program in this environment.
+    pub(crate) fn program(&self, program: &str, args: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(args).env_clear().envs(&self.environment).env("HOME", &self.home);
         // Debian's own psql first: a wrapper in Perl that people really run.

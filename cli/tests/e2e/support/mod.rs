@@ -17,6 +17,7 @@ pub(crate) mod psql;
 pub(crate) mod reaper;
 pub(crate) mod sign_in;
 pub(crate) mod target;
+pub(crate) mod terminal;
 pub(crate) mod tls;
 pub(crate) mod wire;
 
