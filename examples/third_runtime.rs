@@ -468,7 +468,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let keys = KeySets::new(Vec::new(), KeySetLimits::default(), clock::now())?;
     let hub = Hub::new(keys, &profile.limits, Box::new(SystemEntropy::new()));
     let (http, server_tls) = (ureq::Agent::new_with_defaults(), ServerTls::new());
-    let parts = Parts { profile: profile.into(), hub, tls: None, server_tls, audit: None, http };
+    let parts = Parts { profile: profile.into(), hub, tls: None, server_tls, tokens: None, audit: None, http };
     let bound = Bound::Tcp(TcpListener::bind(listen)?);
     Polled::block_on(async {
         let shared = Shared::<Polled>::new(parts);

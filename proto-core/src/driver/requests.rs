@@ -10,8 +10,10 @@ use super::shared::Shared;
 use crate::auth::Authenticated;
 use crate::auth::jwks::Unknown;
 use crate::auth::jwt::{IssuerId, Verdict};
+use crate::auth::scram::ScramKeys;
 use crate::cancel::{BackendTarget, CancelOrder, Decision};
 use crate::fault::{Refusal, SqlState};
+use crate::policy::Endpoint;
 use crate::pool::{Lease, PoolKey, Request, Returned};
 use crate::secret::Secret;
 use crate::session::{Credential, Leased, Reply, Return, ReturnState, Wish};
@@ -76,11 +78,12 @@ impl<R: Runtime> Connection<R> {
     pub(super) fn request(&mut self, wish: Box<Wish>, now: Now) {
         let session = self.session.id();
         let own_password = matches!(wish.credential, Credential::Own(_));
+        let reuse = wish.credential.may_be_shared();
         let request = Request {
             session,
             key: PoolKey { account: wish.account.clone(), database: wish.database.clone(), own_password },
             parameters: wish.parameters.clone(),
-            reuse: !own_password,
+            reuse,
             settings: Arc::new(wish.target.pool.clone()),
         };
         let wide = wish.wide_key;
@@ -110,24 +113,19 @@ impl<R: Runtime> Connection<R> {
     /// Logs in to the server under this lease.
     pub(super) fn open(&mut self, lease: Lease) {
         let Some(wish) = &self.wish else { return self.shared.discard(lease) };
-        let (password, is_own) = match &wish.credential {
-            Credential::Own(password) => (Some(password.clone()), true),
-            Credential::Account(account) => (account.password.clone(), false),
-        };
+        let credential = wish.credential.clone();
         let shared = self.shared.clone();
         let (account, parameters) = (wish.account.clone(), wish.parameters.clone());
         let dbname = wish.target.dbname.clone().unwrap_or_else(|| wish.database.clone());
         let target = wish.target.clone();
         let job = async move {
             let tls = shared.server_tls(&target.tls_terms());
+            let credential = Shown::of(credential, &shared).await?;
             server::open::<R>(&target, tls, |endpoint| LoginSettings {
                 user: account.clone(),
                 database: dbname.clone(),
                 parameters: parameters.clone(),
-                credential: password.clone().map_or(upstream::Credential::None, |password| {
-                    let keys = if is_own { None } else { shared.scram_keys(&account, endpoint) };
-                    upstream::Credential::Password { password, keys }
-                }),
+                credential: credential.at(endpoint, |endpoint| shared.scram_keys(&account, endpoint)),
                 sslmode: target.sslmode,
                 tls_possible: server::tls_possible(endpoint, target.sslmode),
                 nonce: shared.with_hub(|hub, _| hub.random()),
@@ -146,10 +144,11 @@ impl<R: Runtime> Connection<R> {
         opened: Result<(ServerConnection<R::Socket>, LoggedIn), OpenFailure>,
         now: Now,
     ) {
-        let (connection, login) = match opened {
+        let (mut connection, login) = match opened {
             Ok(opened) => opened,
             Err(failure) => return self.open_failed(lease, &failure, now),
         };
+        connection.single_use = self.wish.as_ref().is_some_and(|wish| !wish.credential.may_be_shared());
         let proof = match self.wish.as_ref().map(|wish| &wish.credential) {
             None => return self.shared.discard(lease),
             Some(Credential::Account(account)) => {
@@ -158,6 +157,7 @@ impl<R: Runtime> Connection<R> {
                 }
                 None
             }
+            Some(Credential::Passed(_) | Credential::Provided) => None,
             Some(Credential::Own(_)) => match Authenticated::by_server(&login) {
                 Some(who) => Some(who),
                 None => {
@@ -253,6 +253,40 @@ impl<R: Runtime> Connection<R> {
     }
 }
 
+/// What a login shows, before it is known to which of the endpoints.
+enum Shown {
+    /// An account's password, with keys that an earlier login may have left.
+    Account(Option<Arc<Secret<Vec<u8>>>>),
+    Token(Arc<Secret<Vec<u8>>>),
+    Other(upstream::Credential),
+}
+
+impl Shown {
+    async fn of<R: Runtime>(credential: Credential, shared: &Shared<R>) -> Result<Self, OpenFailure> {
+        match credential {
+            Credential::Account(account) => Ok(Self::Account(account.password.clone())),
+            Credential::Own(password) => Ok(Self::Other(upstream::Credential::Password { password, keys: None })),
+            Credential::Passed(credential) => Ok(Self::Other(credential)),
+            Credential::Provided => {
+                let tokens = shared.tokens.clone().ok_or_else(|| OpenFailure::NoToken(no_source()))?;
+                let token = R::blocking(move || tokens.fresh()).await;
+                token.map(|token| Self::Token(Arc::new(token))).map_err(OpenFailure::NoToken)
+            }
+        }
+    }
+
+    fn at(&self, endpoint: &Endpoint, keys: impl Fn(&Endpoint) -> Option<Arc<ScramKeys>>) -> upstream::Credential {
+        match self {
+            Self::Account(None) => upstream::Credential::None,
+            Self::Account(Some(password)) => {
+                upstream::Credential::Password { password: password.clone(), keys: keys(endpoint) }
+            }
+            Self::Token(token) => upstream::Credential::Token { token: token.clone(), stays_here: endpoint.is_local() },
+            Self::Other(credential) => credential.clone(),
+        }
+    }
+}
+
 /// A cancel order that is finished in any case, also when its task ends early.
 struct UnderWay<R: Runtime> {
     shared: Arc<Shared<R>>,
@@ -298,7 +332,7 @@ async fn give_back<R: Runtime>(
     let slot = lease.slot();
     let clean = match state {
         // A cancel that is still on its way must hit neither the reset nor whoever comes next.
-        ReturnState::Quiet { .. } if !may_hand_on => false,
+        ReturnState::Quiet { .. } if !may_hand_on || connection.single_use => false,
         ReturnState::Quiet { touched: false, .. } => true,
         ReturnState::Quiet { status, touched: true } => {
             let proof = shared.with_hub(|hub, _| hub.random());
@@ -326,6 +360,10 @@ async fn give_back<R: Runtime>(
         }
         shared.with_hub(|hub, now| hub.pools.handle_release(lease, Returned::Broken, now));
     }
+}
+
+fn no_source() -> Refusal {
+    Refusal::new(SqlState::CANNOT_CONNECT, "gprxy has no source of tokens for this server")
 }
 
 fn password_not_asked() -> Refusal {

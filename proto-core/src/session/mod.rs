@@ -11,6 +11,7 @@
 //! verdict forwards; answer every [`Action`] with [`Session::handle_reply`]; call [`Session::handle_timeout`] when
 //! [`Session::poll_timeout`] has passed. Any call order is legal; late and repeated replies are ignored.
 
+mod gating;
 mod leasing;
 mod opening;
 mod proving;
@@ -23,7 +24,9 @@ use std::sync::Arc;
 
 use crate::audit::{AuditProfile, Event, Record, Refused, SessionFacts, Sheet, Tls};
 use crate::auth::Authenticated;
+use crate::auth::gate::Gate;
 use crate::auth::roles::RoleMap;
+use crate::auth::scram::{Derivation, NONCE_LEN, ScramKeys};
 use crate::cancel::CancelKey;
 use crate::codec::backend::{Severity, TransactionStatus, emit_error};
 use crate::fault::{Lost, Refusal, SqlState, Violation};
@@ -70,6 +73,8 @@ pub struct Profile {
     pub tls: bool,
     /// Where secrets may travel in clear.
     pub allow_plaintext: AllowPlaintext,
+    /// Who is let in by another proof than a token; `None`: tokens count, and what `password_fallback` says.
+    pub gate: Option<Arc<Gate>>,
     /// Whether a password that is no token may be checked by PostgreSQL itself.
     pub password_fallback: bool,
     /// Which role runs as which account.
@@ -89,6 +94,7 @@ impl Default for Profile {
         Self {
             tls: false,
             allow_plaintext: AllowPlaintext::default(),
+            gate: None,
             password_fallback: false,
             roles: RoleMap::default(),
             databases: Databases::default(),
@@ -141,6 +147,10 @@ pub enum Output {
 pub enum Action {
     /// Is this token good? Answer: [`Reply::Verified`].
     Verify(Secret<Vec<u8>>),
+    /// Fresh random bytes: [`Reply::Nonce`].
+    Nonce,
+    /// Run this where blocking is allowed: [`Reply::Derived`].
+    Derive(Derivation),
     /// A cancel key first ([`Reply::Enrolled`]), then a server connection ([`Reply::Leased`]).
     Lease(Box<Wish>),
     /// The wish is withdrawn.
@@ -177,11 +187,27 @@ pub struct Wish {
 }
 
 /// What the proxy shows to the server.
+#[derive(Clone)]
 pub enum Credential {
     /// That of a mapped account.
     Account(Arc<crate::policy::Account>),
     /// A person's own, which PostgreSQL itself must check.
     Own(Arc<Secret<Vec<u8>>>),
+    /// What somebody's login at the proxy's own gate left for an account of the same name.
+    Passed(crate::upstream::Credential),
+    /// One that the driver asks its source of tokens for, anew for each server connection; that serves one session.
+    Provided,
+}
+
+impl Credential {
+    /// Whether server connections that were opened with it may serve one session after the other.
+    #[must_use]
+    pub const fn may_be_shared(&self) -> bool {
+        match self {
+            Self::Account(_) | Self::Passed(_) => true,
+            Self::Own(_) | Self::Provided => false,
+        }
+    }
 }
 
 /// A server connection on its way back.
@@ -215,6 +241,10 @@ pub enum ReturnState {
 pub enum Reply {
     /// To [`Action::Verify`].
     Verified(Result<Authenticated, Refusal>),
+    /// To [`Action::Nonce`].
+    Nonce([u8; NONCE_LEN]),
+    /// To [`Action::Derive`].
+    Derived(ScramKeys),
     /// To [`Action::Lease`], at once.
     Enrolled(CancelKey),
     /// To [`Action::Lease`], when a server connection is there.
@@ -351,6 +381,8 @@ impl Session {
     pub fn handle_reply(&mut self, reply: Reply, now: Now) {
         match reply {
             Reply::Verified(verdict) => self.proving_verified(verdict, now),
+            Reply::Nonce(nonce) => self.gate_nonce(nonce, now),
+            Reply::Derived(keys) => self.gate_derived(keys, now),
             Reply::Enrolled(key) => self.leasing_enrolled(key),
             Reply::Leased(leased) => self.leasing_leased(*leased, now),
             Reply::Refused(refusal) => self.leasing_refused(refusal, now),

@@ -4,12 +4,17 @@ use super::{Duel, Permits};
 use crate::audit::Event;
 use crate::auth::Authenticated;
 use crate::auth::jwt::Verdict as TokenVerdict;
+use crate::entropy::Entropy as _;
 use crate::fault::Lost;
 use crate::pool::{PoolKey, PoolOutput, Request, Returned};
+use crate::secret::Secret;
 use crate::session::{Action, Credential, Leased, Output, Reply, Return, ReturnState, Side, Wish};
 use crate::testing::postgres::Backend;
 use crate::time::Now;
 use crate::upstream::{self, LoggedIn, Login, LoginOutput, LoginSettings};
+
+/// What a duel's source of credentials gives.
+pub const PROVIDED: &[u8] = b"provided by the driver";
 
 impl Duel {
     pub(super) fn carry_out(&mut self) {
@@ -37,6 +42,12 @@ impl Duel {
                 };
                 self.answer(Reply::Verified(verdict));
             }
+            Action::Nonce => {
+                let mut nonce = [0; 18];
+                self.entropy.fill(&mut nonce);
+                self.answer(Reply::Nonce(nonce));
+            }
+            Action::Derive(derivation) => self.answer(Reply::Derived(derivation.run())),
             Action::Lease(wish) => {
                 let key = self.cancels.enroll(self.session.id(), wish.wide_key, &mut self.entropy);
                 self.answer(Reply::Enrolled(key));
@@ -79,11 +90,12 @@ impl Duel {
     /// A lease of the pool, and a login under it.
     pub(super) fn open(&mut self, wish: &Wish) {
         let own_password = matches!(wish.credential, Credential::Own(_));
+        let reuse = wish.credential.may_be_shared();
         let request = Request {
             session: self.session.id(),
             key: PoolKey { account: wish.account.clone(), database: wish.database.clone(), own_password },
             parameters: wish.parameters.clone(),
-            reuse: !own_password,
+            reuse,
             settings: std::sync::Arc::new(wish.target.pool.clone()),
         };
         self.pools.handle_request(request, self.now);
@@ -123,17 +135,19 @@ impl Duel {
 /// # Errors
 /// As the server says.
 pub fn log_in(wish: &Wish, backend: &mut Backend, now: Now) -> Result<LoggedIn, upstream::LoginFailure> {
-    let password = match &wish.credential {
-        Credential::Own(password) => Some(password.clone()),
-        Credential::Account(account) => account.password.clone(),
+    let by_password = |password| upstream::Credential::Password { password, keys: None };
+    let credential = match &wish.credential {
+        Credential::Own(password) => by_password(password.clone()),
+        Credential::Account(account) => account.password.clone().map_or(upstream::Credential::None, by_password),
+        Credential::Passed(credential) => credential.clone(),
+        Credential::Provided => by_password(Secret::new(PROVIDED.to_vec()).into()),
     };
     let mut login = Login::new(
         LoginSettings {
             user: wish.account.clone(),
             database: wish.target.dbname.clone().unwrap_or_else(|| wish.database.clone()),
             parameters: wish.parameters.clone(),
-            credential: password
-                .map_or(upstream::Credential::None, |password| upstream::Credential::Password { password, keys: None }),
+            credential,
             sslmode: wish.target.sslmode,
             tls_possible: false,
             nonce: [7; 18],

@@ -121,6 +121,7 @@ impl World {
             hub,
             tls: None,
             server_tls: std::collections::HashMap::new(),
+            tokens: None,
             audit: Some(audit.clone()),
             http: provider.agent(),
         });
