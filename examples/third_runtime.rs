@@ -300,7 +300,7 @@ impl Listener for Door {
             }
             Self::Unix(door) => {
                 let accept = poll_fn(|context| door.attempt(Way::In, context, UnixListener::accept));
-                Ok((Socket::new(accept.await?.0)?, Caller::unix()))
+                Ok((Socket::new(accept.await?.0)?, Caller::unix(None)))
             }
         }
     }

@@ -32,6 +32,8 @@ use crate::upstream::Credential;
 pub struct Gate {
     auth_type: AuthType,
     users: Users,
+    /// The one user of this machine whose processes may connect.
+    peer: Option<u32>,
     /// What salts for users without a verifier are made of.
     mock: Secret<[u8; 32]>,
 }
@@ -113,10 +115,27 @@ impl Gate {
         Self::new(AuthType::Trust, Users::Anyone(Box::new(None)), entropy)
     }
 
+    /// For the processes of one user of this machine, whose Unix socket tells who connects.
+    #[must_use]
+    pub fn for_peer(uid: u32, entropy: &mut dyn Entropy) -> Self {
+        Self { peer: Some(uid), ..Self::open(entropy) }
+    }
+
+    /// Why a process of this user may not connect; `None`: it may. Where the user is not known, it is not the right one.
+    #[must_use]
+    pub fn refuse_peer(&self, uid: Option<u32>) -> Option<Refusal> {
+        let expected = self.peer.filter(|&expected| uid != Some(expected))?;
+        let found = uid.map_or_else(|| "an unknown user".into(), |uid| format!("user id {uid}"));
+        Some(Refusal::new(
+            SqlState::INVALID_AUTHORIZATION,
+            format!("this socket is for user id {expected} of this machine, and the client runs as {found}"),
+        ))
+    }
+
     fn new(auth_type: AuthType, users: Users, entropy: &mut dyn Entropy) -> Self {
         let mut mock = Secret::new([0; 32]);
         entropy.fill(mock.expose_mut());
-        Self { auth_type, users, mock }
+        Self { auth_type, users, peer: None, mock }
     }
 
     /// Whether the password itself travels: then only where it may.

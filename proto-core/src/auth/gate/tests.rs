@@ -199,6 +199,17 @@ fn one_secret_for_any_name() {
     assert!(matches!(try_as(&open, "anybody", "").1.ok().unwrap().backing, Backing::Provided));
 }
 
+#[test]
+fn a_socket_of_one_user_is_for_nobody_else() {
+    let gate = Gate::for_peer(1000, &mut Dice::new(1));
+    assert!(gate.refuse_peer(Some(1000)).is_none());
+    for other in [Some(0), Some(1001), None] {
+        assert_eq!(gate.refuse_peer(other).unwrap().code, SqlState::INVALID_AUTHORIZATION, "{other:?}");
+    }
+    assert!(Gate::open(&mut Dice::new(1)).refuse_peer(None).is_none());
+    assert!(is_in(&Arc::new(gate), "anybody", ""));
+}
+
 /// A passage that has asked this.
 fn asked(auth_type: AuthType, user: &str) -> Passage {
     Passage::new(gate(auth_type), user.into(), [9; NONCE_LEN]).0
