@@ -12,6 +12,7 @@ mod http;
 mod logging;
 mod server_tls;
 mod start;
+mod tunnel;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Start(args) => start(args),
         Command::Check(args) => check::run(&Sources::of_process(args.config.config), args.offline),
+        Command::Tunnel(args) => tunnel::run(&args),
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(args),
     }
