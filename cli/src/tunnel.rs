@@ -114,10 +114,11 @@ struct Tunnel {
 }
 
 fn open(args: &TunnelArgs) -> Result<Tunnel, Failure> {
-    let way = Way::find(args.sslmode, args.database.clone())?;
-    let tokens: Arc<dyn TokenSource> = Arc::new(tokens::CredentialsFile::of_home()?);
+    let mut way = Way::find(args.sslmode, args.database.clone())?;
+    let credentials = tokens::CredentialsFile::of_home()?;
     // Who is not logged in learns it here, and not from the first program that connects.
-    tokens.fresh().map_err(|refusal| Failure::refused(refusal.message))?;
+    way.user = credentials.user()?;
+    let tokens: Arc<dyn TokenSource> = Arc::new(credentials);
     let doors = args.listen.iter().map(|listen| listen.open(args.no_password)).collect::<Result<Vec<_>, _>>()?;
     Ok(Tunnel { way, tokens, doors: doors.into_iter().flatten().collect() })
 }

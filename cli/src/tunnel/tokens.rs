@@ -21,6 +21,15 @@ pub(super) struct CredentialsFile(PathBuf);
 #[derive(Deserialize)]
 struct Credentials {
     access_token: String,
+    #[serde(default)]
+    user_info: UserInfo,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct UserInfo {
+    sub: String,
+    email: String,
 }
 
 impl CredentialsFile {
@@ -31,7 +40,13 @@ impl CredentialsFile {
         }
     }
 
-    fn read(&self) -> Result<Secret<Vec<u8>>, String> {
+    /// Whose credentials they are, by the name that a proxy knows: the e-mail address, or the subject.
+    pub(super) fn user(&self) -> Result<Option<String>, Failure> {
+        let UserInfo { sub, email } = self.read().map_err(Failure::refused)?.user_info;
+        Ok([email, sub].into_iter().find(|name| !name.is_empty()))
+    }
+
+    fn read(&self) -> Result<Credentials, String> {
         let path = self.0.display();
         let file = File::open(&self.0).map_err(|error| format!("not logged in ({path}: {error}): run gprxy login"))?;
         let metadata = file.metadata().map_err(|error| format!("{path} cannot be read: {error}"))?;
@@ -42,14 +57,15 @@ impl CredentialsFile {
         let read = file.take(MAX_FILE).read_to_end(text.expose_mut());
         read.map_err(|error| format!("{path} cannot be read: {error}"))?;
         // The parser's own words are left out: they may quote the file.
-        let credentials: Credentials = serde_json::from_slice(text.expose())
-            .map_err(|_| format!("{path} holds no credentials: run gprxy login"))?;
-        Ok(Secret::new(credentials.access_token.into_bytes()))
+        serde_json::from_slice(text.expose()).map_err(|_| format!("{path} holds no credentials: run gprxy login"))
     }
 }
 
 impl TokenSource for CredentialsFile {
     fn fresh(&self) -> Result<Secret<Vec<u8>>, Refusal> {
-        self.read().map_err(|words| Refusal::new(SqlState::INVALID_AUTHORIZATION, words))
+        match self.read() {
+            Ok(credentials) => Ok(Secret::new(credentials.access_token.into_bytes())),
+            Err(words) => Err(Refusal::new(SqlState::INVALID_AUTHORIZATION, words)),
+        }
     }
 }

@@ -21,6 +21,7 @@ mod relay;
 mod rig;
 mod rust_driver;
 mod settings;
+mod tunnel;
 mod upstream;
 mod ways_in;
 mod ways_out;
