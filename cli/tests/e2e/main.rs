@@ -6,6 +6,8 @@
 mod support;
 
 mod audit_trail;
+#[cfg(feature = "tokio")]
+mod auth_types;
 mod cancel;
 mod drivers;
 mod faults_client;
