@@ -7,11 +7,25 @@
 //                       (a claim of null is left out), signed with the provider's own key
 //   POST /_test/rotate  new keys in front of the old ones; ?drop=1: the old ones leave the set
 //   POST /_test/jwks    ?down=1 | ?down=0: the key set answers 503 from now on, or works again
-//   GET  /_test/stats   {"jwks": requests for the key set so far}
+//   POST /_test/token   ?answer=ERROR: the token endpoint refuses with this OAuth error; ?answer=503: it is down;
+//                       ?answer=hold: it does not answer before the next of these; ?answer=bare: it gives no refresh
+//                       token; ?answer=well: as always
+//   GET  /_test/stats   {"jwks": requests for the key set so far, "token": those to the token endpoint}
+//
+// GPRXY_TEST_CLOCK_AHEAD=SECONDS: the provider's clock is ahead of this computer's.
 import http from 'node:http';
 import { Provider, errors } from 'oidc-provider';
 import { createMemoryAdapter } from 'oidc-provider/lib/adapters/memory_adapter.js';
 import { CompactSign, calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK } from 'jose';
+
+// Standard output is for one line, and nobody reads it afterwards.
+console.info = console.error;
+
+const AHEAD = Number(process.env.GPRXY_TEST_CLOCK_AHEAD ?? 0) * 1000;
+if (AHEAD) {
+  const real = Date.now;
+  Date.now = () => real() + AHEAD;
+}
 
 const AUDIENCE = 'gprxy-test';
 const PEOPLE = {
@@ -104,7 +118,9 @@ let issuer;
 let keys = await freshKeys();
 let handler;
 let jwksDown = false;
-const stats = { jwks: 0 };
+const stats = { jwks: 0, token: 0 };
+let tokenAnswer = 'well';
+let release = [];
 
 async function mint({ alg = 'RS256', kid, header = {}, claims = {} }) {
   const now = Math.floor(Date.now() / 1000);
@@ -136,6 +152,11 @@ async function sideDoor(request, response, url) {
     case 'POST /_test/jwks':
       jwksDown = url.searchParams.get('down') === '1';
       return response.end(jwksDown ? 'down' : 'up');
+    case 'POST /_test/token':
+      tokenAnswer = url.searchParams.get('answer');
+      release.forEach((resume) => resume());
+      release = [];
+      return response.end(tokenAnswer);
     case 'GET /_test/stats':
       return response.end(JSON.stringify(stats));
     default:
@@ -144,8 +165,36 @@ async function sideDoor(request, response, url) {
   }
 }
 
+// What the token endpoint is told to do besides its work; true when that was all.
+async function tamper(response) {
+  stats.token += 1;
+  if (tokenAnswer === 'hold') {
+    await new Promise((resume) => release.push(resume));
+  } else if (tokenAnswer === '503') {
+    response.statusCode = 503;
+    response.end('down for a test');
+    return true;
+  } else if (tokenAnswer === 'bare') {
+    const end = response.end.bind(response);
+    response.end = (text, ...rest) => {
+      const answer = JSON.parse(text);
+      delete answer.refresh_token;
+      const changed = JSON.stringify(answer);
+      response.setHeader('content-length', Buffer.byteLength(changed));
+      return end(changed, ...rest);
+    };
+  } else if (tokenAnswer !== 'well') {
+    response.statusCode = 400;
+    response.setHeader('content-type', 'application/json');
+    response.end(JSON.stringify({ error: tokenAnswer, error_description: 'as a test <b>wants</b>' }));
+    return true;
+  }
+  return false;
+}
+
 const server = http.createServer(async (request, response) => {
   const url = new URL(request.url, issuer);
+  if (AHEAD) response.setHeader('date', new Date(Date.now()).toUTCString());
   if (url.pathname.startsWith('/_test/')) return sideDoor(request, response, url);
   if (url.pathname === '/jwks') {
     stats.jwks += 1;
@@ -154,6 +203,7 @@ const server = http.createServer(async (request, response) => {
       return response.end('down for a test');
     }
   }
+  if (url.pathname === '/token' && (await tamper(response))) return undefined;
   return handler(request, response);
 });
 server.listen(0, '127.0.0.1', () => {

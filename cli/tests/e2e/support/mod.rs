@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod deps;
+pub(crate) mod desk;
 pub(crate) mod fault;
 pub(crate) mod fixtures;
 pub(crate) mod gprxy;
