@@ -46,22 +46,6 @@ Examples:
 Exit codes: 0 all is well, 69 an issuer or a database does not answer,
   78 wrong or missing settings.";
 
-const TUNNEL_EXAMPLES: &str = "\
-Examples:
-  gprxy tunnel                             127.0.0.1:5433, with a password made for this tunnel
-  gprxy tunnel --listen 127.0.0.1:6000 -d app
-  gprxy tunnel --listen $XDG_RUNTIME_DIR/gprxy
-                                           a Unix socket that only your own programs can use
-  gprxy tunnel --json --listen 0           any free port, told as one line of JSON
-
-PROXY_URL says where the proxy is, PROXY_CA names the authority of its certificate
-where that is not a public one. Each connection gets a token of its own; the user
-name that a program gives is passed on: your own, or a role or account of yours.
-Ctrl-C lets running statements end, a second one does not.
-
-Exit codes: 0 closed, 1 not logged in, 69 the address cannot be listened on,
-  78 wrong or missing settings.";
-
 /// An SSO-first PostgreSQL proxy: people log in with a token of the company's identity provider, run as the
 /// PostgreSQL account that their role maps to, and every statement is recorded under their name.
 #[derive(Parser)]
@@ -82,9 +66,6 @@ pub(crate) enum Command {
     /// Print the effective settings without secrets, and try the issuers and the databases
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
-    /// Open a port of this computer that leads to the proxy, for programs that cannot renew a token
-    #[command(after_help = TUNNEL_EXAMPLES)]
-    Tunnel(crate::tunnel::TunnelArgs),
     /// Show everything on this machine: PostgreSQL, a development issuer, the proxy, and what people do with them
     #[cfg(feature = "demo")]
     Demo(crate::demo::DemoArgs),
@@ -112,6 +93,10 @@ pub(crate) enum Command {
     #[cfg(feature = "login")]
     #[command(after_help = examples::CONNECT)]
     Connect(commands::ConnectArgs),
+    /// Open a port of this computer that leads to the proxy, for programs that cannot renew a token
+    #[cfg(feature = "login")]
+    #[command(after_help = examples::TUNNEL)]
+    Tunnel(crate::tunnel::TunnelArgs),
     /// Print libpq's variables for a shell
     #[cfg(feature = "login")]
     #[command(after_help = examples::ENV)]

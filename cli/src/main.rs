@@ -24,6 +24,7 @@ mod spinner;
 #[cfg(feature = "login")]
 mod sso;
 mod start;
+#[cfg(feature = "login")]
 mod tunnel;
 
 use std::process::ExitCode;
@@ -44,7 +45,6 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Start(args) => start(args),
         Command::Check(args) => check::run(&Sources::of_process(args.config.config), args.offline),
-        Command::Tunnel(args) => tunnel::run(&args),
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(args),
         #[cfg(feature = "login")]
@@ -59,6 +59,8 @@ fn main() -> ExitCode {
         Command::Psql(args) => Workstation::Psql(args).run(),
         #[cfg(feature = "login")]
         Command::Connect(args) => Workstation::Connect(args).run(),
+        #[cfg(feature = "login")]
+        Command::Tunnel(args) => tunnel::run(args),
         #[cfg(feature = "login")]
         Command::Env(args) => Workstation::Env(args).run(),
         #[cfg(feature = "login")]

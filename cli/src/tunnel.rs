@@ -12,7 +12,6 @@ mod tokens;
 mod way;
 
 use std::future::{Future, poll_fn};
-use std::io;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -29,15 +28,22 @@ use gprxy_proto::driver::tokens::TokenSource;
 use gprxy_proto::hub::Hub;
 use gprxy_proto::policy::{Database, Databases, Limits};
 use gprxy_proto::pool::PoolSettings;
-use gprxy_proto::session::Profile;
+use gprxy_proto::session;
+use gprxy_proto::time::Now;
 
 use crate::args::DefaultHost;
+use crate::commands::Connection;
 use crate::config::{LogFormat, LogSettings};
-use crate::{EX_CONFIG, EX_UNAVAILABLE, logging, server_tls, start};
+use crate::profile::{Profile, ProfileArgs};
+use crate::sso::failure::{Failure, Result};
+use crate::{interrupts, logging, server_tls, start};
 
 pub(crate) use listen::Listen;
+use tokens::Login;
 use way::Way;
 
+/// What a shell says of a command that Ctrl-C has ended.
+const EX_INTERRUPTED: u8 = 130;
 /// Clients of one computer; each may have its own connection to the remote.
 const MAX_CLIENTS: u32 = 1000;
 /// Opening a connection to the remote, its login to PostgreSQL included: that may wait for a place in a pool there.
@@ -48,6 +54,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// `gprxy tunnel`
 #[derive(clap::Args)]
 pub(crate) struct TunnelArgs {
+    #[command(flatten)]
+    profile: ProfileArgs,
+
     /// Where to listen: a loopback address, or a directory for a Unix socket; may be given several times
     #[arg(long, value_name = "ADDRESS", value_parser = Listen::parse, default_value = "127.0.0.1:5433")]
     listen: Vec<Listen>,
@@ -56,11 +65,11 @@ pub(crate) struct TunnelArgs {
     #[arg(long)]
     no_password: bool,
 
-    /// How far the proxy's certificate is verified
-    #[arg(long, value_name = "MODE", value_parser = way::parse_sslmode)]
-    sslmode: Option<gprxy_proto::policy::SslMode>,
+    /// How TLS to the proxy is verified: libpq's sslmode [default: verify-full]
+    #[arg(long, value_name = "MODE")]
+    sslmode: Option<String>,
 
-    /// Name this database in the connection string; any other can be used as well
+    /// Database for the connection string; any other can be used as well [default: the profile's]
     #[arg(short, long, value_name = "NAME")]
     database: Option<String>,
 
@@ -69,40 +78,30 @@ pub(crate) struct TunnelArgs {
     json: bool,
 }
 
-/// Why there is no tunnel, with the exit code for it.
-struct Failure {
-    code: u8,
-    words: String,
-}
-
-impl Failure {
-    fn settings(words: impl Into<String>) -> Self {
-        Self { code: EX_CONFIG, words: words.into() }
-    }
-
-    fn unavailable(words: impl Into<String>) -> Self {
-        Self { code: EX_UNAVAILABLE, words: words.into() }
-    }
-
-    fn refused(words: impl Into<String>) -> Self {
-        Self { code: 1, words: words.into() }
-    }
-}
-
 /// Runs the tunnel until it is told to end.
-pub(crate) fn run(args: &TunnelArgs) -> ExitCode {
+pub(crate) fn run(args: TunnelArgs) -> ExitCode {
     logging::install(LogSettings { level: log::LevelFilter::Warn, format: LogFormat::Text });
     start::guard_process();
-    let ended = open(args).and_then(|tunnel| match DefaultHost::block_on(serve::<DefaultHost>(tunnel, args)) {
-        Ok(ended) => ended,
-        Err(error) => Err(Failure::unavailable(format!("the runtime cannot be set up: {error}"))),
-    });
+    let ended = DefaultHost::block_on(tunnel::<DefaultHost>(args));
+    // A token may just be being renewed, for a client that has gone: what the provider has given is kept first, and
+    // nothing new begins.
+    std::mem::forget(interrupts::hold());
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("gprxy: {}", logging::one_line(&failure.words));
-            ExitCode::from(failure.code)
-        }
+        Ok(Ok(code)) => code,
+        Ok(Err(failure)) => failure.report(),
+        Err(error) => Failure::unavailable(format!("the runtime cannot be set up: {error}")).report(),
+    }
+}
+
+async fn tunnel<H: Host>(args: TunnelArgs) -> Result<ExitCode> {
+    // Installed before anything can be seen from outside: who sees the tunnel can end it.
+    let signals = H::Signals::install();
+    let mut signals = signals.map_err(|error| Failure::unavailable(format!("signals cannot be caught: {error}")))?;
+    let as_json = args.json;
+    let opening = H::blocking(move || Tunnel::open(&args));
+    match either(opening, signals.next()).await {
+        Either::First(tunnel) => serve::<H>(tunnel?, &mut signals, as_json).await.map(|()| ExitCode::SUCCESS),
+        Either::Second(_) => Ok(ExitCode::from(EX_INTERRUPTED)),
     }
 }
 
@@ -113,18 +112,19 @@ struct Tunnel {
     doors: Vec<listen::Door>,
 }
 
-fn open(args: &TunnelArgs) -> Result<Tunnel, Failure> {
-    let mut way = Way::find(args.sslmode, args.database.clone())?;
-    let credentials = tokens::CredentialsFile::of_home()?;
-    // Who is not logged in learns it here, and not from the first program that connects.
-    way.user = credentials.user()?;
-    let tokens: Arc<dyn TokenSource> = Arc::new(credentials);
-    let doors = args.listen.iter().map(|listen| listen.open(args.no_password)).collect::<Result<Vec<_>, _>>()?;
-    Ok(Tunnel { way, tokens, doors: doors.into_iter().flatten().collect() })
+impl Tunnel {
+    fn open(args: &TunnelArgs) -> Result<Self> {
+        let (login, credentials) = Login::open(Profile::load(&args.profile)?)?;
+        let profile = login.profile();
+        let connection = Connection::new(profile, &credentials, args.database.as_deref(), args.sslmode.as_deref())?;
+        let way = Way::new(connection, profile)?;
+        let doors = args.listen.iter().map(|listen| listen.open(args.no_password)).collect::<Result<Vec<_>>>()?;
+        Ok(Self { way, tokens: Arc::new(login), doors: doors.into_iter().flatten().collect() })
+    }
 }
 
 /// The parts of a proxy with this gate in front of the way to the remote.
-fn assemble(way: &Way, gate: Gate, tokens: &Arc<dyn TokenSource>) -> Result<Parts, Failure> {
+fn assemble(way: &Way, gate: Gate, tokens: &Arc<dyn TokenSource>, now: Now) -> Result<Parts> {
     let limits = Limits { max_client_conn: MAX_CLIENTS, drain_timeout: DRAIN_TIMEOUT, ..Limits::default() };
     let database = Database {
         dbname: None,
@@ -141,22 +141,18 @@ fn assemble(way: &Way, gate: Gate, tokens: &Arc<dyn TokenSource>) -> Result<Part
     };
     let mut server_tls = ServerTls::new();
     if let Some(config) =
-        server_tls::config_for(&database).map_err(|why| Failure::settings(format!("PROXY_CA: {why}")))?
+        server_tls::config_for(&database).map_err(|why| Failure::settings(format!("proxy_ca: {why}")))?
     {
         server_tls.insert(database.tls_terms(), config);
     }
-    let keys = KeySets::new(
-        Vec::new(),
-        KeySetLimits::default(),
-        <DefaultHost as gprxy_proto::driver::runtime::Runtime>::now(),
-    );
+    let keys = KeySets::new(Vec::new(), KeySetLimits::default(), now);
     let keys = keys.map_err(|error| Failure::settings(error.to_string()))?;
     let hub = Hub::new(keys, &limits, Box::new(SystemEntropy::new()));
-    let profile = Profile {
+    let profile = session::Profile {
         gate: Some(Arc::new(gate)),
         databases: Databases::new([(Databases::ANY.into(), database)]),
         limits,
-        ..Profile::default()
+        ..session::Profile::default()
     };
     Ok(Parts {
         profile: Arc::new(profile),
@@ -169,26 +165,23 @@ fn assemble(way: &Way, gate: Gate, tokens: &Arc<dyn TokenSource>) -> Result<Part
     })
 }
 
-async fn serve<H: Host>(tunnel: Tunnel, args: &TunnelArgs) -> Result<(), Failure> {
-    let cannot_listen = |error: io::Error| Failure::unavailable(format!("cannot listen: {error}"));
-    // Installed before anything can be seen from outside: who sees the tunnel can end it.
-    let cannot_catch = |error| Failure::unavailable(format!("signals cannot be caught: {error}"));
-    let mut signals = H::Signals::install().map_err(cannot_catch)?;
+async fn serve<H: Host>(tunnel: Tunnel, signals: &mut H::Signals, as_json: bool) -> Result<()> {
     let (mut all, mut places) = (Vec::new(), Vec::new());
     for door in tunnel.doors {
         let (listening, gate, place) = door.into_parts();
         // A hub for each: a cancel comes in where its session did.
-        let shared = Shared::<H>::new(assemble(&tunnel.way, gate, &tunnel.tokens)?);
+        let shared = Shared::<H>::new(assemble(&tunnel.way, gate, &tunnel.tokens, H::now())?);
         H::spawn(shared.clone().keep());
         let bound = listening.share().map_err(Failure::unavailable)?;
-        H::spawn(serve::serve(shared.clone(), H::listen(bound).map_err(cannot_listen)?));
+        let listener = H::listen(bound).map_err(|error| Failure::unavailable(format!("cannot listen: {error}")))?;
+        H::spawn(serve::serve(shared.clone(), listener));
         all.push((shared, listening));
         places.push(place);
     }
-    greeting::print(&tunnel.way, &places, args.json);
+    greeting::print(&tunnel.way, &places, as_json);
     drop(places);
     signals.next().await;
-    drain::<H>(&mut signals, all).await;
+    drain::<H>(signals, all).await;
     Ok(())
 }
 
@@ -212,15 +205,17 @@ async fn emptied<H: Host>(shared: &[Arc<Shared<H>>]) {
     }
 }
 
-/// Ends when one of the two does.
-async fn either<A, B>(first: impl Future<Output = A>, second: impl Future<Output = B>) {
+/// Which of two came first.
+enum Either<A, B> {
+    First(A),
+    Second(B),
+}
+
+async fn either<A, B>(first: impl Future<Output = A>, second: impl Future<Output = B>) -> Either<A, B> {
     let (mut first, mut second) = (pin!(first), pin!(second));
-    poll_fn(|context| {
-        if first.as_mut().poll(context).is_ready() || second.as_mut().poll(context).is_ready() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
+    poll_fn(|context| match first.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Either::First(output)),
+        Poll::Pending => second.as_mut().poll(context).map(Either::Second),
     })
-    .await;
+    .await
 }

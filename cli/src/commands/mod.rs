@@ -20,7 +20,6 @@ pub(crate) use args::{
     CompletionsArgs, ConnectArgs, EnvArgs, LoginArgs, LogoutArgs, ManArgs, PsqlArgs, ServiceArgs, StatusArgs,
     TokenArgs, examples,
 };
-#[allow(unused_imports, reason = "the tunnel starts where psql starts")]
 pub(crate) use connection::Connection;
 
 use crate::interrupts;

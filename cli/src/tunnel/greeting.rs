@@ -20,11 +20,10 @@ pub(super) fn print(way: &Way, places: &[Place], as_json: bool) {
 fn human(way: &Way, places: &[Place]) -> Secret<String> {
     let mut text = Secret::new(String::with_capacity(1024));
     let out = text.expose_mut();
-    let user = way.user.as_deref().unwrap_or("your own name at the identity provider, or one of your roles");
     let _ = writeln!(out, "Tunnel to {}. Ctrl-C closes it.", one_line(&way.endpoint.to_string()));
     for place in places {
         let _ = writeln!(out, "\n  host      {}\n  port      {}", one_line(&place.host), place.port);
-        let _ = writeln!(out, "  user      {}", one_line(user));
+        let _ = writeln!(out, "  user      {}", one_line(&way.user));
         match &place.password {
             Some(password) => {
                 let _ = writeln!(out, "  password  {}   (of this tunnel: a new one each time)", password.expose());
@@ -52,14 +51,14 @@ fn machine(way: &Way, places: &[Place]) -> Secret<String> {
 
 /// A connection string without the password, as libpq and most others take it (PostgreSQL manual, section 34.1.1.2).
 fn uri(way: &Way, place: &Place) -> String {
-    let user = way.user.as_deref().map_or_else(String::new, |user| escaped(user) + "@");
+    let user = escaped(&way.user);
     let database = way.database.as_deref().map_or_else(String::new, |database| format!("/{}", escaped(database)));
     if place.host.starts_with('/') {
         let slash = if database.is_empty() { "/" } else { "" };
-        return format!("postgresql://{user}{database}{slash}?host={}&port={}", escaped(&place.host), place.port);
+        return format!("postgresql://{user}@{database}{slash}?host={}&port={}", escaped(&place.host), place.port);
     }
     let host = if place.host.contains(':') { format!("[{}]", place.host) } else { place.host.clone() };
-    format!("postgresql://{user}{host}:{}{database}?sslmode=disable", place.port)
+    format!("postgresql://{user}@{host}:{}{database}?sslmode=disable", place.port)
 }
 
 /// Percent-encoded, all but the unreserved characters (RFC 3986 section 2.3).
@@ -80,12 +79,12 @@ mod tests {
 
     use super::*;
 
-    fn way(user: Option<&str>, database: Option<&str>) -> Way {
+    fn way(user: &str, database: Option<&str>) -> Way {
         Way {
             endpoint: Endpoint::Tcp { host: "gprxy.example".into(), port: 7777 },
             sslmode: SslMode::VerifyFull,
             ca: None,
-            user: user.map(str::to_owned),
+            user: user.into(),
             database: database.map(str::to_owned),
         }
     }
@@ -96,7 +95,7 @@ mod tests {
 
     #[test]
     fn connection_strings_can_be_pasted() {
-        let alice = way(Some("alice@corp.example"), Some("a b"));
+        let alice = way("alice@corp.example", Some("a b"));
         assert_eq!(
             uri(&alice, &place("127.0.0.1", Some("secret"))),
             "postgresql://alice%40corp.example@127.0.0.1:5433/a%20b?sslmode=disable"
@@ -105,16 +104,16 @@ mod tests {
             uri(&alice, &place("/run/user/1/g", None)),
             "postgresql://alice%40corp.example@/a%20b?host=%2Frun%2Fuser%2F1%2Fg&port=5433"
         );
-        assert_eq!(uri(&way(None, None), &place("::1", None)), "postgresql://[::1]:5433?sslmode=disable");
-        assert_eq!(uri(&way(None, None), &place("/s", None)), "postgresql:///?host=%2Fs&port=5433");
+        assert_eq!(uri(&way("bob", None), &place("::1", None)), "postgresql://bob@[::1]:5433?sslmode=disable");
+        assert_eq!(uri(&way("bob", None), &place("/s", None)), "postgresql://bob@/?host=%2Fs&port=5433");
     }
 
     #[test]
     fn the_password_is_told_once() {
         let places = [place("127.0.0.1", Some("the-password")), place("/run/g", None)];
-        let told = human(&way(Some("alice@corp.example"), None), &places);
+        let told = human(&way("alice@corp.example", None), &places);
         assert_eq!(told.expose().matches("the-password").count(), 1, "{}", told.expose());
-        let line = machine(&way(None, None), &places);
+        let line = machine(&way("bob", None), &places);
         assert_eq!(line.expose().matches("the-password").count(), 1);
         let value: serde_json::Value = serde_json::from_str(line.expose()).unwrap();
         assert_eq!(value["listen"][0]["password"], "the-password");
@@ -124,7 +123,7 @@ mod tests {
 
     #[test]
     fn an_open_door_is_called_one() {
-        let told = human(&way(None, None), &[place("127.0.0.1", None)]);
+        let told = human(&way("bob", None), &[place("127.0.0.1", None)]);
         assert!(told.expose().contains("every user of this computer gets in"));
     }
 }

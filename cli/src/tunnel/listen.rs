@@ -17,7 +17,7 @@ use gprxy_proto::entropy::Entropy as _;
 use gprxy_proto::policy::AuthType;
 use gprxy_proto::secret::Secret;
 
-use super::Failure;
+use crate::sso::failure::{Failure, Result};
 use crate::start::{self, Listening};
 
 /// Beside PostgreSQL's own, which may run here as well.
@@ -53,7 +53,7 @@ pub(super) struct Door {
 
 impl Listen {
     /// `127.0.0.1:5433`, `[::1]:5433`, `localhost`, a port alone, `/a/directory` or `/a/directory/.s.PGSQL.5433`.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> std::result::Result<Self, String> {
         if text.contains('/') {
             let path = Path::new(text);
             let port =
@@ -81,7 +81,7 @@ impl Listen {
     }
 
     /// Binds it. Nobody is let in yet.
-    pub(super) fn open(&self, no_password: bool) -> Result<Vec<Door>, Failure> {
+    pub(super) fn open(&self, no_password: bool) -> Result<Vec<Door>> {
         match self {
             Self::Tcp(addresses) => addresses.iter().map(|&address| open_tcp(address, no_password)).collect(),
             Self::Unix(directory, port) => open_unix(directory, *port).map(|door| vec![door]),
@@ -97,7 +97,7 @@ impl Door {
 
 /// Every user of this computer can connect to a loopback address, so a password is needed, and SCRAM, so that nobody
 /// who listens there in our place learns it.
-fn open_tcp(address: SocketAddr, no_password: bool) -> Result<Door, Failure> {
+fn open_tcp(address: SocketAddr, no_password: bool) -> Result<Door> {
     let listening = start::listen_tcp(address).map_err(Failure::unavailable)?;
     let address = listening.address().unwrap_or(address);
     let mut entropy = SystemEntropy::new();
@@ -124,7 +124,7 @@ fn new_password(entropy: &mut SystemEntropy) -> Secret<String> {
 
 /// The kernel says who connects to a Unix socket; the directory keeps the others from even trying, and from putting a
 /// socket of their own in our place.
-fn open_unix(directory: &Path, port: u16) -> Result<Door, Failure> {
+fn open_unix(directory: &Path, port: u16) -> Result<Door> {
     let uid = rustix::process::geteuid().as_raw();
     private_directory(directory, uid)?;
     let directory = fs::canonicalize(directory).map_err(|error| cannot_use(directory, &error))?;
@@ -137,7 +137,7 @@ fn open_unix(directory: &Path, port: u16) -> Result<Door, Failure> {
 }
 
 /// Makes the directory if it is missing, and refuses one that others can look into.
-fn private_directory(directory: &Path, uid: u32) -> Result<(), Failure> {
+fn private_directory(directory: &Path, uid: u32) -> Result<()> {
     match fs::DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(cannot_use(directory, &error)),
         _ => {}

@@ -4,11 +4,9 @@ use std::sync::Arc;
 
 use gprxy_proto::policy::{Endpoint, SslMode};
 
-use super::Failure;
-use crate::config;
-
-/// gprxy's own port.
-const PORT: u16 = 7777;
+use crate::commands::Connection;
+use crate::profile::Profile;
+use crate::sso::failure::{Failure, Result};
 
 /// The way to the remote gprxy.
 pub(super) struct Way {
@@ -17,34 +15,27 @@ pub(super) struct Way {
     /// The authorities that the certificate is verified with; `None`: those of the system.
     pub(super) ca: Option<Arc<str>>,
     /// Whose token it is, for the connection string.
-    pub(super) user: Option<String>,
+    pub(super) user: String,
     /// For the connection string.
     pub(super) database: Option<String>,
 }
 
 impl Way {
-    /// From `PROXY_URL` and `PROXY_CA`.
-    pub(super) fn find(sslmode: Option<SslMode>, database: Option<String>) -> Result<Self, Failure> {
-        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let address = variable("PROXY_URL").ok_or_else(|| {
-            Failure::settings(
-                "PROXY_URL is not set: expected the proxy's address, as in PROXY_URL=gprxy.corp.example:7777",
-            )
-        })?;
-        let endpoint = endpoint(&address).map_err(|found| {
-            Failure::settings(format!(
-                "PROXY_URL: found {found}; expected the proxy's address, as in gprxy.example:7777"
-            ))
-        })?;
-        let ca = variable("PROXY_CA").map(Into::into);
-        let sslmode = sslmode.unwrap_or(SslMode::VerifyFull);
-        check(sslmode, &endpoint, ca.is_some())?;
-        Ok(Self { endpoint, sslmode, ca, user: None, database })
+    /// The same as psql would be sent.
+    pub(super) fn new(connection: Connection, profile: &Profile) -> Result<Self> {
+        let Connection { proxy, user, database, sslmode, sslrootcert } = connection;
+        let endpoint = Endpoint::Tcp { host: proxy.host.into(), port: proxy.port };
+        let sslmode = parse(&sslmode)?;
+        check(sslmode, &endpoint, profile.proxy.ca.is_some())?;
+        // Only libpq has to be told where the system's authorities are.
+        let ca = sslrootcert.filter(|_| profile.proxy.ca.is_some());
+        let ca = ca.map(|path| path.to_str().map(Arc::from).ok_or_else(|| Failure::settings("proxy_ca: not UTF-8")));
+        Ok(Self { endpoint, sslmode, ca: ca.transpose()?, user, database })
     }
 }
 
 /// A token opens all that its owner may do, so it goes to the proxy itself and to nobody else.
-fn check(sslmode: SslMode, endpoint: &Endpoint, has_ca: bool) -> Result<(), Failure> {
+fn check(sslmode: SslMode, endpoint: &Endpoint, has_ca: bool) -> Result<()> {
     match sslmode {
         SslMode::VerifyFull => Ok(()),
         _ if endpoint.is_local() => Ok(()),
@@ -54,36 +45,24 @@ fn check(sslmode: SslMode, endpoint: &Endpoint, has_ca: bool) -> Result<(), Fail
         )),
         SslMode::VerifyCa => Ok(()),
         SslMode::Disable | SslMode::Prefer | SslMode::Require => Err(Failure::settings(
-            "a token is sent only to a proxy whose certificate is verified: use sslmode verify-full, with PROXY_CA \
-             where the authority is not a public one",
+            "a tunnel sends its tokens only to a proxy whose certificate is verified: use sslmode verify-full, with \
+             PROXY_CA where the authority is not a public one",
         )),
     }
 }
 
-fn endpoint(text: &str) -> Result<Endpoint, &'static str> {
-    let bare = text.split_once("://").map_or(text, |(_, rest)| rest);
-    let bare = bare.strip_suffix('/').unwrap_or(bare);
-    let url = format!("https://{bare}");
-    let parsed = config::parse_url(&url)?;
-    if !parsed.path.is_empty() {
-        return Err("an address with a path behind it");
-    }
-    let port = match bare.rsplit_once(':') {
-        Some((_, port)) if !port.contains(']') => port.parse().map_err(|_| "an address with a wrong port")?,
-        _ => PORT,
-    };
-    Ok(Endpoint::Tcp { host: parsed.host.into(), port })
-}
-
 /// libpq's names.
-pub(super) fn parse_sslmode(text: &str) -> Result<SslMode, &'static str> {
+fn parse(text: &str) -> Result<SslMode> {
     match text {
         "disable" => Ok(SslMode::Disable),
-        "prefer" => Ok(SslMode::Prefer),
+        // `allow` begins without TLS and asks for it when refused: a proxy on this computer refuses nothing of that.
+        "prefer" | "allow" => Ok(SslMode::Prefer),
         "require" => Ok(SslMode::Require),
         "verify-ca" => Ok(SslMode::VerifyCa),
         "verify-full" => Ok(SslMode::VerifyFull),
-        _ => Err("expected verify-full or verify-ca, or, for a proxy on this computer, require, prefer or disable"),
+        _ => {
+            Err(Failure::usage("sslmode: expected verify-full or verify-ca, or, for a proxy on this computer, require"))
+        }
     }
 }
 
@@ -92,31 +71,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read() {
-        for (text, expected) in [
-            ("gprxy.example", "gprxy.example:7777"),
-            ("gprxy.example:6000", "gprxy.example:6000"),
-            ("postgres://gprxy.example:6000/", "gprxy.example:6000"),
-            ("[::1]:6000", "[::1]:6000"),
-            ("[::1]", "[::1]:7777"),
-        ] {
-            assert_eq!(endpoint(text).map(|endpoint| endpoint.to_string()).as_deref(), Ok(expected), "{text}");
-        }
-        for bad in ["", "x/y", "x?host=y", "u@x", "x:99999", "a b"] {
-            assert!(endpoint(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
     fn a_token_needs_a_verified_proxy_or_one_on_this_computer() {
-        let remote = endpoint("gprxy.example").unwrap();
-        let local = endpoint("localhost").unwrap();
-        for mode in ["disable", "prefer", "require", "verify-ca", "verify-full"] {
-            let sslmode = parse_sslmode(mode).unwrap();
-            assert_eq!(check(sslmode, &remote, false).is_ok(), mode == "verify-full", "{mode}");
-            assert_eq!(check(sslmode, &remote, true).is_ok(), mode.starts_with("verify"), "{mode} with a CA");
-            assert!(check(sslmode, &local, false).is_ok(), "{mode} to this computer");
+        let tcp = |host: &str| Endpoint::Tcp { host: host.into(), port: 7777 };
+        for mode in ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] {
+            let sslmode = parse(mode).unwrap();
+            assert_eq!(check(sslmode, &tcp("gprxy.example"), false).is_ok(), mode == "verify-full", "{mode}");
+            assert_eq!(check(sslmode, &tcp("10.0.0.1"), true).is_ok(), mode.starts_with("verify"), "{mode} with a CA");
+            for local in ["localhost", "127.0.0.1", "::1"] {
+                assert!(check(sslmode, &tcp(local), false).is_ok(), "{mode} to {local}");
+            }
         }
-        assert!(parse_sslmode("allow").is_err());
+        assert!(parse("on").is_err());
     }
 }

@@ -7,14 +7,16 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::drivers;
+use crate::sso::own_provider;
+use crate::support::desk::Desk;
 use crate::support::fixtures::{READER, WRITER};
 use crate::support::gprxy::{Config, Gprxy};
-use crate::support::postgres::Version;
+use crate::support::postgres::{Cluster, Version};
 use crate::support::provider::Provider;
 use crate::support::reaper::fresh_path;
 use crate::support::tunnel::{Home, Tunnel, command, refused};
 use crate::support::wire::{Wire, cancel, query};
-use crate::support::{deps, eventually, psql};
+use crate::support::{deps, eventually, psql, tls};
 
 fn bob() -> (Gprxy, Home) {
     (Config::new(Version::V15).start(), Home::with_token(&Provider::shared().token("bob")))
@@ -187,11 +189,11 @@ fn what_cannot_be_meant_is_refused_before_anything_is_opened() {
     let (gprxy, home) = bob();
     let (code, told) = refused(command(&home, &gprxy, &["--listen", "0.0.0.0:5433"]));
     assert!(code == 2 && told.contains("loopback"), "{code} {told}");
-    for mode in ["disable", "prefer", "require"] {
+    for (mode, expected) in [("disable", 2), ("prefer", 2), ("require", 78)] {
         let mut elsewhere = command(&home, &gprxy, &["--sslmode", mode]);
         elsewhere.env("PROXY_URL", "gprxy.corp.example");
         let (code, told) = refused(elsewhere);
-        assert!(code == 78 && told.contains("verify-full"), "{mode}: {code} {told}");
+        assert!(code == expected && told.contains("verify-full"), "{mode}: {code} {told}");
     }
     let mut nowhere = command(&home, &gprxy, &[]);
     nowhere.env_remove("PROXY_URL");
@@ -233,6 +235,67 @@ fn each_connection_has_the_token_of_its_time() {
     assert!(told.contains("not logged in") && told.contains("gprxy login"), "{told}");
     assert_eq!(early.value("select session_user"), WRITER.0, "whoever is in stays in");
     early.quit();
+}
+
+/// A desk where bob is logged in, a provider of its own, and a tunnel.
+fn desk() -> (Gprxy, Desk, Tunnel) {
+    let provider = own_provider();
+    let gprxy = Config::with(Cluster::shared(Version::V15), provider).start();
+    let proxy = format!("localhost:{}", gprxy.target("bob").port);
+    let desk = Desk::new(provider).with("PROXY_URL", &proxy).with("PROXY_CA", tls::pki().ca.to_str().unwrap());
+    desk.log_in("bob");
+    let tunnel = Tunnel::start(desk.command(&["tunnel", "--json", "--listen", "127.0.0.1:0", "--no-password"]), &gprxy);
+    (gprxy, desk, tunnel)
+}
+
+#[test]
+fn a_token_that_has_expired_is_renewed_once_for_all_who_connect() {
+    let (_gprxy, desk, tunnel) = desk();
+    let target = tunnel.target();
+    assert_eq!(psql::run(&target, &["select session_user"]).ok(), WRITER.0);
+    let (kept, asked) = (desk.credentials(), desk.provider.token_requests());
+    desk.expire();
+    let clients: Vec<_> = (0..4).map(|n| psql::background(&target, &format!("select {n}"))).collect();
+    for (n, client) in clients.into_iter().enumerate() {
+        assert_eq!(psql::join(client).ok(), n.to_string());
+    }
+    assert_eq!(desk.provider.token_requests(), asked + 1, "four connections, one refresh token");
+    assert_ne!(desk.credentials()["access_token"], kept["access_token"]);
+}
+
+#[test]
+fn a_provider_that_is_gone_is_told_to_the_client_and_asked_again() {
+    let (_gprxy, desk, tunnel) = desk();
+    let target = tunnel.target();
+    let mut early = Wire::login(&target).unwrap();
+    desk.expire();
+    desk.provider.set_token_answer("503");
+    let told = Wire::login(&target).err().expect("no token, no session");
+    assert_eq!((told.severity.as_str(), told.code.as_str()), ("FATAL", "08001"));
+    assert!(told.message.contains("gprxy tunnel has no token") && told.message.contains("503"), "{told:?}");
+    desk.provider.set_token_answer("invalid_grant");
+    let told = Wire::login(&target).err().expect("no token, no session");
+    assert!(told.code == "28000" && told.message.contains("run gprxy login"), "{told:?}");
+    assert_eq!(early.value("select 'still here'"), "still here");
+    desk.provider.set_token_answer("well");
+    assert_eq!(psql::run(&target, &["select 1"]).ok(), "1");
+    early.quit();
+}
+
+#[test]
+fn control_c_during_a_renewal_keeps_the_rotated_refresh_token() {
+    let (_gprxy, desk, mut tunnel) = desk();
+    let (kept, asked) = (desk.credentials(), desk.provider.token_requests());
+    desk.expire();
+    desk.provider.set_token_answer("hold");
+    let client = psql::background(&tunnel.target(), "select 1");
+    eventually("the renewal", || (desk.provider.token_requests() > asked).then_some(()));
+    tunnel.child.signal("INT");
+    assert_ne!(psql::join(client).code, 0);
+    assert!(!tunnel.child.has_ended(), "it waits for the token that is on its way");
+    desk.provider.set_token_answer("well");
+    assert_eq!(eventually("the tunnel to end", || tunnel.child.0.try_wait().unwrap()).code(), Some(0));
+    assert_ne!(desk.credentials()["refresh_token"], kept["refresh_token"]);
 }
 
 #[test]
