@@ -4,7 +4,7 @@ MAKEFLAGS += --no-print-directory
 # The end-to-end tests wait for other processes most of the time: more of them than cores keep two cores busy.
 E2E_THREADS ?= 6
 
-.PHONY: help demo test test-unit test-e2e soak fuzz bench edge fmt lint
+.PHONY: help demo man test test-unit test-e2e soak fuzz bench edge fmt lint
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -13,6 +13,11 @@ help:
 demo:
 	@scripts/install-build-deps
 	@cargo run --quiet --locked -p gprxy -- demo
+
+## make man        the manual, one page for each command, into target/man
+man:
+	@scripts/install-build-deps
+	@cargo run --quiet --locked -p gprxy -- man --dir target/man
 
 ## make test       everything: unit tests, then the end-to-end tests on real servers and drivers
 test: test-unit test-e2e

@@ -22,7 +22,7 @@ pub(crate) fn watch() {
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
             let _finished = hold();
-            crate::spinner::erase();
+            crate::spinner::close();
             if signal == SIGINT {
                 eprintln!("gprxy: interrupted");
             }

@@ -2,38 +2,45 @@
 //! nothing to restore but the line itself.
 
 use std::io::{IsTerminal, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 const FRAMES: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
 /// Back to the first column, and erase to the end of the line (ECMA-48, section 8.3.41).
 const ERASE: &str = "\r\x1b[K";
+/// The width of a terminal that does not say.
+const USUAL_COLUMNS: usize = 80;
 
-/// Whether a line stands there now; read when a signal ends the process.
-static DRAWN: AtomicBool = AtomicBool::new(false);
+/// The one line that there is: also the thread that ends the process draws on it.
+static SCREEN: Mutex<Screen> = Mutex::new(Screen { is_drawn: false, is_closed: false });
+
+struct Screen {
+    is_drawn: bool,
+    is_closed: bool,
+}
 
 /// Draws only where a person looks.
 pub(crate) struct Spinner {
     is_live: bool,
     frame: usize,
+    columns: usize,
 }
 
 impl Spinner {
     pub(crate) fn new() -> Self {
-        Self { is_live: Self::is_for_a_person(), frame: 0 }
+        Self { is_live: columns().is_some(), frame: 0, columns: columns().unwrap_or(USUAL_COLUMNS) }
     }
 
-    /// Whether standard error is a terminal that can move its cursor.
-    pub(crate) fn is_for_a_person() -> bool {
-        std::io::stderr().is_terminal()
-            && std::env::var_os("TERM").is_some_and(|term| term != "dumb" && !term.is_empty())
-    }
-
-    /// The next frame, with this text.
+    /// The next frame, with this text. A line that is wrapped could not be erased, so it is cut.
     pub(crate) fn turn(&mut self, text: &str) {
         if self.is_live {
             self.frame = (self.frame + 1) % FRAMES.len();
-            DRAWN.store(true, Ordering::Relaxed);
-            write(&format!("{ERASE}{} {text}", FRAMES[self.frame]));
+            let text: String = text.chars().take(self.columns.saturating_sub(3)).collect();
+            let line = format!("{ERASE}{} {text}", FRAMES[self.frame]);
+            change(|screen| {
+                let is_open = !screen.is_closed;
+                screen.is_drawn |= is_open;
+                is_open.then_some(line.as_str())
+            });
         }
     }
 
@@ -49,15 +56,40 @@ impl Drop for Spinner {
     }
 }
 
-/// Takes the line away, if one is there.
-pub(crate) fn erase() {
-    if DRAWN.swap(false, Ordering::Relaxed) {
-        write(ERASE);
+/// The width of the terminal that standard error is; `None` where it is none, or one that cannot move its cursor.
+pub(crate) fn columns() -> Option<usize> {
+    let is_clever = std::env::var_os("TERM").is_some_and(|term| term != "dumb" && !term.is_empty()) || cfg!(windows);
+    if !is_clever || !std::io::stderr().is_terminal() {
+        return None;
     }
+    #[cfg(unix)]
+    if let Ok(size) = rustix::termios::tcgetwinsize(std::io::stderr())
+        && size.ws_col > 0
+    {
+        return Some(size.ws_col.into());
+    }
+    Some(USUAL_COLUMNS)
 }
 
-fn write(text: &str) {
-    let mut out = std::io::stderr().lock();
-    // A terminal that went away needs no spinner.
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+/// Takes the line away, if one is there.
+pub(crate) fn erase() {
+    change(|screen| std::mem::take(&mut screen.is_drawn).then_some(ERASE));
+}
+
+/// The same, and nothing is drawn any more.
+pub(crate) fn close() {
+    erase();
+    change(|screen| {
+        screen.is_closed = true;
+        None
+    });
+}
+
+fn change<'t>(decide: impl FnOnce(&mut Screen) -> Option<&'t str>) {
+    let mut screen = SCREEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(text) = decide(&mut screen) {
+        let mut out = std::io::stderr().lock();
+        // A terminal that went away needs no spinner.
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::args::LoginArgs;
 use super::print;
 use super::standing::Standing;
-use crate::credentials::{Credentials, Grant, Store};
+use crate::credentials::{Credentials, Grant, Place, Store};
 use crate::interrupts;
 use crate::logging::one_line;
 use crate::profile::Profile;
@@ -28,8 +28,11 @@ pub(super) fn run(args: &LoginArgs) -> Result<ExitCode> {
         report(args, &profile, &store, &credentials)?;
         return Ok(ExitCode::SUCCESS);
     }
+    // A file that cannot be read is about to be replaced: its place does not matter.
+    let place = args.store.or(profile.store).or_else(|| store.place().ok().flatten()).unwrap_or_default();
+    store.try_place(place)?;
     let credentials = log_in(args, &profile)?;
-    keep(args, &profile, &store, &credentials)?;
+    keep(&store, place, &credentials)?;
     let who = credentials.user_info.shown();
     let roles = credentials.user_info.roles.join(", ");
     let roles = if roles.is_empty() { "without roles".into() } else { format!("roles: {roles}") };
@@ -83,9 +86,7 @@ fn offers_device(provider: &Provider<'_>) -> bool {
     provider.metadata.device_authorization_endpoint.is_some()
 }
 
-fn keep(args: &LoginArgs, profile: &Profile, store: &Store, credentials: &Credentials) -> Result<()> {
-    // A file that cannot be read is about to be replaced: its place does not matter.
-    let place = args.store.or(profile.store).or_else(|| store.place().ok().flatten()).unwrap_or_default();
+fn keep(store: &Store, place: Place, credentials: &Credentials) -> Result<()> {
     let lock = store.lock()?;
     let _finished = interrupts::hold();
     store.save_at(place, credentials, &lock)

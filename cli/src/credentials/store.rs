@@ -75,6 +75,14 @@ impl Store {
         Ok(self.read()?.map(|text| place_of(text.expose())))
     }
 
+    /// Whether that place works, asked before somebody logs in for nothing.
+    pub(crate) fn try_place(&self, place: Place) -> Result<()> {
+        match place {
+            Place::File => Ok(()),
+            Place::Keyring => keyring::load(&self.profile).map(drop),
+        }
+    }
+
     /// Keeps them where they are already. Needs the lock.
     pub(crate) fn save(&self, credentials: &Credentials, lock: &Lock) -> Result<()> {
         let place = self.place()?.unwrap_or_default();

@@ -236,7 +236,11 @@ impl<'a> Attempt<'a> {
         let tokens = tokens::request(self.provider, &form)?.map_err(|error| refused(&error))?;
         let claims = match &tokens.id {
             Some(token) => Some(id_token::verify(self.provider, token.expose(), Some(self.nonce.expose()))?),
-            // Without the scope openid there is none, and then nothing ties the tokens to this login but PKCE.
+            // OpenID Connect Core section 3.1.3.3: whoever asks with this scope gets one.
+            None if self.provider.scopes().split(' ').any(|scope| scope == "openid") => {
+                return Err(Failure::refused("the provider gave no ID token, so nothing says who logged in"));
+            }
+            // Plain OAuth, by somebody's own choice of scopes: nothing but PKCE ties the tokens to this login.
             None => None,
         };
         if let Some(clock) = http::clock_fault(self.provider.http.clock_ahead()) {

@@ -15,7 +15,7 @@ use super::provider::Provider;
 use super::tokens::{self, OAuthError, Tokens};
 use crate::config::parse_url;
 use crate::logging::one_line;
-use crate::spinner::Spinner;
+use crate::spinner::{self, Spinner};
 
 /// Section 3.2: what a missing interval means.
 const USUAL_INTERVAL: Duration = Duration::from_secs(5);
@@ -102,10 +102,8 @@ impl Authorization {
         eprintln!(
             "To log in, open this page in any browser, on this or another device:\n\n{page}\n\nand enter the code:\n\n{code}\n"
         );
-        let direct = self.verification_uri_complete.as_deref();
-        if let Some(picture) =
-            Spinner::is_for_a_person().then(|| picture(direct.unwrap_or(&self.verification_uri))).flatten()
-        {
+        let url = self.verification_uri_complete.as_deref().unwrap_or(&self.verification_uri);
+        if let Some(picture) = spinner::columns().and_then(|columns| picture(url, columns)) {
             eprintln!("or point the camera of a phone here, and compare the code:\n\n{picture}");
         }
     }
@@ -190,9 +188,11 @@ fn pause(spinner: &mut Spinner, interval: Duration, end: Instant) -> bool {
     true
 }
 
-/// Two modules a character, dark on light whatever the terminal's colours are: cameras read it that way round.
-fn picture(url: &str) -> Option<String> {
-    let code = QrCode::new(url.as_bytes()).ok()?;
+/// Two modules a character, dark on light whatever the terminal's colours are: cameras read it that way round. `None` when
+/// it is wider than the terminal, with four modules of quiet on each side (ISO/IEC 18004, section 6.3.8).
+fn picture(url: &str, columns: usize) -> Option<String> {
+    const QUIET: usize = 8;
+    let code = QrCode::new(url.as_bytes()).ok().filter(|code| code.width() + QUIET <= columns)?;
     let text = code.render::<Dense1x2>().dark_color(Dense1x2::Dark).light_color(Dense1x2::Light).build();
     let lines: Vec<String> = text.lines().map(|line| format!("\x1b[30;107m{line}\x1b[0m\n")).collect();
     Some(lines.concat())
@@ -248,9 +248,11 @@ mod tests {
 
     #[test]
     fn the_picture_has_the_same_width_in_every_line() {
-        let picture = picture("https://idp.example/device?user_code=ABCD-EFGH").unwrap();
+        let url = "https://idp.example/device?user_code=ABCD-EFGH";
+        let picture = picture(url, 80).unwrap();
         let widths: std::collections::BTreeSet<usize> = picture.lines().map(|line| line.chars().count()).collect();
         assert_eq!(widths.len(), 1);
-        assert!(super::picture(&"x".repeat(100_000)).is_none(), "more than a QR code holds");
+        assert!(super::picture(url, 30).is_none(), "wider than the terminal");
+        assert!(super::picture(&"x".repeat(100_000), 1000).is_none(), "more than a QR code holds");
     }
 }

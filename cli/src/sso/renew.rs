@@ -60,11 +60,12 @@ fn renew(profile: &Profile, store: &Store, anyway: bool) -> Result<Credentials> 
         Err(failure) if !anyway => return still_good(old, failure),
         Err(failure) => return Err(failure),
     };
+    check_same_person(&old, &tokens)?;
     let mut new = merge(old, tokens);
     store.save(&new, &lock)?;
     drop(finished);
     // The new ID token is for show; a provider whose keys cannot be fetched now does not cost a login.
-    if let Some(claims) = refreshed_claims(&provider, &new)? {
+    if let Some(claims) = refreshed_claims(&provider, &new) {
         new.user_info = user_info(Some(&claims), unverified(new.access_token.expose()).as_ref());
         store.save(&new, &lock)?;
     }
@@ -130,19 +131,23 @@ fn merge(mut kept: Credentials, tokens: Tokens) -> Credentials {
     kept
 }
 
-/// The claims of the ID token that came with the renewal. OpenID Connect Core section 12.2: it must be about the same
-/// person.
-fn refreshed_claims(provider: &Provider<'_>, new: &Credentials) -> Result<Option<UserClaims>> {
+/// OpenID Connect Core section 12.2: a new ID token is about the same person. Looked at before anything is kept, so before
+/// the signature is: a provider that answers otherwise is broken either way.
+fn check_same_person(old: &Credentials, tokens: &Tokens) -> Result<()> {
+    let claims = tokens.id.as_ref().and_then(|token| unverified(token.expose()));
+    let known = &old.user_info.sub;
+    match claims.as_ref().map(|claims| claims.text("sub").unwrap_or_default()) {
+        Some(subject) if !known.is_empty() && subject != known => {
+            Err(Failure::refused("the provider renewed the token with that of another person: run gprxy login --force"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The claims of the ID token that is kept, when its signature is good.
+fn refreshed_claims(provider: &Provider<'_>, new: &Credentials) -> Option<UserClaims> {
     let token = new.id_token.expose();
-    if token.is_empty() {
-        return Ok(None);
-    }
-    let Ok(claims) = id_token::verify(provider, token, None) else { return Ok(None) };
-    let subject = claims.text("sub").unwrap_or_default();
-    if new.user_info.sub.is_empty() || new.user_info.sub == subject {
-        return Ok(Some(claims));
-    }
-    Err(Failure::refused("the provider renewed the token with that of another person: run gprxy login --force"))
+    if token.is_empty() { None } else { id_token::verify(provider, token, None).ok() }
 }
 
 /// Credentials of a new login.

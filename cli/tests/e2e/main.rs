@@ -25,6 +25,7 @@ mod rust_driver;
 mod settings;
 mod sso;
 mod sso_psql;
+mod sso_quickstart;
 mod sso_renewal;
 mod tunnel;
 mod upstream;

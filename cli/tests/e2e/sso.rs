@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::desk::{Desk, visit};
 use crate::support::eventually;
@@ -45,7 +45,7 @@ fn a_login_in_the_browser_leaves_the_file_of_the_first_gprxy() {
     assert_eq!(claims(kept["id_token"].as_str().unwrap())["aud"], "gprxy-cli");
     assert!(!kept["refresh_token"].as_str().unwrap().is_empty());
     assert_eq!(kept["user_info"]["email"], "alice@corp.example");
-    assert_eq!(kept["user_info"]["roles"], serde_json::json!(["reader"]));
+    assert_eq!(kept["user_info"]["roles"], json!(["reader"]));
     let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(desk.credentials_path()), 0o600);
     assert_eq!(mode(desk.home.join(".gprxy")), 0o700);
@@ -110,6 +110,44 @@ fn errors_of_the_token_endpoint_end_the_login_with_their_reason() {
         assert!(page.contains("Not logged in") && !page.contains("<b>wants"), "{answer}: {page}");
         assert!(desk.files().is_empty(), "{answer}: {:?}", desk.files());
     }
+}
+
+#[test]
+fn id_tokens_that_are_not_to_be_trusted_end_the_login_and_nothing_is_kept() {
+    let provider = own_provider();
+    let desk = Desk::new(provider);
+    for (change, words) in [
+        (json!({ "claims": { "nonce": "of-another-login" } }), "nonce"),
+        (json!({ "claims": { "nonce": null } }), "nonce"),
+        (json!({ "claims": { "aud": "somebody-else" } }), "audience"),
+        (json!({ "claims": { "aud": ["gprxy-cli", "other"] } }), "azp"),
+        (json!({ "claims": { "azp": "other" } }), "azp"),
+        (json!({ "claims": { "iss": "https://evil.example" } }), "issuer"),
+        (json!({ "claims": { "exp": 1_000_000_000 } }), "expired"),
+        (json!({ "claims": { "sub": null } }), "sub"),
+        (json!({ "claims": { "iat": 99_999_999_999_u64 } }), "not valid yet"),
+        (json!({ "forge": true }), "signature"),
+        (json!({ "header": { "kid": "unknown" } }), "key"),
+    ] {
+        provider.set_id_change(change.clone());
+        let login = desk.start(&["login"]);
+        let page = desk.browse(login.opened(), "alice");
+        let ran = login.end();
+        assert_eq!(ran.code, 1, "{change}: {}", ran.err);
+        assert!(ran.err.contains("not to be trusted") && ran.err.contains(words), "{change}: {}", ran.err);
+        assert!(page.contains("Not logged in"), "{change}: {page}");
+        assert!(desk.files().is_empty(), "{change}: {:?}", desk.files());
+    }
+    provider.set_id_change(json!({}));
+    desk.log_in("alice");
+    // A renewal with somebody else's ID token.
+    let kept = desk.credentials();
+    provider.set_id_change(json!({ "claims": { "sub": "bob", "email": "bob@corp.example" } }));
+    desk.expire();
+    let ran = desk.run(&["token"]);
+    assert_eq!((ran.code, ran.out.as_str()), (1, ""));
+    assert!(ran.err.contains("another person"), "{}", ran.err);
+    assert_eq!(desk.credentials()["access_token"], kept["access_token"]);
 }
 
 #[test]
@@ -185,6 +223,22 @@ fn a_chosen_port_that_is_taken_is_told() {
     let ran = Desk::new(Provider::shared()).with("CALLBACK_URL", &callback).run(&["login"]);
     assert_eq!(ran.code, 1);
     assert!(ran.err.contains(&callback) && ran.err.contains("--device"), "{}", ran.err);
+}
+
+#[test]
+fn the_usual_port_gives_way_to_a_free_one_where_the_provider_takes_any() {
+    let _taken = eventually("the usual port", || TcpListener::bind(("127.0.0.1", 8085)).ok());
+    let desk = Desk::new(Provider::shared()).without("CALLBACK_URL");
+    let login = desk.start(&["login"]);
+    let url = login.opened();
+    let callback = callback_of(&url);
+    assert!(callback.starts_with("http://localhost:") && !callback.contains(":8085/"), "{callback}");
+    // A resolver may prefer either loopback address; both are listened at.
+    desk.browse(url, "alice");
+    assert_eq!(login.end().code, 0);
+    let ran = desk.with("GPRXY_CLIENT_ID", "unknown-to-the-provider").run(&["login", "--force"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.contains("the provider takes no other"), "{}", ran.err);
 }
 
 #[test]

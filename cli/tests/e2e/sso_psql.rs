@@ -144,28 +144,22 @@ fn password_and_service_files_let_any_libpq_in() {
 
 #[test]
 fn a_shell_gets_variables_and_the_token_only_when_asked() {
-    let (_gprxy, desk) = at_work("alice");
+    let (gprxy, desk) = at_work("alice");
     let token = desk.run(&["token"]).ok();
     assert!(!desk.run(&["env"]).ok().contains(&token));
     let script = format!(
         "eval \"$({} env -d {DATABASE} --with-token)\" && exec psql -XAtc 'select session_user'",
         env!("CARGO_BIN_EXE_gprxy")
     );
-    let mut shell = desk.command(&[]);
-    let environment: Vec<_> =
-        shell.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect();
-    shell = std::process::Command::new("sh");
-    shell.args(["-c", &script]).env_clear().envs(environment).current_dir(&desk.home);
+    let shell = desk.shell(&script);
     assert_eq!(psql::finish(shell).ok(), READER.0);
-    let mut plain = std::process::Command::new("sh");
-    let script = "PGPASSWORD=$(\"$0\" token) exec psql -XAtc 'select 1' \"$1\"".to_owned();
     let conninfo = format!(
         "host=localhost port={} user=alice@corp.example dbname={DATABASE} sslmode=verify-full sslrootcert={}",
-        _gprxy.target("alice").port,
+        gprxy.target("alice").port,
         pki().ca.display()
     );
-    plain.args(["-c", &script, env!("CARGO_BIN_EXE_gprxy"), &conninfo]).env_clear().env("HOME", &desk.home);
-    plain.env("PATH", "/usr/lib/postgresql/15/bin:/usr/bin:/bin");
+    let script = format!("PGPASSWORD=$({} token) exec psql -XAtc 'select 1' '{conninfo}'", env!("CARGO_BIN_EXE_gprxy"));
+    let plain = desk.shell(&script);
     assert_eq!(psql::finish(plain).ok(), "1");
 }
 

@@ -233,6 +233,8 @@ fn tokens_can_be_kept_in_the_systems_keyring() {
     };
     desk.log_in("alice");
     let token = desk.run(&["token"]).ok();
+    let ran = desk.run(&["login", "--force", "--store", "keyring"]);
+    assert_eq!(ran.code, 127, "known before anybody logs in: {}", ran.err);
     let mut command = desk.command(&["login", "--force", "--store", "keyring"]);
     command.env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
     let login = desk.spawn(command);

@@ -10,6 +10,8 @@
 //   POST /_test/token   ?answer=ERROR: the token endpoint refuses with this OAuth error; ?answer=503: it is down;
 //                       ?answer=hold: it does not answer before the next of these; ?answer=bare: it gives no refresh
 //                       token; ?answer=well: as always
+//   POST /_test/id      {claims?, header?, forge?}  from now on ID tokens have these claims over their true ones, and
+//                       forge: a signature by somebody else's key; without a body they are true again
 //   GET  /_test/stats   {"jwks": requests for the key set so far, "token": those to the token endpoint}
 //
 // GPRXY_TEST_CLOCK_AHEAD=SECONDS: the provider's clock is ahead of this computer's.
@@ -121,6 +123,7 @@ let jwksDown = false;
 const stats = { jwks: 0, token: 0 };
 let tokenAnswer = 'well';
 let release = [];
+let idChange = {};
 
 async function mint({ alg = 'RS256', kid, header = {}, claims = {} }) {
   const now = Math.floor(Date.now() / 1000);
@@ -157,12 +160,25 @@ async function sideDoor(request, response, url) {
       release.forEach((resume) => resume());
       release = [];
       return response.end(tokenAnswer);
+    case 'POST /_test/id':
+      idChange = await body(request);
+      return response.end('changed');
     case 'GET /_test/stats':
       return response.end(JSON.stringify(stats));
     default:
       response.statusCode = 404;
       return response.end('no such door');
   }
+}
+
+async function changed(token) {
+  const [header, payload] = token.split('.', 2).map((part) => JSON.parse(Buffer.from(part, 'base64url').toString()));
+  const claims = { ...payload, ...idChange.claims };
+  for (const name of Object.keys(claims)) if (claims[name] === null) delete claims[name];
+  const jwk = (idChange.forge ? await freshKeys() : keys).find((key) => key.alg === 'RS256');
+  return new CompactSign(new TextEncoder().encode(JSON.stringify(claims)))
+    .setProtectedHeader({ ...header, ...idChange.header })
+    .sign(await importJWK(jwk, 'RS256'));
 }
 
 // What the token endpoint is told to do besides its work; true when that was all.
@@ -174,14 +190,15 @@ async function tamper(response) {
     response.statusCode = 503;
     response.end('down for a test');
     return true;
-  } else if (tokenAnswer === 'bare') {
+  } else if (tokenAnswer === 'bare' || Object.keys(idChange).length) {
     const end = response.end.bind(response);
-    response.end = (text, ...rest) => {
+    response.end = async (text, ...rest) => {
       const answer = JSON.parse(text);
-      delete answer.refresh_token;
-      const changed = JSON.stringify(answer);
-      response.setHeader('content-length', Buffer.byteLength(changed));
-      return end(changed, ...rest);
+      if (tokenAnswer === 'bare') delete answer.refresh_token;
+      if (answer.id_token) answer.id_token = await changed(answer.id_token);
+      const json = JSON.stringify(answer);
+      response.setHeader('content-length', Buffer.byteLength(json));
+      return end(json, ...rest);
     };
   } else if (tokenAnswer !== 'well') {
     response.statusCode = 400;

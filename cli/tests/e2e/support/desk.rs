@@ -64,7 +64,16 @@ impl Desk {
 
     /// A gprxy with these arguments, in an environment that nobody else has touched.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gprxy"));
+        self.program(env!("CARGO_BIN_EXE_gprxy"), args)
+    }
+
+    /// A shell with this script, in the same environment.
+    pub(crate) fn shell(&self, script: &str) -> Command {
+        self.program("sh", &["-c", script])
+    }
+
+    fn program(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(args).env_clear().envs(&self.environment).env("HOME", &self.home);
         command.env("PATH", "/usr/lib/postgresql/15/bin:/usr/bin:/bin").env("LC_ALL", "C.UTF-8");
         command.current_dir(&self.home).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

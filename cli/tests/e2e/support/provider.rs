@@ -106,6 +106,11 @@ impl Provider {
         self.post(&format!("/_test/token?answer={answer}"), None);
     }
 
+    /// Changes what ID tokens say from now on: `claims`, `header`, `forge`; nothing in it makes them true again.
+    pub(crate) fn set_id_change(&self, change: Value) {
+        self.post("/_test/id", Some(change));
+    }
+
     /// How often the key set was asked for.
     pub(crate) fn jwks_requests(&self) -> u64 {
         self.count("jwks")
