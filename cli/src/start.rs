@@ -20,6 +20,7 @@ use crate::EX_UNAVAILABLE;
 use crate::args::RuntimeName;
 use crate::config::Settings;
 
+#[cfg(feature = "login")]
 pub(crate) use listen::{Listening, listen_tcp, listen_unix};
 
 /// How long the first client waits for the issuers' keys: a proxy that listens should be able to let people in, but an

@@ -26,6 +26,7 @@ impl Listening {
     }
 
     /// The address that was bound; `None` for Unix sockets.
+    #[cfg(feature = "login")]
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.bound.address()
     }

@@ -26,9 +26,9 @@ impl Way {
         let Connection { proxy, user, database, sslmode, sslrootcert } = connection;
         let endpoint = Endpoint::Tcp { host: proxy.host.into(), port: proxy.port };
         let sslmode = parse(&sslmode)?;
-        check(sslmode, &endpoint, profile.proxy.ca.is_some())?;
-        // Only libpq has to be told where the system's authorities are.
-        let ca = sslrootcert.filter(|_| profile.proxy.ca.is_some());
+        // Only libpq has to be told where the system's authorities are; one of the person's own counts here as it does there.
+        let ca = sslrootcert.filter(|path| profile.proxy.ca.is_some() || path.ends_with(".postgresql/root.crt"));
+        check(sslmode, &endpoint, ca.is_some())?;
         let ca = ca.map(|path| path.to_str().map(Arc::from).ok_or_else(|| Failure::settings("proxy_ca: not UTF-8")));
         Ok(Self { endpoint, sslmode, ca: ca.transpose()?, user, database })
     }
