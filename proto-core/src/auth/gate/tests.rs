@@ -2,6 +2,9 @@ use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 
 use super::*;
+use crate::auth::md5;
+use crate::auth::scram::{Derivation, NONCE_LEN};
+use crate::fault::Violation;
 use crate::testing::dice::Dice;
 
 const PASSWORD: &str = "pencil";

@@ -18,7 +18,7 @@ use ring::digest;
 use super::{Attributes, Derivation, KEY_LEN, NONCE_LEN, ScramFault, ScramKeys, sign, text};
 use crate::secret::{Secret, equal_in_constant_time};
 
-/// PBKDF2 rounds where no verifier names its own: PostgreSQL's default (`scram_iterations`).
+/// PBKDF2 rounds where no verifier names its own: PostgreSQL's default (`scram_iterations`). The compiler unwraps it.
 pub const DEFAULT_ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).unwrap();
 
 /// Bytes of salt in a verifier of ours, as many as PostgreSQL uses (`SCRAM_DEFAULT_SALT_LEN`).

@@ -21,7 +21,7 @@ use crate::testing::dice::Dice;
 
 /// The salt of the verifier.
 pub const SALT: &[u8] = b"0123456789abcdef";
-/// Its rounds.
+/// Its rounds. The compiler unwraps them.
 pub const ROUNDS: NonZeroU32 = NonZeroU32::new(8).unwrap();
 /// Users with the password in clear, as a hash, as a verifier, and one who does not exist.
 const USERS: [&str; 4] = ["plain", "hash", "scram", "nobody"];
