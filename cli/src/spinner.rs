@@ -77,6 +77,7 @@ pub(crate) fn erase() {
 }
 
 /// The same, and nothing is drawn any more.
+#[cfg(unix)]
 pub(crate) fn close() {
     erase();
     change(|screen| {

@@ -52,7 +52,7 @@ impl Listener for SmolListener {
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 let uid = peer_uid(&stream);
-                Ok((SmolSocket::Unix(stream), Caller::unix(uid)))
+                Ok((SmolSocket::unix(stream), Caller::unix(uid)))
             }
         }
     }

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 
 use super::args::LogoutArgs;
+use super::connection::Connection;
+use super::passfile;
 use crate::credentials::{Credentials, Store};
 use crate::interrupts;
 use crate::profile::Profile;
@@ -28,13 +30,26 @@ pub(super) fn run(args: &LogoutArgs) -> Result<ExitCode> {
         }
     };
     let outcome = kept.as_ref().map(|credentials| revoke(&profile, credentials));
-    let _finished = interrupts::hold();
-    store.delete(&lock)?;
+    {
+        let _finished = interrupts::hold();
+        store.delete(&lock)?;
+    }
+    if let Some(credentials) = &kept {
+        forget_copy(&profile, credentials);
+    }
     eprintln!("Logged out: the tokens are deleted from this computer.");
     if let (Some(outcome), Some(credentials)) = (outcome, kept) {
         tell(&outcome, &credentials);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The copy in the password file, if `gprxy token --pgpass` made one for this proxy.
+fn forget_copy(profile: &Profile, credentials: &Credentials) {
+    let Ok(connection) = Connection::new(profile, credentials, None, None) else { return };
+    if let Err(failure) = passfile::forget(&connection) {
+        eprintln!("gprxy: warning: {failure}");
+    }
 }
 
 /// At the provider that gave them, whatever the settings say now.

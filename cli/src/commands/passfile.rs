@@ -13,6 +13,19 @@ use crate::sso::failure::{Failure, Result};
 
 /// Puts the token in front of everything else in the file, in the place of the one that gprxy put there before.
 pub(super) fn write(connection: &Connection, token: &str) -> Result<PathBuf> {
+    change(|old| Some(with_entry(old, connection, token)))
+}
+
+/// Takes the token away again, if it is there.
+pub(super) fn forget(connection: &Connection) -> Result<PathBuf> {
+    change(|old| {
+        let rest = without_entry(old, &key(connection));
+        (rest.expose() != old).then_some(rest)
+    })
+}
+
+/// Replaces the file by what is made of it; `None`: it stays.
+fn change(make: impl FnOnce(&str) -> Option<Secret<String>>) -> Result<PathBuf> {
     let path = path()?;
     let _lock = Lock::take(&home()?.join(".pgpass.lock"))?;
     let old = match path.try_exists() {
@@ -20,13 +33,15 @@ pub(super) fn write(connection: &Connection, token: &str) -> Result<PathBuf> {
         _ => config::read_text(&path)
             .map_err(|why| Failure::refused(format!("{} cannot be read: {why}", path.display())))?,
     };
-    let new = with_entry(old.expose(), connection, token);
-    let _finished = interrupts::hold();
-    replace(&path, new.expose().as_bytes())?;
+    if let Some(new) = make(old.expose()) {
+        let _finished = interrupts::hold();
+        replace(&path, new.expose().as_bytes())?;
+    }
     Ok(path)
 }
 
 /// The whole content for psql alone: this token, for this proxy and nothing else.
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only there files live in memory"))]
 pub(super) fn single(connection: &Connection, token: &str) -> Secret<String> {
     with_entry("", connection, token)
 }
@@ -45,13 +60,20 @@ fn path() -> Result<PathBuf> {
 
 /// The first line that fits counts, so ours goes first: a wildcard of somebody's would hide it.
 fn with_entry(old: &str, connection: &Connection, token: &str) -> Secret<String> {
-    let proxy = &connection.proxy;
-    let key = format!("{}:{}:*:{}:", escape(&proxy.host), proxy.port, escape(&connection.user));
+    let key = key(connection);
     let mut new = Secret::new(format!("{key}{}\n", escape(token)));
-    for line in old.split_inclusive('\n').filter(|line| !line.starts_with(&key)) {
-        new.expose_mut().push_str(line);
-    }
+    new.expose_mut().push_str(without_entry(old, &key).expose());
     new
+}
+
+fn without_entry(old: &str, key: &str) -> Secret<String> {
+    Secret::new(old.split_inclusive('\n').filter(|line| !line.starts_with(key)).collect())
+}
+
+/// What the line begins with: no other program writes its fields just so.
+fn key(connection: &Connection) -> String {
+    let proxy = &connection.proxy;
+    format!("{}:{}:*:{}:", escape(&proxy.host), proxy.port, escape(&connection.user))
 }
 
 /// `:` would end a field, and `\` is what it is escaped with.
@@ -89,6 +111,7 @@ mod tests {
         let second = with_entry(first.expose(), &ours, "t2");
         assert_eq!(second.expose(), &format!("gprxy.example:7777:*:alice@corp.example:t2\n{others}"));
         let other = with_entry(second.expose(), &connection("gprxy.example", "alice"), "t3");
+        assert_eq!(without_entry(second.expose(), &key(&ours)).expose(), others);
         assert!(other.expose().contains(":t2\n") && other.expose().starts_with("gprxy.example:7777:*:alice:t3\n"));
     }
 }

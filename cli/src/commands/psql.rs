@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 
 use super::args::{ConnectArgs, PsqlArgs};
 use super::connection::Connection;
-use super::{passfile, server_choice};
+use super::server_choice;
 use crate::credentials::Store;
 use crate::profile::Profile;
 use crate::sso;
@@ -90,7 +90,7 @@ fn start(profile: &Profile, database: Option<&str>, sslmode: Option<&str>, args:
 /// PostgreSQL takes no password of more than 65,530 bytes, so it fits into an environment (131,072 bytes a variable).
 fn hand_over(command: &mut Command, connection: &Connection, token: &str) {
     #[cfg(target_os = "linux")]
-    match memory_file(passfile::single(connection, token).expose()) {
+    match memory_file(super::passfile::single(connection, token).expose()) {
         Ok(path) => {
             command.env("PGPASSFILE", path);
             return;

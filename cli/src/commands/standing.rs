@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::credentials::{Credentials, Place, Store};
 use crate::logging::one_line;
 use crate::profile::Profile;
+use crate::sso::failure::Failure;
 use crate::sso::shown;
 
 /// What `status` knows in the end.
@@ -16,7 +17,7 @@ pub(super) struct Standing<'a> {
     pub(super) store: &'a Store,
     pub(super) credentials: &'a Credentials,
     /// What came of renewing the token, if that was tried.
-    pub(super) renewal: Option<Result<(), String>>,
+    pub(super) renewal: Option<Result<(), Failure>>,
     /// What the proxy said, if it was asked.
     pub(super) proxy: Option<Verdict>,
 }
@@ -47,7 +48,7 @@ impl<'a> Standing<'a> {
             "expires_at": self.credentials.expires_at.to_string(),
             "expires_in": self.credentials.remaining(now).map_or(0, |left| left.as_secs()),
             "renewable": self.credentials.is_renewable(),
-            "renewal_error": self.renewal.as_ref().and_then(|renewal| renewal.as_ref().err()),
+            "renewal_error": self.renewal.as_ref().and_then(|renewal| renewal.as_ref().err()).map(Failure::to_string),
             "store": self.place(),
             "proxy": self.profile.proxy.address.as_ref().map(|address| json!({
                 "address": address.to_string(),
@@ -105,7 +106,9 @@ impl<'a> Standing<'a> {
             Some(Verdict { database, account: Ok(account) }) => {
                 format!("{address} lets you in to {database} as {account}")
             }
-            Some(Verdict { database, account: Err(why) }) => format!("{address} refuses you for {database}: {why}"),
+            Some(Verdict { database, account: Err(why) }) => {
+                format!("{address} does not let you in to {database}: {why}")
+            }
         }
     }
 

@@ -42,10 +42,12 @@ pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
         }
     };
     let (credentials, renewal) = brought_up_to_date(args, &profile, &store, kept);
+    // An expired token and a provider that is away: nobody can tell whether the login has ended.
+    let is_away = matches!(&renewal, Some(Err(failure)) if failure.kind == Kind::Unavailable);
     let mut standing = Standing { renewal, ..Standing::of(&profile, &store, &credentials) };
     let is_good = credentials.remaining(Timestamp::now()).is_some();
     if is_good && !args.offline {
-        standing.proxy = ask_proxy(args, &profile, &credentials)?;
+        standing.proxy = ask_proxy(args, &profile, &credentials);
     }
     if args.json {
         let mut value = standing.json();
@@ -57,6 +59,9 @@ pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
     if is_good {
         return Ok(ExitCode::SUCCESS);
     }
+    if is_away {
+        return Err(Failure::unavailable("the token has expired, and the provider does not answer: try again later"));
+    }
     Err(Failure::refused(format!("the login has ended: run gprxy login{}", profile.flag())))
 }
 
@@ -66,7 +71,7 @@ fn brought_up_to_date(
     profile: &Profile,
     store: &Store,
     kept: Credentials,
-) -> (Credentials, Option<std::result::Result<(), String>>) {
+) -> (Credentials, Option<Result<()>>) {
     let is_due = !kept.is_fresh(Timestamp::now()) && kept.is_renewable();
     let renewal = match (args.offline, args.refresh, is_due) {
         (false, true, _) => sso::renewed(profile, store),
@@ -75,19 +80,19 @@ fn brought_up_to_date(
     };
     match renewal {
         Ok(new) => (new, Some(Ok(()))),
-        Err(failure) => (kept, Some(Err(failure.to_string()))),
+        Err(failure) => (kept, Some(Err(failure))),
     }
 }
 
-/// Connects as psql would, and reads which account PostgreSQL says it is.
-fn ask_proxy(args: &StatusArgs, profile: &Profile, credentials: &Credentials) -> Result<Option<Verdict>> {
-    if profile.proxy.address.is_none() {
-        return Ok(None);
-    }
-    let connection = Connection::new(profile, credentials, args.database.as_deref(), None)?;
-    let Some(name) = connection.database.clone() else { return Ok(None) };
-    let account = log_in(&connection, &name, credentials);
-    Ok(Some(Verdict { database: name, account }))
+/// Connects as psql would, and reads which account PostgreSQL says it is. Whatever stands in the way is an answer too: the
+/// person is logged in all the same.
+fn ask_proxy(args: &StatusArgs, profile: &Profile, credentials: &Credentials) -> Option<Verdict> {
+    profile.proxy.address.as_ref()?;
+    let database = args.database.clone().or_else(|| profile.proxy.database.clone())?;
+    let connection =
+        Connection::new(profile, credentials, Some(&database), None).map_err(|failure| failure.to_string());
+    let account = connection.and_then(|connection| log_in(&connection, &database, credentials));
+    Some(Verdict { database, account })
 }
 
 fn log_in(connection: &Connection, name: &str, credentials: &Credentials) -> std::result::Result<String, String> {

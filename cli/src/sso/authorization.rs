@@ -65,10 +65,21 @@ pub(crate) fn authorize(
     let endpoint = endpoint.ok_or_else(|| {
         Failure::settings("the provider has no page to log in at (authorization_endpoint); try gprxy login --device")
     })?;
+    if provider.metadata.lacks_s256() {
+        let words = "the provider does not check proof keys (PKCE with S256), so a stolen code would be worth something; \
+                     gprxy login --device does without";
+        return Err(Failure::settings(words));
+    }
     let listener = listen(provider, endpoint)?;
     let attempt = Attempt::new(provider, listener.port())?;
     let url = attempt.url(endpoint)?;
     let trouble = invite(&url, browsing, &provider.metadata.issuer);
+    if browsing == Browsing::Printed && std::env::var_os("SSH_CONNECTION").is_some() {
+        let port = listener.port();
+        eprintln!(
+            "If your browser runs where you came from, connect once more with: ssh -L {port}:localhost:{port} …\n"
+        );
+    }
     attempt.wait(&listener, &trouble, &url, patience)
 }
 

@@ -50,8 +50,21 @@ pub(super) struct Answer {
 }
 
 impl Listener {
-    /// Listens at every loopback address that the callback's host may mean.
+    /// Listens at every loopback address that the callback's host may mean; port 0: at any free one.
     pub(super) fn bind(callback: &Callback, port: u16) -> io::Result<Self> {
+        /// A port that is free at one address may be taken at the other.
+        const TRIES: usize = 8;
+        let mut bound = Self::bind_once(callback, port);
+        for _ in 1..TRIES {
+            if port != 0 || !bound.as_ref().is_err_and(|error| error.kind() == ErrorKind::AddrInUse) {
+                break;
+            }
+            bound = Self::bind_once(callback, port);
+        }
+        bound
+    }
+
+    fn bind_once(callback: &Callback, port: u16) -> io::Result<Self> {
         let addresses = addresses(&callback.host);
         let first = TcpListener::bind(SocketAddr::new(addresses[0], port))?;
         let port = first.local_addr()?.port();

@@ -22,6 +22,7 @@ pub(crate) struct Metadata {
     pub(crate) revocation_endpoint: Option<String>,
     scopes_supported: Option<Vec<String>>,
     token_endpoint_auth_methods_supported: Option<Vec<String>>,
+    code_challenge_methods_supported: Option<Vec<String>>,
     /// RFC 9207 section 3.
     #[serde(default)]
     pub(crate) authorization_response_iss_parameter_supported: bool,
@@ -101,6 +102,12 @@ impl<'p> Provider<'p> {
 }
 
 impl Metadata {
+    /// Whether the provider says that it checks proof keys in some other way only. One that says nothing mostly does: the
+    /// list is younger than PKCE (RFC 8414 section 2).
+    pub(crate) fn lacks_s256(&self) -> bool {
+        self.code_challenge_methods_supported.as_ref().is_some_and(|methods| !methods.iter().any(|name| name == "S256"))
+    }
+
     /// Section 4.3: it speaks for the very issuer that was asked; and no endpoint leads to where tokens could be read on
     /// the way.
     fn check(&self, issuer: &str) -> std::result::Result<(), String> {
@@ -134,6 +141,13 @@ mod tests {
         });
         value.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn only_a_list_without_s256_says_that_it_is_missing() {
+        assert!(!metadata(json!({})).lacks_s256());
+        assert!(!metadata(json!({ "code_challenge_methods_supported": ["plain", "S256"] })).lacks_s256());
+        assert!(metadata(json!({ "code_challenge_methods_supported": ["plain"] })).lacks_s256());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! End to end: real PostgreSQL, a real OIDC provider, real clients, and the real `gprxy` between them.
 //!
 //! `scripts/install-test-deps` installs what these tests need; `make test` runs it and then them. Every test has its
-//! own proxy on its own port, so they run side by side. Set `GPRXY_TEST_KEEP=1` to keep logs and data directories.
+//! own proxy on its own port, so they run side by side. Set `GPRXY_TEST_KEEP=1` to keep logs and data directories, and
+//! `GPRXY_TEST_RUNTIME=smol` to run all of them on smol where both runtimes are built in.
 
 mod support;
 
@@ -9,6 +10,7 @@ mod audit_trail;
 #[cfg(feature = "tokio")]
 mod auth_types;
 mod cancel;
+mod copy_attack;
 mod drivers;
 mod faults_client;
 mod faults_process;
@@ -21,6 +23,8 @@ mod pool;
 mod providers;
 mod relay;
 mod rig;
+#[cfg(all(feature = "tokio", feature = "smol"))]
+mod runtimes;
 mod rust_driver;
 mod settings;
 mod sso;

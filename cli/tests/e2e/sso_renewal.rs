@@ -98,6 +98,7 @@ fn a_provider_that_is_down_costs_nothing_while_the_token_counts() {
     desk.expire();
     let ran = desk.run(&["token"]);
     assert_eq!((ran.code, ran.out.as_str()), (69, ""));
+    assert_eq!(desk.run(&["status"]).code, 69);
     assert_eq!(desk.credentials()["refresh_token"], kept["refresh_token"]);
     provider.set_token_answer("well");
     assert_eq!(desk.run(&["token"]).code, 0);

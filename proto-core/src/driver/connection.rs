@@ -69,7 +69,7 @@ pub(super) struct Connection<R: Runtime> {
     pub(super) to_server: Outbound,
     alarm: Option<R::Alarm>,
     alarm_at: Option<Tick>,
-    pub(super) wish: Option<Box<Wish>>,
+    pub(super) wish: Option<Arc<Wish>>,
     pub(super) slow: Option<Slow<R>>,
     /// A token whose key is being fetched.
     pub(super) unverified: Option<(Secret<Vec<u8>>, Awaited)>,

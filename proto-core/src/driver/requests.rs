@@ -10,11 +10,9 @@ use super::shared::Shared;
 use crate::auth::Authenticated;
 use crate::auth::jwks::Unknown;
 use crate::auth::jwt::{IssuerId, Verdict};
-use crate::auth::scram::ScramKeys;
 use crate::cancel::{BackendTarget, CancelOrder, Decision};
 use crate::fault::{Refusal, SqlState};
-use crate::policy::Endpoint;
-use crate::pool::{Lease, PoolKey, Request, Returned};
+use crate::pool::{Lease, Returned};
 use crate::secret::Secret;
 use crate::session::{Credential, Leased, Reply, Return, ReturnState, Wish};
 use crate::session_id::SessionId;
@@ -77,17 +75,9 @@ impl<R: Runtime> Connection<R> {
 
     pub(super) fn request(&mut self, wish: Box<Wish>, now: Now) {
         let session = self.session.id();
-        let own_password = matches!(wish.credential, Credential::Own(_));
-        let reuse = wish.credential.may_be_shared();
-        let request = Request {
-            session,
-            key: PoolKey { account: wish.account.clone(), database: wish.database.clone(), own_password },
-            parameters: wish.parameters.clone(),
-            reuse,
-            settings: Arc::new(wish.target.pool.clone()),
-        };
+        let request = wish.request(session);
         let wide = wish.wide_key;
-        self.wish = Some(wish);
+        self.wish = Some(wish.into());
         let key = self.shared.with_hub(|hub, now| {
             let key = hub.enroll(session, wide);
             hub.cancels.handle_waiting(session);
@@ -113,23 +103,26 @@ impl<R: Runtime> Connection<R> {
     /// Logs in to the server under this lease.
     pub(super) fn open(&mut self, lease: Lease) {
         let Some(wish) = &self.wish else { return self.shared.discard(lease) };
-        let credential = wish.credential.clone();
-        let shared = self.shared.clone();
-        let (account, parameters) = (wish.account.clone(), wish.parameters.clone());
-        let dbname = wish.target.dbname.clone().unwrap_or_else(|| wish.database.clone());
-        let target = wish.target.clone();
+        let (shared, wish) = (self.shared.clone(), wish.clone());
         let job = async move {
+            let target = &*wish.target;
             let tls = shared.server_tls(&target.tls_terms());
-            let credential = Shown::of(credential, &shared).await?;
-            server::open::<R>(&target, tls, |endpoint| LoginSettings {
-                user: account.clone(),
-                database: dbname.clone(),
-                parameters: parameters.clone(),
-                credential: credential.at(endpoint, |endpoint| shared.scram_keys(&account, endpoint)),
-                sslmode: target.sslmode,
-                tls_possible: server::tls_possible(endpoint, target.sslmode),
-                nonce: shared.with_hub(|hub, _| hub.random()),
-                timeout: target.connect_timeout,
+            let token = match &wish.credential {
+                Credential::Provided => Some(fresh_token(&shared).await?),
+                _ => None,
+            };
+            server::open::<R>(target, tls, |endpoint| {
+                let settings = wish.login_settings(shared.with_hub(|hub, _| hub.random()));
+                let credential = match (&wish.credential, &token) {
+                    (Credential::Account(_), _) => {
+                        settings.credential.with_keys(shared.scram_keys(&wish.account, endpoint))
+                    }
+                    (_, Some(token)) => {
+                        upstream::Credential::Token { token: token.clone(), stays_here: endpoint.is_local() }
+                    }
+                    _ => settings.credential,
+                };
+                LoginSettings { tls_possible: server::tls_possible(endpoint, target.sslmode), credential, ..settings }
             })
             .await
         };
@@ -253,38 +246,11 @@ impl<R: Runtime> Connection<R> {
     }
 }
 
-/// What a login shows, before it is known to which of the endpoints.
-enum Shown {
-    /// An account's password, with keys that an earlier login may have left.
-    Account(Option<Arc<Secret<Vec<u8>>>>),
-    Token(Arc<Secret<Vec<u8>>>),
-    Other(upstream::Credential),
-}
-
-impl Shown {
-    async fn of<R: Runtime>(credential: Credential, shared: &Shared<R>) -> Result<Self, OpenFailure> {
-        match credential {
-            Credential::Account(account) => Ok(Self::Account(account.password.clone())),
-            Credential::Own(password) => Ok(Self::Other(upstream::Credential::Password { password, keys: None })),
-            Credential::Passed(credential) => Ok(Self::Other(credential)),
-            Credential::Provided => {
-                let tokens = shared.tokens.clone().ok_or_else(|| OpenFailure::NoToken(no_source()))?;
-                let token = R::blocking(move || tokens.fresh()).await;
-                token.map(|token| Self::Token(Arc::new(token))).map_err(OpenFailure::NoToken)
-            }
-        }
-    }
-
-    fn at(&self, endpoint: &Endpoint, keys: impl Fn(&Endpoint) -> Option<Arc<ScramKeys>>) -> upstream::Credential {
-        match self {
-            Self::Account(None) => upstream::Credential::None,
-            Self::Account(Some(password)) => {
-                upstream::Credential::Password { password: password.clone(), keys: keys(endpoint) }
-            }
-            Self::Token(token) => upstream::Credential::Token { token: token.clone(), stays_here: endpoint.is_local() },
-            Self::Other(credential) => credential.clone(),
-        }
-    }
+/// A token for a login that begins now.
+async fn fresh_token<R: Runtime>(shared: &Shared<R>) -> Result<Arc<Secret<Vec<u8>>>, OpenFailure> {
+    let tokens = shared.tokens.clone().ok_or_else(|| OpenFailure::NoToken(no_source()))?;
+    let token = R::blocking(move || tokens.fresh()).await;
+    token.map(Arc::new).map_err(OpenFailure::NoToken)
 }
 
 /// A cancel order that is finished in any case, also when its task ends early.

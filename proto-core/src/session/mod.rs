@@ -31,12 +31,12 @@ use crate::cancel::CancelKey;
 use crate::codec::backend::{Severity, TransactionStatus, emit_error};
 use crate::fault::{Lost, Refusal, SqlState, Violation};
 use crate::policy::{AllowPlaintext, Database, Databases, Limits};
-use crate::pool::Lease;
+use crate::pool::{Lease, PoolKey, Request};
 use crate::preamble::Startup;
 use crate::secret::Secret;
 use crate::session_id::SessionId;
 use crate::time::{Deadline, Now, Tick, Timer};
-use crate::upstream::Parameters;
+use crate::upstream::{self, LoginSettings, Parameters};
 
 use leasing::Leasing;
 use opening::Open;
@@ -53,6 +53,17 @@ pub enum Side {
     Client,
     /// PostgreSQL (the protocol's "backend").
     Server,
+}
+
+impl Side {
+    /// The one across.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
 }
 
 /// What to do with the front of the bytes just shown.
@@ -171,6 +182,7 @@ pub enum Action {
 }
 
 /// The server connection that a session needs.
+#[non_exhaustive]
 pub struct Wish {
     /// The PostgreSQL role that runs the session.
     pub account: Arc<str>,
@@ -186,15 +198,54 @@ pub struct Wish {
     pub wide_key: bool,
 }
 
+impl Wish {
+    /// What to ask [`crate::pool::Pools`] for.
+    #[must_use]
+    pub fn request(&self, session: SessionId) -> Request {
+        let own_password = matches!(self.credential, Credential::Own(_));
+        Request {
+            session,
+            key: PoolKey { account: self.account.clone(), database: self.database.clone(), own_password },
+            parameters: self.parameters.clone(),
+            reuse: self.credential.may_be_shared(),
+            settings: Arc::new(self.target.pool.clone()),
+        }
+    }
+
+    /// How to log in to the server, once there is a socket and a fresh random nonce. TLS goes by the target's `sslmode`:
+    /// who has none, or stands at a Unix socket, clears `tls_possible`. For [`Credential::Provided`] the credential is still
+    /// to be put in.
+    #[must_use]
+    pub fn login_settings(&self, nonce: [u8; NONCE_LEN]) -> LoginSettings {
+        let credential = match &self.credential {
+            Credential::Own(password) => upstream::Credential::of(Some(password.clone())),
+            Credential::Account(account) => upstream::Credential::of(account.password.clone()),
+            Credential::Passed(credential) => credential.clone(),
+            Credential::Provided => upstream::Credential::None,
+        };
+        LoginSettings {
+            user: self.account.clone(),
+            database: self.target.dbname.clone().unwrap_or_else(|| self.database.clone()),
+            parameters: self.parameters.clone(),
+            credential,
+            sslmode: self.target.sslmode,
+            tls_possible: true,
+            nonce,
+            timeout: self.target.connect_timeout,
+        }
+    }
+}
+
 /// What the proxy shows to the server.
 #[derive(Clone)]
+#[non_exhaustive]
 pub enum Credential {
     /// That of a mapped account.
     Account(Arc<crate::policy::Account>),
     /// A person's own, which PostgreSQL itself must check.
     Own(Arc<Secret<Vec<u8>>>),
     /// What somebody's login at the proxy's own gate left for an account of the same name.
-    Passed(crate::upstream::Credential),
+    Passed(upstream::Credential),
     /// One that the driver asks its source of tokens for, anew for each server connection; that serves one session.
     Provided,
 }
@@ -211,6 +262,7 @@ impl Credential {
 }
 
 /// A server connection on its way back.
+#[non_exhaustive]
 pub struct Return {
     /// Whose it was.
     pub lease: Lease,
@@ -222,6 +274,7 @@ pub struct Return {
 
 /// The state of a server connection that comes back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum ReturnState {
     /// Between messages, nothing owed: it can be reset and used again.
     Quiet {

@@ -2,7 +2,6 @@
 
 mod drain;
 mod gating;
-mod laws;
 mod leasing;
 mod opening;
 mod proving;

@@ -41,6 +41,7 @@ pub enum ResetOutput {
 
 /// How a reset ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum ResetOutcome {
     /// The connection is as good as new, apart from these parameters, which have other values now; see
     /// [`remember`].

@@ -12,6 +12,7 @@ use crate::secret::Secret;
 
 /// What a login proves itself with.
 #[derive(Clone)]
+#[non_exhaustive]
 pub enum Credential {
     /// Nothing: the server must trust the proxy (trust, peer or certificate authentication).
     None,
@@ -36,6 +37,21 @@ pub enum Credential {
 }
 
 impl Credential {
+    /// This password, if there is one, without keys of an earlier login.
+    #[must_use]
+    pub fn of(password: Option<Arc<Secret<Vec<u8>>>>) -> Self {
+        password.map_or(Self::None, |password| Self::Password { password, keys: None })
+    }
+
+    /// The same with the keys of an earlier login, where it is a password.
+    #[must_use]
+    pub fn with_keys(self, keys: Option<Arc<ScramKeys>>) -> Self {
+        match self {
+            Self::Password { password, .. } => Self::Password { password, keys },
+            other => other,
+        }
+    }
+
     pub(super) fn password(&self) -> Result<&Arc<Secret<Vec<u8>>>, LoginFailure> {
         match self {
             Self::Password { password, .. } if !password.expose().is_empty() => Ok(password),
@@ -63,7 +79,7 @@ impl Credential {
     }
 }
 
-/// Everything that a login needs to know beforehand.
+/// Everything that a login needs to know beforehand; of a session's wish by [`crate::session::Wish::login_settings`].
 pub struct LoginSettings {
     /// The account.
     pub user: Arc<str>,

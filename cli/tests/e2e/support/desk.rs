@@ -75,7 +75,8 @@ impl Desk {
     fn program(&self, program: &str, args: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(args).env_clear().envs(&self.environment).env("HOME", &self.home);
-        command.env("PATH", "/usr/lib/postgresql/15/bin:/usr/bin:/bin").env("LC_ALL", "C.UTF-8");
+        // Debian's own psql first: a wrapper in Perl that people really run.
+        command.env("PATH", "/usr/bin:/bin:/usr/lib/postgresql/15/bin").env("LC_ALL", "C.UTF-8");
         command.current_dir(&self.home).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

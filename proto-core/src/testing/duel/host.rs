@@ -6,7 +6,7 @@ use crate::auth::Authenticated;
 use crate::auth::jwt::Verdict as TokenVerdict;
 use crate::entropy::Entropy as _;
 use crate::fault::Lost;
-use crate::pool::{PoolKey, PoolOutput, Request, Returned};
+use crate::pool::{PoolOutput, Returned};
 use crate::secret::Secret;
 use crate::session::{Action, Credential, Leased, Output, Reply, Return, ReturnState, Side, Wish};
 use crate::testing::postgres::Backend;
@@ -89,16 +89,7 @@ impl Duel {
 
     /// A lease of the pool, and a login under it.
     pub(super) fn open(&mut self, wish: &Wish) {
-        let own_password = matches!(wish.credential, Credential::Own(_));
-        let reuse = wish.credential.may_be_shared();
-        let request = Request {
-            session: self.session.id(),
-            key: PoolKey { account: wish.account.clone(), database: wish.database.clone(), own_password },
-            parameters: wish.parameters.clone(),
-            reuse,
-            settings: std::sync::Arc::new(wish.target.pool.clone()),
-        };
-        self.pools.handle_request(request, self.now);
+        self.pools.handle_request(wish.request(self.session.id()), self.now);
         let lease = match self.pools.poll_output() {
             Some(PoolOutput::Granted { lease, .. }) => lease,
             other => panic!("an empty pool grants at once, and not {other:?}"),
@@ -135,26 +126,12 @@ impl Duel {
 /// # Errors
 /// As the server says.
 pub fn log_in(wish: &Wish, backend: &mut Backend, now: Now) -> Result<LoggedIn, upstream::LoginFailure> {
-    let by_password = |password| upstream::Credential::Password { password, keys: None };
+    let settings = LoginSettings { tls_possible: false, ..wish.login_settings([7; 18]) };
     let credential = match &wish.credential {
-        Credential::Own(password) => by_password(password.clone()),
-        Credential::Account(account) => account.password.clone().map_or(upstream::Credential::None, by_password),
-        Credential::Passed(credential) => credential.clone(),
-        Credential::Provided => by_password(Secret::new(PROVIDED.to_vec()).into()),
+        Credential::Provided => upstream::Credential::of(Some(Secret::new(PROVIDED.to_vec()).into())),
+        _ => settings.credential,
     };
-    let mut login = Login::new(
-        LoginSettings {
-            user: wish.account.clone(),
-            database: wish.target.dbname.clone().unwrap_or_else(|| wish.database.clone()),
-            parameters: wish.parameters.clone(),
-            credential,
-            sslmode: wish.target.sslmode,
-            tls_possible: false,
-            nonce: [7; 18],
-            timeout: wish.target.connect_timeout,
-        },
-        now,
-    );
+    let mut login = Login::new(LoginSettings { credential, ..settings }, now);
     loop {
         while let Some(output) = login.poll_output() {
             match output {
