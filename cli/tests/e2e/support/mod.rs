@@ -17,6 +17,7 @@ pub(crate) mod reaper;
 pub(crate) mod sign_in;
 pub(crate) mod target;
 pub(crate) mod tls;
+pub(crate) mod tunnel;
 pub(crate) mod wire;
 
 use std::time::{Duration, Instant};
