@@ -93,6 +93,10 @@ pub(crate) enum Command {
     #[cfg(feature = "login")]
     #[command(after_help = examples::CONNECT)]
     Connect(commands::ConnectArgs),
+    /// Open a port of this computer that leads to the proxy, for programs that cannot renew a token
+    #[cfg(feature = "login")]
+    #[command(after_help = examples::TUNNEL)]
+    Tunnel(crate::tunnel::TunnelArgs),
     /// Print libpq's variables for a shell
     #[cfg(feature = "login")]
     #[command(after_help = examples::ENV)]

@@ -24,6 +24,8 @@ mod spinner;
 #[cfg(feature = "login")]
 mod sso;
 mod start;
+#[cfg(feature = "login")]
+mod tunnel;
 
 use std::process::ExitCode;
 
@@ -57,6 +59,8 @@ fn main() -> ExitCode {
         Command::Psql(args) => Workstation::Psql(args).run(),
         #[cfg(feature = "login")]
         Command::Connect(args) => Workstation::Connect(args).run(),
+        #[cfg(feature = "login")]
+        Command::Tunnel(args) => tunnel::run(args),
         #[cfg(feature = "login")]
         Command::Env(args) => Workstation::Env(args).run(),
         #[cfg(feature = "login")]

@@ -56,6 +56,22 @@ Examples:
   eval \"$(gprxy env -d app --with-token)\"  and PGPASSWORD, for an hour or so
   gprxy env --shell fish | source";
 
+    pub(crate) const TUNNEL: &str = "\
+Examples:
+  gprxy tunnel                             127.0.0.1:5433, with a password made for this tunnel
+  gprxy tunnel --listen 127.0.0.1:6000 -d app
+  gprxy tunnel --listen $XDG_RUNTIME_DIR/gprxy
+                                           a Unix socket that only your own programs can use
+  gprxy tunnel --profile staging           to the proxy of a profile
+  gprxy tunnel --json --listen 0           any free port, told as one line of JSON
+
+Each connection gets a fresh token. The user name that a program gives is passed
+on: your own, or a role or account of yours. Ctrl-C lets running statements end,
+a second one does not.
+
+Exit codes: 0 closed, 1 not logged in, 69 the address cannot be listened on,
+  78 wrong or missing settings.";
+
     pub(crate) const CONNECT: &str = "\
 Examples:
   gprxy connect -d app                     psql on the database app

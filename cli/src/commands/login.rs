@@ -40,6 +40,11 @@ pub(super) fn run(args: &LoginArgs) -> Result<ExitCode> {
     if !credentials.is_renewable() {
         eprintln!("  The provider gave no refresh token: you will be asked again when this one ends.");
     }
+    if sso::unverified(credentials.access_token.expose()).is_none() {
+        let words = "gprxy: warning: the access token is opaque (no JWT), and the proxy can only check JWTs: set audience or \
+                     resource to what the provider calls the proxy, and log in again with --force";
+        eprintln!("{words}");
+    }
     eprintln!("  Next: {}", profile.next_command());
     report(args, &profile, &store, &credentials)?;
     Ok(ExitCode::SUCCESS)

@@ -20,6 +20,7 @@ pub(crate) use args::{
     CompletionsArgs, ConnectArgs, EnvArgs, LoginArgs, LogoutArgs, ManArgs, PsqlArgs, ServiceArgs, StatusArgs,
     TokenArgs, examples,
 };
+pub(crate) use connection::Connection;
 
 use crate::interrupts;
 use crate::sso::failure::Result;

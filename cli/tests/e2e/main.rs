@@ -7,6 +7,8 @@
 mod support;
 
 mod audit_trail;
+#[cfg(feature = "tokio")]
+mod auth_types;
 mod cancel;
 mod copy_attack;
 mod drivers;
@@ -32,6 +34,7 @@ mod sso_psql;
 mod sso_quickstart;
 mod sso_renewal;
 mod sso_terminal;
+mod tunnel;
 mod upstream;
 mod ways_in;
 mod ways_out;

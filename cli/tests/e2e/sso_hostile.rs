@@ -62,7 +62,7 @@ fn a_page_that_is_not_https_is_shown_to_nobody() {
 }
 
 #[test]
-fn slow_down_goes_on_and_a_token_that_names_nobody_is_kept() {
+fn slow_down_goes_on_and_an_opaque_token_is_kept_with_a_warning() {
     let issuer = serve(|issuer, path, before| match (path, before) {
         (DISCOVERY, _) => (200, discovery(issuer, json!({}))),
         ("/device", _) => {
@@ -81,6 +81,7 @@ fn slow_down_goes_on_and_a_token_that_names_nobody_is_kept() {
     let ran = desk.run(&["login", "--device"]);
     assert_eq!(ran.code, 0, "{}", ran.err);
     assert!(ran.err.contains("a token that names nobody") && ran.err.contains("no refresh token"), "{}", ran.err);
+    assert!(ran.err.contains("the proxy can only check JWTs"), "{}", ran.err);
     assert_eq!(desk.run(&["token"]).ok(), "opaque");
     desk.expire();
     let ran = desk.run(&["token"]);

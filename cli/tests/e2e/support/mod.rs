@@ -19,6 +19,7 @@ pub(crate) mod sign_in;
 pub(crate) mod target;
 pub(crate) mod terminal;
 pub(crate) mod tls;
+pub(crate) mod tunnel;
 pub(crate) mod wire;
 
 use std::time::{Duration, Instant};
