@@ -29,7 +29,7 @@ test-unit:
 	@scripts/install-build-deps
 	cargo test --locked --workspace
 
-## make test-e2e   PostgreSQL 15 and 18, an OIDC provider, psql and drivers, on both runtimes; installs them first
+## make test-e2e   PostgreSQL 15 and 18, OIDC providers, Chromium, psql and drivers, on both runtimes; installs them first
 test-e2e:
 	@scripts/install-build-deps
 	@scripts/install-test-deps

@@ -77,13 +77,13 @@ pub(crate) fn erase() {
     change(|screen| std::mem::take(&mut screen.is_drawn).then_some(ERASE));
 }
 
-/// The same, and nothing is drawn any more.
+/// The same, and nothing is drawn any more. Whoever pressed Ctrl-C has a `^C` on the line in any case.
 #[cfg(unix)]
 pub(crate) fn close() {
-    erase();
+    let is_terminal = columns().is_some();
     change(|screen| {
-        screen.is_closed = true;
-        None
+        *screen = Screen { is_drawn: false, is_closed: true };
+        is_terminal.then_some(ERASE)
     });
 }
 

@@ -28,12 +28,15 @@ Examples:
   gprxy status --json | jq -r .user.email
   gprxy status >/dev/null 2>&1 || gprxy login
 
-Exit codes: 0 logged in, 1 not logged in or the login has ended.";
+Exit codes: 0 logged in, 1 not logged in or the login has ended, 69 the token has
+  expired and the provider does not answer.";
 
     pub(crate) const LOGOUT: &str = "\
 Examples:
   gprxy logout                             revokes the tokens and deletes them
-  gprxy logout --profile staging";
+  gprxy logout --profile staging
+
+Exit codes: 0 deleted, or nothing to delete; a revocation that fails is a warning.";
 
     pub(crate) const TOKEN: &str = "\
 Examples:

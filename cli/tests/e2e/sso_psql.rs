@@ -186,9 +186,23 @@ fn status_says_what_the_proxy_makes_of_a_person() {
     let json: Value = serde_json::from_str(&carol.run(&["status", "-d", DATABASE, "--json"]).ok()).unwrap();
     assert_eq!(json["logged_in"], true);
     assert!(json["proxy"]["error"].as_str().unwrap().contains("role"), "{json}");
+    assert_eq!(shape(&json), shape(&documented_status()));
     let gone = carol.with("PROXY_URL", &format!("localhost:{}", crate::support::reaper::free_port()));
     let text = gone.run(&["status", "-d", DATABASE]).ok();
     assert!(text.contains(&format!("does not let you in to {DATABASE}")) && text.contains("carol"), "{text}");
+}
+
+/// The example of `docs/cli.md`.
+fn documented_status() -> Value {
+    let docs = fs::read_to_string(crate::support::deps::repository().join("docs/cli.md")).unwrap();
+    let (_, rest) = docs.split_once("```json\n").expect("an example");
+    serde_json::from_str(rest.split("```").next().unwrap_or_default()).expect("JSON")
+}
+
+/// The names in an object, and in the objects in it.
+fn shape(value: &Value) -> Vec<String> {
+    let named = |(name, value): (&String, &Value)| format!("{name}{:?}", shape(value));
+    value.as_object().map(|object| object.iter().map(named).collect()).unwrap_or_default()
 }
 
 #[test]

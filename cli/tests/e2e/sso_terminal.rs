@@ -86,7 +86,7 @@ fn assert_given_up(left: &Left, desk: &Desk) {
     let text = left.screen.text();
     assert_eq!(left.code, 130, "{text}");
     left.assert_whole();
-    assert!(text.ends_with("gprxy: interrupted\n"), "{text}");
+    assert!(text.ends_with("gprxy: interrupted\n") && !text.contains("^C"), "{text}");
     assert!(!text.contains("waiting") && !text.contains("asking"), "{text}");
     assert!(desk.files().iter().all(|file| file.ends_with(".lock")), "{:?}", desk.files());
 }
