@@ -26,7 +26,7 @@ pub(crate) fn shared<R: Runtime>(server: Endpoint, audited: bool) -> Arc<Shared<
         sslmode: SslMode::Disable,
         sslrootcert: None,
         connect_timeout: Duration::from_secs(30),
-        pool: PoolSettings::default(),
+        pool: std::sync::Arc::default(),
     };
     let hub = Hub::new(keys, &limits, Box::new(SystemEntropy::new()));
     let profile = Profile {

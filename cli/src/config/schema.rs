@@ -125,6 +125,8 @@ pub(crate) static POOL: Section = Section {
     name: "pool",
     form: Form::One,
     keys: &[
+        key("pool_mode", "session"),
+        key("isolation", "identity"),
         key("default_pool_size", "5"),
         key("server_lifetime", "1h"),
         key("server_idle_timeout", "30m"),
@@ -149,6 +151,8 @@ pub(crate) static DATABASES: Section = Section {
         key("pool_size", ""),
         key("server_lifetime", ""),
         key("server_idle_timeout", ""),
+        key("pool_mode", ""),
+        key("isolation", ""),
         key("query_wait_timeout", ""),
         key("query_wait_notify", ""),
         key("server_login_retry", ""),

@@ -16,7 +16,7 @@ use super::shared::Shared;
 use crate::audit::Record;
 use crate::auth::jwks::Awaited;
 use crate::fault::{Lost, Refusal, SqlState};
-use crate::pool::{How, Lease};
+use crate::pool::Lease;
 use crate::secret::Secret;
 use crate::session::{Action, Finish, Output, Reply, Session, Side, Verdict, Wish};
 use crate::time::{Now, Tick};
@@ -32,8 +32,17 @@ type Opened<S> = Result<(ServerConnection<S>, LoggedIn), OpenFailure>;
 pub(super) enum Slow<R: Runtime> {
     /// A login to the server, under this lease.
     Opening(Option<Lease>, Job<Opened<R::Socket>>),
+    /// The removal of somebody else's state from a connection, under this lease; without one in the end, it has failed.
+    Resetting(Option<Lease>, Job<Option<ServerConnection<R::Socket>>>),
     /// A cancel request that is passed on.
     Cancelling(Job<()>),
+}
+
+/// What has become of it.
+enum Done<S> {
+    Opened(Lease, Opened<S>),
+    Reset(Lease, Option<ServerConnection<S>>),
+    Cancelled,
 }
 
 /// What the task has to do outside of the pump.
@@ -52,14 +61,17 @@ pub(super) struct Connection<R: Runtime> {
     pub(super) client: Option<Link<Replayed<R::Socket>>>,
     pub(super) server: Option<ServerConnection<R::Socket>>,
     pub(super) from_client: Inbound,
-    from_server: Inbound,
+    pub(super) from_server: Inbound,
     /// Bytes of the server were dropped that the machine had not judged.
     dropped_unjudged: bool,
     pub(super) to_client: Outbound,
     pub(super) to_server: Outbound,
     alarm: Option<R::Alarm>,
     alarm_at: Option<Tick>,
+    /// What the session wants of its pool.
     pub(super) wish: Option<Box<Wish>>,
+    /// It has asked for a connection, and has neither got one nor a refusal.
+    pub(super) asked: bool,
     pub(super) slow: Option<Slow<R>>,
     /// A token whose key is being fetched.
     pub(super) unverified: Option<(Secret<Vec<u8>>, Awaited)>,
@@ -100,6 +112,7 @@ impl<R: Runtime> Connection<R> {
             alarm: None,
             alarm_at: None,
             wish: None,
+            asked: false,
             slow: None,
             unverified: None,
             permits: Vec::new(),
@@ -115,7 +128,7 @@ impl<R: Runtime> Connection<R> {
         self.from_server.look_again();
         self.mailbox.register(context.waker());
         for mail in self.mailbox.take() {
-            self.read(mail, context, now);
+            self.read(mail, now);
         }
         self.poll_slow(context, now);
         for round in 0..=ROUNDS {
@@ -286,11 +299,11 @@ impl<R: Runtime> Connection<R> {
         }
     }
 
-    fn read(&mut self, mail: Mail, context: &mut Context<'_>, now: Now) {
+    fn read(&mut self, mail: Mail, now: Now) {
         match mail {
-            Mail::Granted(lease, how) => self.granted(lease, how, context, now),
+            Mail::Granted(lease, how) => self.granted(lease, how, now),
             Mail::Refused(refusal) => {
-                self.wish = None;
+                self.asked = false;
                 self.reply(Reply::Refused(refusal), now);
             }
             Mail::Notice(notice) => self.reply(Reply::Waiting(notice), now),
@@ -309,42 +322,23 @@ impl<R: Runtime> Connection<R> {
         self.from_client.waiting = false;
     }
 
-    fn granted(&mut self, lease: Lease, how: How, context: &mut Context<'_>, now: Now) {
-        let parked = self.shared.take_parked(lease.slot());
-        if self.wish.is_none() {
-            // The session gave up while its turn came.
-            if let Some(connection) = parked {
-                self.shared.park(lease.slot(), connection);
-            }
-            return self.shared.discard(lease);
-        }
-        if let (How::Reuse, Some(mut connection)) = (how, parked)
-            && connection.poll_alive(context)
-        {
-            return self.leased(lease, connection, None, now);
-        }
-        if how == How::Reuse {
-            // Its server has closed it meanwhile: a new one takes its place.
-            self.shared.with_hub(|hub, now| hub.pools.handle_reopen(&lease, now));
-        }
-        self.open(lease);
-    }
-
     fn poll_slow(&mut self, context: &mut Context<'_>, now: Now) {
-        let (lease, opened) = match &mut self.slow {
+        let done = match &mut self.slow {
             None => return,
-            Some(Slow::Cancelling(job)) => match job.as_mut().poll(context) {
-                Poll::Ready(()) => (None, None),
-                Poll::Pending => return,
-            },
-            Some(Slow::Opening(lease, job)) => match job.as_mut().poll(context) {
-                Poll::Ready(opened) => (lease.take(), Some(opened)),
-                Poll::Pending => return,
-            },
+            Some(Slow::Cancelling(job)) => job.as_mut().poll(context).map(|()| Done::Cancelled),
+            Some(Slow::Opening(lease, job)) => {
+                job.as_mut().poll(context).map(|opened| lease.take().map_or(Done::Cancelled, |it| Done::Opened(it, opened)))
+            }
+            Some(Slow::Resetting(lease, job)) => {
+                job.as_mut().poll(context).map(|reset| lease.take().map_or(Done::Cancelled, |it| Done::Reset(it, reset)))
+            }
         };
+        let Poll::Ready(done) = done else { return };
         self.slow = None;
-        if let (Some(lease), Some(opened)) = (lease, opened) {
-            self.opened(lease, opened, now);
+        match done {
+            Done::Cancelled => {}
+            Done::Opened(lease, opened) => self.opened(lease, opened, now),
+            Done::Reset(lease, connection) => self.was_reset(lease, connection, now),
         }
     }
 
@@ -404,6 +398,12 @@ impl<R: Runtime> Connection<R> {
         (self.server.take(), certain)
     }
 
+    /// The same between two transactions. What was read from the server has been judged, and goes to the client behind this.
+    pub(super) fn take_server_between(&mut self) -> (Option<ServerConnection<R::Socket>>, bool) {
+        let certain = !self.dropped_unjudged && self.to_server.is_empty() && !self.from_server.closed;
+        (self.server.take(), certain)
+    }
+
     /// Sets a place in the audit trail aside for a statement.
     fn reserve(&mut self) -> bool {
         let Some(audit) = &self.shared.audit else { return false };
@@ -432,13 +432,14 @@ impl<R: Runtime> Connection<R> {
         match action {
             Action::Verify(token) => self.verify(token, now),
             Action::Lease(wish) => self.request(wish, now),
+            Action::Borrow => self.borrow(now),
             Action::GiveUp => self.give_up(),
             Action::Reserve => {
                 let granted = self.reserve();
                 self.reply(Reply::Reserved(granted), now);
             }
             Action::Unreserve(places) => self.permits.truncate(self.permits.len().saturating_sub(places as usize)),
-            Action::Release(back) => self.give_back(*back),
+            Action::Release(back) => self.give_back(back),
             Action::Cancel { pid, key } => self.pass_on_cancel(pid, &key),
         }
     }

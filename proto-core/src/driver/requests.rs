@@ -1,6 +1,7 @@
 //! What a session's task does for its machine's actions: verifying, leasing, giving back, cancelling.
 
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use super::connection::{Connection, Slow};
@@ -11,13 +12,14 @@ use crate::auth::Authenticated;
 use crate::auth::jwks::Unknown;
 use crate::auth::jwt::{IssuerId, Verdict};
 use crate::cancel::{BackendTarget, CancelOrder, Decision};
+use crate::codec::backend::TransactionStatus;
 use crate::fault::{Refusal, SqlState};
-use crate::pool::{Lease, PoolKey, Request, Returned};
+use crate::pool::{How, Lease, PoolKey, PoolMode, Request, Returned};
 use crate::secret::Secret;
 use crate::session::{Credential, Leased, Reply, Return, ReturnState, Wish};
 use crate::session_id::SessionId;
 use crate::time::Now;
-use crate::upstream::{self, BackendKey, LoggedIn, LoginFailure, LoginSettings, Reset, ResetPlan};
+use crate::upstream::{self, BackendKey, LoggedIn, LoginFailure, LoginSettings, Reset, ResetPlan, Scope};
 
 /// How long a server may take to answer a reset before its connection is closed instead.
 const RESET_TIME: Duration = Duration::from_secs(5);
@@ -73,32 +75,96 @@ impl<R: Runtime> Connection<R> {
         self.verify_finally(&token, now);
     }
 
+    /// A session wants its first server connection: it gets a cancel key, and where others have been greeted before, the
+    /// same greeting instead of the connection.
     pub(super) fn request(&mut self, wish: Box<Wish>, now: Now) {
         let session = self.session.id();
-        let own_password = matches!(wish.credential, Credential::Own(_));
+        let key = self.shared.with_hub(|hub, _| hub.enroll(session, wish.wide_key));
+        let welcome = match wish.mode {
+            PoolMode::Session => None,
+            PoolMode::Transaction | PoolMode::Statement => self.shared.welcome(&pool_of(&wish), &wish.parameters),
+        };
+        self.wish = Some(wish);
+        self.reply(Reply::Enrolled(key), now);
+        match welcome {
+            Some(parameters) => self.reply(Reply::Welcome(parameters.into()), now),
+            None => self.borrow(now),
+        }
+    }
+
+    /// Asks the pool for a server connection, under the session's wish.
+    pub(super) fn borrow(&mut self, now: Now) {
+        let Some(wish) = &self.wish else { return };
+        let session = self.session.id();
         let request = Request {
             session,
-            key: PoolKey { account: wish.account.clone(), database: wish.database.clone(), own_password },
+            key: pool_of(wish),
             parameters: wish.parameters.clone(),
-            reuse: !own_password,
-            settings: Arc::new(wish.target.pool.clone()),
+            owner: wish.owner.clone(),
+            reuse: !is_own(wish),
+            settings: wish.target.pool.clone(),
         };
-        let wide = wish.wide_key;
-        self.wish = Some(wish);
-        let key = self.shared.with_hub(|hub, now| {
-            let key = hub.enroll(session, wide);
+        self.asked = true;
+        let ((), turn) = self.shared.with_hub_for(Some(session), |hub, now| {
             hub.cancels.handle_waiting(session);
             hub.pools.handle_request(request, now);
-            key
         });
-        self.reply(Reply::Enrolled(key), now);
+        if let Some((lease, how)) = turn {
+            self.granted(lease, how, now);
+        }
+    }
+
+    /// The session's turn has come.
+    pub(super) fn granted(&mut self, lease: Lease, how: How, now: Now) {
+        let parked = self.shared.take_parked(lease.slot());
+        if !self.asked {
+            // The session gave up while its turn came.
+            if let Some(connection) = parked {
+                self.shared.park(lease.slot(), connection);
+            }
+            return self.shared.discard(lease);
+        }
+        // Its socket wakes this task when it is read from next.
+        let context = &mut Context::from_waker(Waker::noop());
+        let alive = parked.and_then(|mut connection| connection.poll_alive(context).then_some(connection));
+        match (how, alive) {
+            (How::Open, _) => self.open(lease),
+            (How::Reuse, Some(connection)) => self.leased(lease, connection, None, now),
+            (How::Reset, Some(connection)) => self.reset(lease, connection),
+            (How::Reuse | How::Reset, None) => self.reopen(lease),
+        }
+    }
+
+    /// Its server has closed the connection meanwhile, or it cannot be cleaned: a new one takes its place.
+    fn reopen(&mut self, lease: Lease) {
+        self.shared.with_hub(|hub, now| hub.pools.handle_reopen(&lease, now));
+        self.open(lease);
+    }
+
+    /// Somebody else's state is in it.
+    fn reset(&mut self, lease: Lease, mut connection: ServerConnection<R::Socket>) {
+        let proof = self.shared.with_hub(|hub, _| hub.random());
+        let job = async move {
+            let plan = ResetPlan { rollback: false, scope: Some(Scope::Identity), proof };
+            let reset = Reset::new(TransactionStatus::Idle, plan, RESET_TIME, R::now());
+            server::reset::<R>(&mut connection, reset).await.then_some(connection)
+        };
+        self.slow = Some(Slow::Resetting(Some(lease), Box::pin(job)));
+        self.mailbox.wake();
+    }
+
+    pub(super) fn was_reset(&mut self, lease: Lease, connection: Option<ServerConnection<R::Socket>>, now: Now) {
+        match connection {
+            Some(connection) => self.leased(lease, connection, None, now),
+            None => self.reopen(lease),
+        }
     }
 
     pub(super) fn give_up(&mut self) {
         let session = self.session.id();
-        self.wish = None;
+        self.asked = false;
         self.unverified = None;
-        if let Some(Slow::Opening(lease, _)) = &mut self.slow
+        if let Some(Slow::Opening(lease, _) | Slow::Resetting(lease, _)) = &mut self.slow
             && let Some(lease) = lease.take()
         {
             self.shared.discard(lease);
@@ -146,10 +212,14 @@ impl<R: Runtime> Connection<R> {
         opened: Result<(ServerConnection<R::Socket>, LoggedIn), OpenFailure>,
         now: Now,
     ) {
-        let (connection, login) = match opened {
+        let (mut connection, login) = match opened {
             Ok(opened) => opened,
             Err(failure) => return self.open_failed(lease, &failure, now),
         };
+        if let Some(wish) = self.wish.as_ref().filter(|wish| wish.mode != PoolMode::Session) {
+            let reported = self.shared.keep_welcome(pool_of(wish), wish.parameters.clone(), &login.parameters);
+            connection.parameters = reported.into();
+        }
         let proof = match self.wish.as_ref().map(|wish| &wish.credential) {
             None => return self.shared.discard(lease),
             Some(Credential::Account(account)) => {
@@ -183,7 +253,7 @@ impl<R: Runtime> Connection<R> {
         } else {
             self.shared.with_hub(|hub, now| hub.pools.handle_open_failed(lease, refusal.clone(), now));
         }
-        self.wish = None;
+        self.asked = false;
         let reply = match failure {
             OpenFailure::Login { failure: LoginFailure::Server(error), .. } => {
                 let mut message = Vec::new();
@@ -199,35 +269,58 @@ impl<R: Runtime> Connection<R> {
     pub(super) fn leased(
         &mut self,
         lease: Lease,
-        connection: ServerConnection<R::Socket>,
+        mut connection: ServerConnection<R::Socket>,
         proof: Option<Authenticated>,
         now: Now,
     ) {
-        self.wish = None;
-        let target = BackendTarget {
-            endpoint: connection.endpoint.clone(),
-            tls: connection.tls.clone(),
-            backend: BackendKey { pid: connection.key.pid, key: connection.key.key.clone() },
-            slot: lease.slot(),
-            generation: lease.generation(),
-        };
-        let session = self.session.id();
-        self.shared.with_hub(|hub, _| hub.cancels.handle_lease(session, Arc::new(target)));
+        self.asked = false;
+        let target = connection.target.get_or_insert_with(|| {
+            Arc::new(BackendTarget {
+                endpoint: connection.endpoint.clone(),
+                tls: connection.tls.clone(),
+                backend: BackendKey { pid: connection.key.pid, key: connection.key.key.clone() },
+                slot: lease.slot(),
+            })
+        });
+        let (session, target) = (self.session.id(), target.clone());
+        self.shared.with_hub(|hub, _| hub.cancels.handle_lease(session, target));
         let parameters = connection.parameters.clone();
+        if self.wish.as_ref().is_some_and(|wish| wish.mode == PoolMode::Session) {
+            // It needs no other one, and a person's own password is not kept longer than it takes.
+            self.wish = None;
+        }
         self.server = Some(connection);
-        self.reply(Reply::Leased(Box::new(Leased { lease, parameters, proof })), now);
+        self.from_server.look_again();
+        self.reply(Reply::Leased(Leased { lease, parameters, proof }), now);
     }
 
     pub(super) fn give_back(&mut self, back: Return) {
         let session = self.session.id();
-        let (connection, certain) = self.take_server();
+        // What a transaction left unread is nobody's answer, and was judged to the last byte.
+        let (connection, certain) = match back.state {
+            ReturnState::Between => self.take_server_between(),
+            _ => self.take_server(),
+        };
+        let Some(mut connection) = connection else {
+            let _ = self.shared.with_hub(|hub, _| hub.cancels.handle_unlease(session));
+            return self.shared.discard(back.lease);
+        };
+        connection.parameters.set_all(&back.changed);
+        let back = match back.state {
+            ReturnState::Between if certain => match self.hand_back(session, back.lease, connection) {
+                None => return,
+                Some((lease, rest)) => {
+                    connection = rest;
+                    Return { lease, ..back }
+                }
+            },
+            _ => back,
+        };
         let may_hand_on = self.shared.with_hub(|hub, _| hub.cancels.handle_unlease(session));
-        let Some(mut connection) = connection else { return self.shared.discard(back.lease) };
-        for (name, value) in &back.changed {
-            let _ = upstream::remember(&mut connection.parameters, name, value);
-        }
         let state = match back.state {
             ReturnState::Quiet { .. } if !certain => ReturnState::Broken,
+            // Its hand-over has failed.
+            ReturnState::Between => ReturnState::Broken,
             state => state,
         };
         let returning = self.shared.begin_return();
@@ -236,6 +329,23 @@ impl<R: Runtime> Connection<R> {
             give_back(shared, session, back.lease, connection, state, may_hand_on).await;
             drop(returning);
         });
+    }
+
+    /// At once, and as it is, to the next one; not while a cancel is on its way to it.
+    fn hand_back(
+        &self,
+        session: SessionId,
+        lease: Lease,
+        connection: ServerConnection<R::Socket>,
+    ) -> Option<(Lease, ServerConnection<R::Socket>)> {
+        self.shared.with_hub(|hub, now| {
+            if !hub.cancels.handle_unlease(session) {
+                return Some((lease, connection));
+            }
+            self.shared.park(lease.slot(), connection);
+            hub.pools.handle_release(lease, Returned::Kept, now);
+            None
+        })
     }
 
     pub(super) fn pass_on_cancel(&mut self, pid: u32, key: &[u8]) {
@@ -302,7 +412,7 @@ async fn give_back<R: Runtime>(
         ReturnState::Quiet { touched: false, .. } => true,
         ReturnState::Quiet { status, touched: true } => {
             let proof = shared.with_hub(|hub, _| hub.random());
-            let plan = ResetPlan { rollback: true, discard_all: true, proof };
+            let plan = ResetPlan { rollback: true, scope: Some(Scope::Everything), proof };
             server::reset::<R>(&mut connection, Reset::new(status, plan, RESET_TIME, R::now())).await
         }
         ReturnState::Busy => {
@@ -314,7 +424,7 @@ async fn give_back<R: Runtime>(
             }
             false
         }
-        ReturnState::Broken => false,
+        ReturnState::Between | ReturnState::Broken => false,
     };
     if clean {
         shared.park(slot, connection);
@@ -322,10 +432,19 @@ async fn give_back<R: Runtime>(
     } else {
         match state {
             ReturnState::Quiet { .. } => connection.close::<R>().await,
-            ReturnState::Busy | ReturnState::Broken => connection.abandon::<R>().await,
+            ReturnState::Busy | ReturnState::Between | ReturnState::Broken => connection.abandon::<R>().await,
         }
         shared.with_hub(|hub, now| hub.pools.handle_release(lease, Returned::Broken, now));
     }
+}
+
+/// The pool that a wish is for.
+fn pool_of(wish: &Wish) -> PoolKey {
+    PoolKey { account: wish.account.clone(), database: wish.database.clone(), own_password: is_own(wish) }
+}
+
+const fn is_own(wish: &Wish) -> bool {
+    matches!(wish.credential, Credential::Own(_))
 }
 
 fn password_not_asked() -> Refusal {

@@ -6,6 +6,8 @@
 mod framer;
 mod ledger;
 mod lookahead;
+mod own;
+pub mod pins;
 mod rules;
 pub mod statements;
 pub mod tracker;
@@ -18,6 +20,7 @@ use crate::time::Now;
 use crate::upstream::{Parameters, remember};
 
 use framer::Framer;
+pub use own::Pooled;
 pub use ledger::{Ledger, Outcome};
 use rules::Rule;
 use tracker::Tracker;
@@ -46,6 +49,8 @@ pub struct Relay {
     from_server: Framer,
     tracker: Tracker,
     ledger: Option<Box<Ledger>>,
+    /// What a session needs that changes its server connection.
+    pooled: Option<Box<Pooled>>,
     /// The server has announced its end by a FATAL error.
     server_is_leaving: bool,
     /// Bytes of a refused statement that are still to be dropped.
@@ -63,12 +68,13 @@ pub struct Relay {
 impl Relay {
     /// Right after the server's login; with a ledger, every statement is written down.
     #[must_use]
-    pub fn new(ledger: Option<Box<Ledger>>) -> Self {
+    pub fn new(ledger: Option<Box<Ledger>>, pooled: Option<Box<Pooled>>) -> Self {
         Self {
             from_client: Framer::default(),
             from_server: Framer::default(),
             tracker: Tracker::default(),
             ledger,
+            pooled,
             server_is_leaving: false,
             discard: 0,
             asked_with: None,
@@ -150,7 +156,7 @@ impl Relay {
                 Ok(None) => return forward_or_wait(at),
                 Err(violation) => return forward_or(at, Step::Broken(violation)),
             };
-            let keep = match rules::from_client(header.tag, self.ledger.as_ref().map(|ledger| ledger.text_limit())) {
+            let keep = match rules::from_client(header.tag, self.text_limit()) {
                 Rule::Pass(keep) => keep,
                 Rule::Terminate => return forward_or(at, Step::Terminate),
                 Rule::Refuse => return forward_or(at, Step::Broken(Violation::UnexpectedMessage(header.tag))),
@@ -203,6 +209,9 @@ impl Relay {
                 Ok(None) => return forward_or_wait(at),
                 Err(violation) => return forward_or(at, Step::Broken(violation)),
             };
+            if self.tracker.answers_own() {
+                return if at > 0 { Step::Forward(at) } else { self.own_answer(header, bytes) };
+            }
             let Rule::Pass(keep) = rules::from_server(header.tag, self.ledger.is_some()) else {
                 return forward_or(at, Step::Broken(Violation::UnexpectedMessage(header.tag)));
             };
@@ -255,6 +264,17 @@ impl Relay {
         !refused
     }
 
+    /// The message at the client's front is to be dropped.
+    pub const fn discard(&mut self, header: Header) {
+        self.discard = header.body + HEADER_LEN as u32; // at most 1 GiB
+    }
+
+    /// Whether the next bytes of the client belong to a message that is dropped.
+    #[must_use]
+    pub const fn is_discarding(&self) -> bool {
+        self.discard > 0
+    }
+
     fn pass_discarded(&mut self, bytes: &[u8]) -> Step {
         let n = bytes.len().min(self.discard as usize);
         self.discard -= n as u32; // n <= self.discard
@@ -267,7 +287,15 @@ impl Relay {
         self.tracker.status()
     }
 
+    /// How much of a statement's text is wanted, if any.
+    fn text_limit(&self) -> Option<usize> {
+        let audited = self.ledger.as_ref().map(|ledger| ledger.text_limit());
+        let pooled = self.pooled.as_ref().map(|_| pins::LOOK);
+        audited.max(pooled)
+    }
+
     fn client_message(&mut self, tag: u8, body: u32, seen: &[u8], now: Now) {
+        self.look_for_pins(tag, seen);
         let op = self.tracker.handle_frontend(tag);
         if let Some(ledger) = &mut self.ledger
             && !ledger.handle_frontend(tag, op, seen, body, now)
@@ -302,6 +330,9 @@ impl Relay {
                 }
             }
             _ => {}
+        }
+        if let Some(pooled) = &mut self.pooled {
+            pooled.handle_server(tag, seen);
         }
         let Self { tracker, ledger, .. } = self;
         match ledger {

@@ -13,11 +13,11 @@ fn now() -> Now {
 }
 
 fn plain() -> Relay {
-    Relay::new(None)
+    Relay::new(None, None)
 }
 
 fn audited(required: bool) -> Relay {
-    Relay::new(Some(Box::new(Ledger::new(AuditProfile { statement_bytes: 32, required }))))
+    Relay::new(Some(Box::new(Ledger::new(AuditProfile { statement_bytes: 32, required }))), None)
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub enum Op {
     FunctionCall,
     /// ReadyForQuery.
     Sync,
+    /// A simple query of gprxy itself: nothing of its answer is for the client.
+    Own,
     /// No answer: it marks where the client sent COPY data before the server had asked for any.
     CopyData,
     /// No answer: it marks where the client ended its COPY data.
@@ -121,6 +123,18 @@ impl Tracker {
         self.confused
     }
 
+    /// A simple query of gprxy itself goes to the server, between messages of the client.
+    pub fn handle_own(&mut self) {
+        self.ops.push_back(Op::Own);
+    }
+
+    /// Whether what the server says next answers a query of gprxy itself.
+    #[inline]
+    #[must_use]
+    pub fn answers_own(&self) -> bool {
+        self.ops.front() == Some(&Op::Own)
+    }
+
     /// A whole message of the client has been forwarded. The operation that it queued, if the server will act on it.
     pub fn handle_frontend(&mut self, tag: u8) -> Option<Op> {
         let op = match tag {
@@ -182,7 +196,7 @@ impl Tracker {
             back::COMMAND_COMPLETE | back::EMPTY_QUERY_RESPONSE | back::PORTAL_SUSPENDED => {
                 self.copy_out = false;
                 match self.head() {
-                    Some(Op::Query) => Settled::Result,
+                    Some(Op::Query | Op::Own) => Settled::Result,
                     _ => self.settle(Op::Execute),
                 }
             }
@@ -191,7 +205,7 @@ impl Tracker {
             back::BIND_COMPLETE => self.settle(Op::Bind),
             back::CLOSE_COMPLETE => self.settle(Op::Close),
             back::ROW_DESCRIPTION | back::NO_DATA => match self.head() {
-                Some(Op::Query) => Settled::Nothing,
+                Some(Op::Query | Op::Own) => Settled::Nothing,
                 _ => self.settle(Op::Describe),
             },
             back::COPY_IN_RESPONSE => {
@@ -238,7 +252,7 @@ impl Tracker {
             None => self.confused = true,
         }
         match self.head() {
-            Some(op @ (Op::Query | Op::FunctionCall | Op::Sync)) => {
+            Some(op @ (Op::Query | Op::FunctionCall | Op::Sync | Op::Own)) => {
                 self.ops.pop_front();
                 self.head();
                 Settled::Ready(op)
@@ -285,7 +299,7 @@ impl Tracker {
         self.copy_out = false;
         match self.head() {
             None => Settled::Unsolicited,
-            Some(op @ (Op::Query | Op::FunctionCall | Op::Sync)) => Settled::Failed(op),
+            Some(op @ (Op::Query | Op::FunctionCall | Op::Sync | Op::Own)) => Settled::Failed(op),
             Some(op) => {
                 self.skipping = true;
                 self.ops.pop_front();

@@ -13,6 +13,7 @@
 
 mod leasing;
 mod opening;
+mod pooling;
 mod proving;
 mod relaying;
 #[cfg(test)]
@@ -28,12 +29,12 @@ use crate::cancel::CancelKey;
 use crate::codec::backend::{Severity, TransactionStatus, emit_error};
 use crate::fault::{Lost, Refusal, SqlState, Violation};
 use crate::policy::{AllowPlaintext, Database, Databases, Limits};
-use crate::pool::Lease;
+use crate::pool::{Lease, Owner, PoolMode};
 use crate::preamble::Startup;
 use crate::secret::Secret;
 use crate::session_id::SessionId;
 use crate::time::{Deadline, Now, Tick, Timer};
-use crate::upstream::Parameters;
+use crate::upstream::{Parameters, Reported};
 
 use leasing::Leasing;
 use opening::Open;
@@ -145,12 +146,14 @@ pub enum Action {
     Lease(Box<Wish>),
     /// The wish is withdrawn.
     GiveUp,
+    /// A server connection for the next transaction, under the wish of before: [`Reply::Leased`] or a refusal.
+    Borrow,
     /// A place for the record of a statement: [`Reply::Reserved`].
     Reserve,
     /// So many places for records are not needed after all.
     Unreserve(u32),
     /// The server connection goes back.
-    Release(Box<Return>),
+    Release(Return),
     /// Cancel what the owner of this key runs.
     Cancel {
         /// From the CancelRequest.
@@ -172,6 +175,10 @@ pub struct Wish {
     pub target: Arc<Database>,
     /// Startup parameters for the server, encoded.
     pub parameters: Arc<[u8]>,
+    /// When the connection goes back.
+    pub mode: PoolMode,
+    /// Whose state it may hold then.
+    pub owner: Owner,
     /// Whether the client can be given a cancel key of more than four bytes.
     pub wide_key: bool,
 }
@@ -204,6 +211,8 @@ pub enum ReturnState {
         /// Whether anything was ever sent on it.
         touched: bool,
     },
+    /// Between transactions, nothing owed: as it is, it serves the same owner again.
+    Between,
     /// A statement may still run: it is cancelled, and the connection closed.
     Busy,
     /// The server is gone or its protocol state is not certain: it is closed.
@@ -217,8 +226,11 @@ pub enum Reply {
     Verified(Result<Authenticated, Refusal>),
     /// To [`Action::Lease`], at once.
     Enrolled(CancelKey),
-    /// To [`Action::Lease`], when a server connection is there.
-    Leased(Box<Leased>),
+    /// To [`Action::Lease`] of a pool whose connections come back after each transaction, before one is there: what its
+    /// servers say of themselves.
+    Welcome(Reported),
+    /// To [`Action::Lease`] and [`Action::Borrow`], when a server connection is there.
+    Leased(Leased),
     /// To [`Action::Lease`], when there will be none.
     Refused(Refusal),
     /// To [`Action::Lease`], when the server refused: its ErrorResponse, and what it says.
@@ -234,7 +246,7 @@ pub struct Leased {
     /// The right to use it.
     pub lease: Lease,
     /// What the server says of itself.
-    pub parameters: Parameters,
+    pub parameters: Reported,
     /// The proof, where the server's own login is one.
     pub proof: Option<Authenticated>,
 }
@@ -324,6 +336,7 @@ impl Session {
         if let Phase::Relaying(relaying) = &mut self.phase {
             let step = match from {
                 Side::Client if relaying.is_reserving() => return Verdict::Wait,
+                Side::Client if !relaying.has_server() => return self.borrow(bytes, now),
                 Side::Client => relaying.relay.handle_client(bytes, now),
                 Side::Server => relaying.relay.handle_server(bytes, now),
             };
@@ -352,7 +365,8 @@ impl Session {
         match reply {
             Reply::Verified(verdict) => self.proving_verified(verdict, now),
             Reply::Enrolled(key) => self.leasing_enrolled(key),
-            Reply::Leased(leased) => self.leasing_leased(*leased, now),
+            Reply::Welcome(reported) => self.leasing_welcome(reported, now),
+            Reply::Leased(leased) => self.leased(leased, now),
             Reply::Refused(refusal) => self.leasing_refused(refusal, now),
             Reply::RefusedByServer(message, refusal) => self.leasing_refused_by_server(message, refusal, now),
             Reply::Waiting(notice) => self.leasing_waiting(&notice),
@@ -397,7 +411,7 @@ impl Session {
 
     /// Its own cancel key was used. While it waits for a server connection there is nothing to cancel but the wait.
     pub fn handle_cancel(&mut self, now: Now) {
-        if matches!(self.phase, Phase::Leasing(_)) {
+        if self.is_waiting_for_server() {
             self.out.push_back(Output::Do(Action::GiveUp));
             let words = "canceling the wait for a server connection due to user request";
             self.refuse(Refusal::new(SqlState::QUERY_CANCELED, words), now);

@@ -14,6 +14,7 @@ use crate::secret::Secret;
 use crate::time::Now;
 
 use super::leasing::Leasing;
+use super::pooling;
 use super::{Action, Credential, Finish, Output, Phase, Session, Verdict, Wish};
 
 /// The first piece of memory for a secret: most tokens fit.
@@ -134,19 +135,24 @@ impl Session {
     }
 
     fn lease(&mut self, credential: Credential, now: Now) {
-        let Phase::Leasing(leasing) = &self.phase else { return };
+        let Phase::Leasing(leasing) = &mut self.phase else { return };
         let startup = &leasing.startup;
         let Some(account) = leasing.account.clone() else { return };
         let Some(target) = self.profile.databases.find(&startup.database) else {
             let refusal = no_database(&startup.database);
             return self.refuse(refusal, now);
         };
+        let (mode, owner, parameters) = pooling::terms(startup, leasing.who.as_ref(), &target.pool);
+        leasing.mode = mode;
+        let startup = &leasing.startup;
         let wish = Wish {
             account,
             credential,
             database: startup.database.clone(),
             target: Arc::<Database>::clone(target),
-            parameters: startup.parameters.clone(),
+            parameters,
+            mode,
+            owner,
             wide_key: startup.version >= PROTOCOL_3_2,
         };
         self.out.push_back(Output::Do(Action::Lease(Box::new(wish))));

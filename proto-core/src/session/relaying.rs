@@ -6,7 +6,8 @@ use crate::audit::{Event, Record, SessionEnd, SessionFacts};
 use crate::auth::Authenticated;
 use crate::codec::backend::{Severity, TransactionStatus, emit_error, emit_ready_for_query};
 use crate::fault::{Lost, Refusal, SqlState, Violation};
-use crate::pool::Lease;
+use crate::pool::{Lease, PoolMode};
+use crate::relay::pins::Pin;
 use crate::relay::{Outcome, Relay, Step};
 use crate::time::{Now, Tick};
 
@@ -17,7 +18,8 @@ pub(super) struct Relaying {
     /// Kept as long as the relay runs: who this is.
     #[allow(dead_code, reason = "holding the proof is the point")]
     pub(super) who: Authenticated,
-    lease: Lease,
+    pub(super) server: Server,
+    pub(super) mode: PoolMode,
     pub(super) facts: Arc<SessionFacts>,
     pub(super) relay: Relay,
     pub(super) draining: bool,
@@ -25,18 +27,42 @@ pub(super) struct Relaying {
     reserving: bool,
     /// The audit trail has no place: the statement at the client's front is refused.
     unrecorded: bool,
+    /// Why it ends with the next wake-up.
+    pub(super) doomed: Option<Box<Refusal>>,
     began: Tick,
 }
 
+/// Whether a session has a server connection.
+pub(super) enum Server {
+    /// It has.
+    Leased(Lease),
+    /// It needs none before its client says something.
+    Away,
+    /// It waits for one.
+    Asked,
+}
+
 impl Relaying {
-    pub(super) const fn new(
+    pub(super) fn new(
         who: Authenticated,
-        lease: Lease,
+        lease: Option<Lease>,
+        mode: PoolMode,
         facts: Arc<SessionFacts>,
         relay: Relay,
         now: Now,
     ) -> Self {
-        Self { who, lease, facts, relay, draining: false, reserving: false, unrecorded: false, began: now.tick }
+        let (server, began) = (lease.map_or(Server::Away, Server::Leased), now.tick);
+        Self { who, server, mode, facts, relay, draining: false, reserving: false, unrecorded: false, doomed: None, began }
+    }
+
+    /// Whether messages can go to a server.
+    pub(super) const fn has_server(&self) -> bool {
+        matches!(self.server, Server::Leased(_))
+    }
+
+    /// A server connection was asked for and is not there yet.
+    pub(super) const fn is_waiting(&self) -> bool {
+        matches!(self.server, Server::Asked)
     }
 
     /// A place in the audit trail was asked for and is not there yet.
@@ -46,7 +72,7 @@ impl Relaying {
 
     /// It ends with the next wake-up: what was judged before is forwarded first.
     pub(super) fn is_over(&self) -> bool {
-        self.relay.fault().is_some() || self.may_drain()
+        self.relay.fault().is_some() || self.doomed.is_some() || self.may_drain()
     }
 
     /// The drain has begun and no transaction is under way.
@@ -63,11 +89,15 @@ impl Session {
             Step::Forward(n) => {
                 if from == Side::Server {
                     self.record_outcomes();
+                    self.answered(n == bytes.len());
                 }
                 Verdict::Forward(n)
             }
             Step::Wait => Verdict::Wait,
-            Step::Discard(n) => Verdict::Take(n),
+            Step::Discard(n) => {
+                self.answered(n == bytes.len());
+                Verdict::Take(n)
+            }
             Step::NeedPermit => self.need_permit(bytes, now),
             Step::Terminate => {
                 self.leave(Finish::Terminated, now);
@@ -112,6 +142,7 @@ impl Session {
                 emit_error(out, Severity::Error, &unrecorded());
                 emit_ready_for_query(out, status);
             });
+            self.release_between();
             return Verdict::Take(n);
         }
         if !relaying.reserving {
@@ -176,6 +207,8 @@ impl Session {
         let Phase::Relaying(relaying) = &self.phase else { return };
         if let Some(fault) = relaying.relay.fault() {
             self.broken(blame(fault).unwrap_or(Side::Client), fault, now);
+        } else if let Some(refusal) = relaying.doomed.clone() {
+            self.relaying_killed(*refusal, now);
         } else if relaying.may_drain() {
             let refusal = Refusal::new(
                 SqlState::ADMIN_SHUTDOWN,
@@ -187,13 +220,14 @@ impl Session {
     }
 
     /// The session is over: the server connection goes back in the state it is in.
-    fn leave(&mut self, finish: Finish, now: Now) {
+    pub(super) fn leave(&mut self, finish: Finish, now: Now) {
         let phase = std::mem::replace(&mut self.phase, Phase::Closing(now.tick));
         let Phase::Relaying(relaying) = phase else { return };
-        let Relaying { lease, facts, mut relay, began, .. } = *relaying;
+        let Relaying { server, facts, mut relay, began, .. } = *relaying;
         let server_unusable = matches!(finish, Finish::Lost(Side::Server, _) | Finish::Broken(Side::Server, _))
             || relay.server_is_leaving()
-            || relay.tracker().is_confused();
+            || relay.tracker().is_confused()
+            || relay.pins().has(Pin::Library);
         let said_goodbye = finish == Finish::Terminated;
         let state = if server_unusable || (said_goodbye && !relay.is_quiet()) {
             // A client that takes its leave behind its last statements has them run, as by PostgreSQL itself.
@@ -222,8 +256,14 @@ impl Session {
             });
             self.out.push_back(Output::Audit(Box::new(Record { time: now.unix, facts, event })));
         }
-        let changed = relay.take_changed();
-        self.out.push_back(Output::Do(Action::Release(Box::new(Return { lease, state, changed }))));
+        match server {
+            Server::Leased(lease) => {
+                let changed = relay.take_changed();
+                self.out.push_back(Output::Do(Action::Release(Return { lease, state, changed })));
+            }
+            Server::Asked => self.out.push_back(Output::Do(Action::GiveUp)),
+            Server::Away => {}
+        }
         self.finish(finish, now);
     }
 }
@@ -232,7 +272,7 @@ impl Session {
 const fn blame(violation: Violation) -> Option<Side> {
     match violation {
         Violation::OutOfStep | Violation::NameTooLong => Some(Side::Client),
-        Violation::TooManyParameters => Some(Side::Server),
+        Violation::TooManyParameters | Violation::ParametersRefused => Some(Side::Server),
         _ => None,
     }
 }

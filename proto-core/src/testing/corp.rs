@@ -122,7 +122,7 @@ pub fn databases(pool: PoolSettings) -> Databases {
         sslmode: SslMode::Disable,
         sslrootcert: None,
         connect_timeout: Duration::from_secs(15),
-        pool,
+        pool: pool.into(),
     };
     Databases::new([(DATABASE.into(), database)])
 }

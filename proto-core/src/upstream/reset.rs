@@ -1,10 +1,13 @@
-//! Cleaning a server connection before somebody else gets it: `ROLLBACK` when it is in a transaction, then
-//! `DISCARD ALL`, then a `SELECT` of a random text.
+//! Cleaning a server connection before somebody else gets it: `ROLLBACK` when it is in a transaction, then what the
+//! [`Scope`] says, then a `SELECT` of a random text.
 //!
-//! They go out together, as simple queries of their own (`DISCARD ALL` cannot run inside the implicit transaction
-//! of a shared one). Only the exact replies prove that the connection is clean; at the slightest doubt it is broken,
+//! They go out together. Only the exact replies prove that the connection is clean; at the slightest doubt it is broken,
 //! and the caller closes it. The random text is what the former client cannot have foreseen: replies that it left
 //! behind, however much they look like those of a reset, do not contain it.
+//!
+//! Between two identities the prepared statements of the protocol stay, since they are shared and their texts are known.
+//! Those that somebody has made by SQL, perhaps inside of a function, are not: the `SELECT` counts them, and where there
+//! are any, `DISCARD ALL` follows.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,13 +20,23 @@ use crate::codec::{Malformed, Reader, frontend};
 use crate::fault::{Lost, Violation};
 use crate::time::{Deadline, Now, Timer};
 
+/// How much of a session is undone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// All of it: `DISCARD ALL`.
+    Everything,
+    /// All but prepared statements and plans: settings, roles, cursors, listening, temporary objects, sequences, advisory
+    /// locks. What `DISCARD ALL` does besides (PostgreSQL manual, DISCARD).
+    Identity,
+}
+
 /// What may be done to the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ResetPlan {
     /// Send `ROLLBACK` when a transaction is open. Without it, such a connection is broken.
     pub rollback: bool,
-    /// Send `DISCARD ALL`.
-    pub discard_all: bool,
+    /// How much is undone; `None`: nothing.
+    pub scope: Option<Scope>,
     /// Fresh random bytes: the server repeats them behind everything else.
     pub proof: [u8; 16],
 }
@@ -42,9 +55,13 @@ pub enum ResetOutput {
 /// How a reset ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ResetOutcome {
-    /// The connection is as good as new, apart from these parameters, which have other values now; see
-    /// [`remember`].
-    Clean(Parameters),
+    /// The connection is as good as new.
+    Clean {
+        /// Parameters that have other values now; see [`remember`].
+        parameters: Parameters,
+        /// Whether prepared statements are gone.
+        statements_gone: bool,
+    },
     /// The connection must be closed.
     Broken(ResetFault),
 }
@@ -98,27 +115,37 @@ impl std::fmt::Display for ResetFault {
     }
 }
 
-/// A statement on its way: what its command tag begins with.
-type Word = &'static [u8];
-
-/// The statement that returns the proof.
-const PROOF: Word = b"SELECT";
-
-enum Phase {
-    /// The RowDescription in front of the proof is due.
+/// The reply that is due.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Due {
+    /// CommandComplete with a tag that begins with this word.
+    Command(&'static str),
+    /// ReadyForQuery, outside of a transaction.
+    Ready,
+    /// The RowDescription in front of the proof.
     Description,
-    /// The row with the proof is due.
-    Proof,
-    /// The CommandComplete of the first statement of these is due.
-    Command(VecDeque<Word>),
-    /// The ReadyForQuery of the last one is due; then these.
-    Ready(VecDeque<Word>),
-    Finished,
+    /// The row with the proof; with `counted`, also with the number of statements that were prepared by SQL.
+    Proof { counted: bool },
 }
 
-/// The machine. `Command` and `Ready` alternate until no statement is left.
+/// What is undone between two identities, and the words that the tags begin with.
+const IDENTITY: [(&str, &str); 7] = [
+    ("SET SESSION AUTHORIZATION DEFAULT", "SET"),
+    ("RESET ROLE", "RESET"),
+    ("RESET ALL", "RESET"),
+    ("CLOSE ALL", "CLOSE"),
+    ("UNLISTEN *", "UNLISTEN"),
+    ("DISCARD TEMP", "DISCARD"),
+    ("DISCARD SEQUENCES", "DISCARD"),
+];
+
+/// The machine.
 pub struct Reset {
-    phase: Phase,
+    /// Empty when it has ended.
+    due: VecDeque<Due>,
+    /// Somebody has prepared statements by SQL.
+    foreign_statements: bool,
+    statements_gone: bool,
     proof: String,
     frames: Frames,
     deadline: Deadline,
@@ -131,7 +158,9 @@ impl Reset {
     #[must_use]
     pub fn new(status: TransactionStatus, plan: ResetPlan, timeout: Duration, now: Now) -> Self {
         let mut reset = Self {
-            phase: Phase::Finished,
+            due: VecDeque::new(),
+            foreign_statements: false,
+            statements_gone: false,
             proof: plan.proof.iter().map(|byte| format!("{byte:02x}")).collect(),
             frames: Frames::new(),
             deadline: Deadline { at: now.tick.after(timeout), why: Timer::ServerReset },
@@ -143,30 +172,58 @@ impl Reset {
             reset.finish(ResetOutcome::Broken(ResetFault::NotIdle(status)));
             return reset;
         }
-        let (mut bytes, mut words) = (Vec::new(), VecDeque::new());
+        let mut bytes = Vec::new();
         if in_transaction {
             frontend::emit_query(&mut bytes, b"ROLLBACK");
-            words.push_back(&b"ROLLBACK"[..]);
+            reset.due.extend([Due::Command("ROLLBACK"), Due::Ready]);
         }
-        if plan.discard_all {
-            frontend::emit_query(&mut bytes, b"DISCARD ALL");
-            words.push_back(b"DISCARD");
+        match plan.scope {
+            Some(Scope::Everything) => reset.discard_all(&mut bytes),
+            Some(Scope::Identity) => reset.discard_identity(&mut bytes),
+            None if in_transaction => reset.prove(&mut bytes),
+            None => {}
         }
-        if words.is_empty() {
-            reset.finish(ResetOutcome::Clean(Vec::new()));
+        if reset.due.is_empty() {
+            reset.finish_clean();
         } else {
-            frontend::emit_query(&mut bytes, format!("SELECT '{}'", reset.proof).as_bytes());
-            words.push_back(PROOF);
-            reset.phase = Phase::Command(words);
             reset.outputs.push_back(ResetOutput::Send(bytes));
         }
         reset
     }
 
+    fn discard_all(&mut self, bytes: &mut Vec<u8>) {
+        // On its own: it cannot run inside of the implicit transaction of a shared query.
+        frontend::emit_query(bytes, b"DISCARD ALL");
+        self.due.extend([Due::Command("DISCARD"), Due::Ready]);
+        self.statements_gone = true;
+        self.prove(bytes);
+    }
+
+    fn discard_identity(&mut self, bytes: &mut Vec<u8>) {
+        let mut text = String::new();
+        for (statement, word) in IDENTITY {
+            text.push_str(statement);
+            text.push(';');
+            self.due.push_back(Due::Command(word));
+        }
+        let proof = &self.proof;
+        text.push_str(&format!(
+            "SELECT '{proof}', pg_catalog.pg_advisory_unlock_all(), (SELECT pg_catalog.count(*) FROM \
+             pg_catalog.pg_prepared_statements WHERE from_sql)"
+        ));
+        frontend::emit_query(bytes, text.as_bytes());
+        self.due.extend([Due::Description, Due::Proof { counted: true }, Due::Command("SELECT"), Due::Ready]);
+    }
+
+    fn prove(&mut self, bytes: &mut Vec<u8>) {
+        frontend::emit_query(bytes, format!("SELECT '{}'", self.proof).as_bytes());
+        self.due.extend([Due::Description, Due::Proof { counted: false }, Due::Command("SELECT"), Due::Ready]);
+    }
+
     /// Takes bytes from the server, chopped in any way, and says how many it took: all of them, up to the end.
     pub fn handle_input(&mut self, bytes: &[u8], _now: Now) -> usize {
         let mut taken = 0;
-        while taken < bytes.len() && !matches!(self.phase, Phase::Finished) {
+        while taken < bytes.len() && !self.due.is_empty() {
             let (used, frame) = self.frames.take(&bytes[taken..]);
             taken += used;
             let result = match frame {
@@ -183,14 +240,14 @@ impl Reset {
 
     /// Says that the transport has ended.
     pub fn handle_close(&mut self, how: Lost, _now: Now) {
-        if !matches!(self.phase, Phase::Finished) {
+        if !self.due.is_empty() {
             self.finish(ResetOutcome::Broken(ResetFault::Lost(how)));
         }
     }
 
     /// Gives up when the deadline has come. Early, late and repeated calls are harmless.
     pub fn handle_timeout(&mut self, now: Now) {
-        if !matches!(self.phase, Phase::Finished) && now.tick >= self.deadline.at {
+        if !self.due.is_empty() && now.tick >= self.deadline.at {
             self.finish(ResetOutcome::Broken(ResetFault::TimedOut));
         }
     }
@@ -198,7 +255,7 @@ impl Reset {
     /// When `handle_timeout` has work to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        (!matches!(self.phase, Phase::Finished)).then_some(self.deadline)
+        (!self.due.is_empty()).then_some(self.deadline)
     }
 
     /// The next thing to do.
@@ -219,61 +276,85 @@ impl Reset {
             }
             _ => {}
         }
-        match (std::mem::replace(&mut self.phase, Phase::Finished), frame.tag) {
-            (Phase::Command(mut words), tag::COMMAND_COMPLETE) => {
+        // The right number of replies is not enough: these must be the replies to what was sent.
+        match (self.due.pop_front(), frame.tag) {
+            (Some(Due::Command(word)), tag::COMMAND_COMPLETE) => {
                 let mut reader = Reader::new(body);
                 let command = reader.cstr()?;
                 reader.finish()?;
-                // The right number of replies is not enough: these must be the replies to what was sent.
-                match words.pop_front() {
-                    Some(word) if command.split(|&byte| byte == b' ').next() == Some(word) => {
-                        self.phase = Phase::Ready(words);
-                        Ok(())
-                    }
-                    _ => Err(Violation::UnexpectedMessage(frame.tag).into()),
-                }
+                let fits = command.split(|&byte| byte == b' ').next() == Some(word.as_bytes());
+                if fits { Ok(()) } else { Err(Violation::UnexpectedMessage(frame.tag).into()) }
             }
-            (Phase::Ready(words), tag::READY_FOR_QUERY) => {
-                let &[status] = body else { return Err(Violation::Malformed.into()) };
-                let status = TransactionStatus::from_byte(status).ok_or(Violation::Malformed)?;
-                if status != TransactionStatus::Idle {
-                    return Err(ResetFault::NotIdle(status));
-                }
-                if words.front() == Some(&PROOF) {
-                    self.phase = Phase::Description;
-                } else if !words.is_empty() {
-                    self.phase = Phase::Command(words);
-                } else if more {
-                    return Err(ResetFault::BytesBehind);
-                } else {
-                    let parameters = std::mem::take(&mut self.parameters);
-                    self.finish(ResetOutcome::Clean(parameters));
-                }
-                Ok(())
-            }
-            (Phase::Description, tag::ROW_DESCRIPTION) => {
-                self.phase = Phase::Proof;
-                Ok(())
-            }
-            (Phase::Proof, tag::DATA_ROW) if is_row_of(body, self.proof.as_bytes()) => {
-                self.phase = Phase::Command(VecDeque::from([PROOF]));
-                Ok(())
-            }
+            (Some(Due::Ready), tag::READY_FOR_QUERY) => self.handle_ready(body, more),
+            (Some(Due::Description), tag::ROW_DESCRIPTION) => Ok(()),
+            (Some(Due::Proof { counted: false }), tag::DATA_ROW) if is_row_of(body, &[&self.proof]) => Ok(()),
+            (Some(Due::Proof { counted: true }), tag::DATA_ROW) if self.is_proof_and_count(body) => Ok(()),
             (_, other) => Err(Violation::UnexpectedMessage(other).into()),
         }
     }
 
+    fn handle_ready(&mut self, body: &[u8], more: bool) -> Result<(), ResetFault> {
+        let &[status] = body else { return Err(Violation::Malformed.into()) };
+        let status = TransactionStatus::from_byte(status).ok_or(Violation::Malformed)?;
+        if status != TransactionStatus::Idle {
+            return Err(ResetFault::NotIdle(status));
+        }
+        if !self.due.is_empty() {
+            return Ok(());
+        }
+        if more {
+            return Err(ResetFault::BytesBehind);
+        }
+        if std::mem::take(&mut self.foreign_statements) {
+            let mut bytes = Vec::new();
+            self.discard_all(&mut bytes);
+            self.outputs.push_back(ResetOutput::Send(bytes));
+        } else {
+            self.finish_clean();
+        }
+        Ok(())
+    }
+
+    /// The proof, the `void` of the unlocking, and a number.
+    fn is_proof_and_count(&mut self, body: &[u8]) -> bool {
+        self.foreign_statements = !is_row_of(body, &[&self.proof, "", "0"]);
+        !self.foreign_statements || is_row_of_any_count(body, &[&self.proof, ""])
+    }
+
+    fn finish_clean(&mut self) {
+        let parameters = std::mem::take(&mut self.parameters);
+        self.finish(ResetOutcome::Clean { parameters, statements_gone: self.statements_gone });
+    }
+
     fn finish(&mut self, outcome: ResetOutcome) {
-        self.phase = Phase::Finished;
+        self.due.clear();
         self.outputs.push_back(ResetOutput::Finished(outcome));
     }
 }
 
-/// Whether a DataRow has one column with this text.
-fn is_row_of(body: &[u8], text: &[u8]) -> bool {
+/// Whether a DataRow has these columns and no others.
+fn is_row_of(body: &[u8], columns: &[&str]) -> bool {
     let mut reader = Reader::new(body);
-    let header = (reader.i16(), reader.i32());
-    header == (Ok(1), i32::try_from(text.len()).map_err(|_| Malformed)) && reader.rest() == text
+    reader.i16().ok() == i16::try_from(columns.len()).ok() && has_columns(&mut reader, columns) && reader.rest().is_empty()
+}
+
+/// Whether a DataRow has these columns, and behind them one that is a number.
+fn is_row_of_any_count(body: &[u8], columns: &[&str]) -> bool {
+    let mut reader = Reader::new(body);
+    if reader.i16().ok() != i16::try_from(columns.len() + 1).ok() || !has_columns(&mut reader, columns) {
+        return false;
+    }
+    let length = reader.i32();
+    let number = reader.rest();
+    length.is_ok_and(|length| usize::try_from(length) == Ok(number.len()))
+        && !number.is_empty()
+        && number.iter().all(u8::is_ascii_digit)
+}
+
+fn has_columns(reader: &mut Reader<'_>, columns: &[&str]) -> bool {
+    columns.iter().all(|column| {
+        reader.i32().ok() == i32::try_from(column.len()).ok() && reader.take(column.len()) == Ok(column.as_bytes())
+    })
 }
 
 #[cfg(test)]

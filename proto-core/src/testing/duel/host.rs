@@ -46,6 +46,7 @@ impl Duel {
                     self.wish = Some(wish);
                 }
             }
+            Action::Borrow => unreachable!("a duel's sessions keep their server connection"),
             Action::Unreserve(_) => {}
             Action::GiveUp => {
                 self.wish = None;
@@ -56,7 +57,7 @@ impl Duel {
                 Permits::Refuse => self.answer(Reply::Reserved(false)),
                 Permits::Hold => self.wants_permit = true,
             },
-            Action::Release(back) => self.take_back(*back),
+            Action::Release(back) => self.take_back(back),
             Action::Cancel { pid, key } => self.cancel_requests.push((pid, key)),
         }
     }
@@ -70,7 +71,7 @@ impl Duel {
         self.returned.push(back.state);
         self.backend = None;
         let returned = match back.state {
-            ReturnState::Quiet { .. } => Returned::Clean,
+            ReturnState::Quiet { .. } | ReturnState::Between => Returned::Clean,
             ReturnState::Busy | ReturnState::Broken => Returned::Broken,
         };
         self.pools.handle_release(back.lease, returned, self.now);
@@ -83,8 +84,9 @@ impl Duel {
             session: self.session.id(),
             key: PoolKey { account: wish.account.clone(), database: wish.database.clone(), own_password },
             parameters: wish.parameters.clone(),
+            owner: wish.owner.clone(),
             reuse: !own_password,
-            settings: std::sync::Arc::new(wish.target.pool.clone()),
+            settings: wish.target.pool.clone(),
         };
         self.pools.handle_request(request, self.now);
         let lease = match self.pools.poll_output() {
@@ -98,8 +100,8 @@ impl Duel {
                 let own = matches!(wish.credential, Credential::Own(_));
                 let proof = if own { Authenticated::by_server(&login) } else { None };
                 self.backend = Some(backend);
-                let leased = Leased { lease, parameters: login.parameters, proof };
-                self.answer(Reply::Leased(Box::new(leased)));
+                let leased = Leased { lease, parameters: login.parameters.into(), proof };
+                self.answer(Reply::Leased(leased));
             }
             Err(failure) => {
                 self.pools.handle_release(lease, Returned::Broken, self.now);

@@ -90,7 +90,7 @@ struct Rig {
 impl Rig {
     fn run(setup: Setup, turns: &[(Side, &[u8])], cut: Cut) -> Seen {
         let mut rig = Self {
-            relay: Relay::new(setup.ledger()),
+            relay: Relay::new(setup.ledger(), None),
             setup,
             pending: Default::default(),
             turn: 0,

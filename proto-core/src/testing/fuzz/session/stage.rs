@@ -220,6 +220,7 @@ impl Stage {
                 self.wish(&wish);
                 "lease"
             }
+            Action::Borrow => unreachable!("these sessions keep their server connection"),
             Action::GiveUp => {
                 self.pools.handle_gave_up(ID, self.now);
                 "give up"
@@ -239,7 +240,7 @@ impl Stage {
                 return;
             }
             Action::Release(back) => {
-                self.give_back(*back);
+                self.give_back(back);
                 "release"
             }
             Action::Cancel { .. } => "cancel",
@@ -268,8 +269,9 @@ impl Stage {
                 own_password: self.own_password,
             },
             parameters: wish.parameters.clone(),
+            owner: wish.owner.clone(),
             reuse: !self.own_password,
-            settings: Arc::new(wish.target.pool.clone()),
+            settings: wish.target.pool.clone(),
         };
         self.pools.handle_request(request, self.now);
         let Some(PoolOutput::Granted { lease, .. }) = self.pools.poll_output() else { panic!("the pool is empty") };
@@ -317,7 +319,7 @@ impl Stage {
         self.holding = true;
         let parameters = vec![((*b"server_version").into(), (*b"18.1").into())];
         let proof = (self.own_password && how & 1 == 0).then(|| login::proof(&self.account));
-        self.reply(Reply::Leased(Box::new(Leased { lease, parameters, proof })));
+        self.reply(Reply::Leased(Leased { lease, parameters: parameters.into(), proof }));
     }
 
     /// The audit trail has room from now on, or has none.

@@ -1,0 +1,168 @@
+//! Sessions whose server connection comes for a transaction and goes with it.
+//!
+//! ```text
+//!            the client says something          the pool
+//!   away ───────── Action::Borrow ─────▶ asked ── Reply::Leased ──▶ leased
+//!    ▲                                                                │
+//!    └── Action::Release, Between: ReadyForQuery, status idle, ───────┘
+//!        nothing owed, nothing pinned
+//! ```
+//! What the server reports of a session (time zone, encoding, ...) goes with it: see [`crate::upstream::Reported`]. What
+//! cannot go with it pins it to its connection: see [`crate::relay::pins`].
+
+use std::sync::Arc;
+
+use crate::auth::Authenticated;
+use crate::codec::startup;
+use crate::codec::Header;
+use crate::codec::frontend::tag;
+use crate::fault::{Refusal, SqlState};
+use crate::pool::{Isolation, Owner, PoolMode, PoolSettings};
+use crate::preamble::Startup;
+use crate::time::Now;
+use crate::upstream::Reported;
+
+use super::relaying::Server;
+use super::{Action, Leased, Output, Phase, Return, ReturnState, Session, Side, Verdict};
+
+/// The longest name of an application that PostgreSQL keeps (`NAMEDATALEN - 1`).
+const MAX_APPLICATION_NAME: usize = 63;
+const APPLICATION_NAME: &[u8] = b"application_name";
+
+/// How a session uses its pool: when connections go back, whose state they hold then, and what they are opened with.
+///
+/// Somebody whom only the server has proven keeps the connection on which it did. The name of the application differs
+/// from client to client and follows its session, so that clients share connections which differ in nothing else.
+pub(super) fn terms(
+    startup: &Startup,
+    who: Option<&Authenticated>,
+    settings: &PoolSettings,
+) -> (PoolMode, Owner, Arc<[u8]>) {
+    let (Some(who), PoolMode::Transaction | PoolMode::Statement) = (who, settings.pool_mode) else {
+        return (PoolMode::Session, None, startup.parameters.clone());
+    };
+    let owner = match settings.isolation {
+        Isolation::PgBouncer => None,
+        Isolation::Identity => {
+            let identity = who.identity();
+            // No issuer contains a zero byte: it is part of a URL.
+            Some(format!("{}\0{}", identity.issuer, identity.subject).into())
+        }
+    };
+    (settings.pool_mode, owner, without_application(startup))
+}
+
+fn without_application(startup: &Startup) -> Arc<[u8]> {
+    if application_that_follows(startup).is_none() {
+        return startup.parameters.clone();
+    }
+    let mut rest = Vec::with_capacity(startup.parameters.len());
+    for (name, value) in startup::encoded(&startup.parameters) {
+        if name != APPLICATION_NAME {
+            for part in [name, value] {
+                rest.extend_from_slice(part);
+                rest.push(0);
+            }
+        }
+    }
+    rest.into()
+}
+
+/// The name of the application, as far as it can be set behind a login as well as in it.
+fn application_that_follows(startup: &Startup) -> Option<&str> {
+    let name = startup.application.as_deref()?;
+    let plain = name.len() <= MAX_APPLICATION_NAME && name.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    plain.then_some(name)
+}
+
+/// The values that this client asked for and that its connections are not opened with.
+pub(super) fn take_on(startup: &Startup, reported: &mut Reported) {
+    if let Some(name) = application_that_follows(startup) {
+        let _ = reported.set(APPLICATION_NAME, name.as_bytes());
+    }
+}
+
+impl Session {
+    /// Whether only a wait would be cancelled.
+    pub(super) fn is_waiting_for_server(&self) -> bool {
+        match &self.phase {
+            Phase::Leasing(_) => true,
+            Phase::Relaying(relaying) => relaying.is_waiting(),
+            _ => false,
+        }
+    }
+
+    /// The client has something to say and no server to say it to.
+    pub(super) fn borrow(&mut self, bytes: &[u8], now: Now) -> Verdict {
+        let Phase::Relaying(relaying) = &mut self.phase else { return Verdict::Wait };
+        if relaying.is_waiting() {
+            return Verdict::Wait;
+        }
+        let begins_message = !relaying.relay.is_discarding();
+        match Header::parse(bytes) {
+            Ok(None) if begins_message => return Verdict::Wait,
+            Ok(Some(header)) if begins_message && needs_server(header.tag) => {
+                relaying.server = Server::Asked;
+                self.out.push_back(Output::Do(Action::Borrow));
+                return Verdict::Wait;
+            }
+            // The server has left off reading COPY data, or there is nothing to flush: it would ignore these.
+            Ok(Some(header)) if begins_message && header.tag != tag::TERMINATE => relaying.relay.discard(header),
+            _ => {}
+        }
+        let step = relaying.relay.handle_client(bytes, now);
+        self.relay_step(Side::Client, step, bytes, now)
+    }
+
+    /// The server connection for the next transaction.
+    pub(super) fn borrowed(&mut self, leased: Leased) {
+        let Phase::Relaying(relaying) = &mut self.phase else { return self.give_back_unused(leased.lease) };
+        if !relaying.is_waiting() {
+            return self.give_back_unused(leased.lease);
+        }
+        let differences = relaying.relay.handle_connection(&leased.parameters);
+        relaying.server = Server::Leased(leased.lease);
+        if !differences.set.is_empty() {
+            self.out.push_back(Output::Send(Side::Server, differences.set));
+        }
+        if !differences.tell.is_empty() {
+            self.out.push_back(Output::Send(Side::Client, differences.tell));
+        }
+    }
+
+    /// The server has said something; `all`: nothing of it is left.
+    pub(super) fn answered(&mut self, all: bool) {
+        let Phase::Relaying(relaying) = &mut self.phase else { return };
+        if relaying.mode == PoolMode::Session || !all {
+            return;
+        }
+        if relaying.mode == PoolMode::Statement && relaying.relay.is_in_transaction_block() {
+            relaying.doomed = Some(Box::new(no_transactions()));
+            return;
+        }
+        self.release_between();
+    }
+
+    /// Gives the server connection back when the session can do without.
+    pub(super) fn release_between(&mut self) {
+        let Phase::Relaying(relaying) = &mut self.phase else { return };
+        if relaying.mode == PoolMode::Session || !relaying.has_server() || !relaying.relay.is_between_transactions() {
+            return;
+        }
+        if let Server::Leased(lease) = std::mem::replace(&mut relaying.server, Server::Away) {
+            let changed = relaying.relay.take_changed();
+            let back = Return { lease, state: ReturnState::Between, changed };
+            self.out.push_back(Output::Do(Action::Release(back)));
+        }
+    }
+}
+
+/// Whether a message means something to a server between transactions.
+const fn needs_server(message: u8) -> bool {
+    !matches!(message, tag::TERMINATE | tag::FLUSH | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL)
+}
+
+fn no_transactions() -> Refusal {
+    Refusal::new(SqlState::PROTOCOL_VIOLATION, "transaction blocks not allowed in statement pooling mode")
+        .hint("Use pool_mode = \"transaction\" for this database.")
+}
