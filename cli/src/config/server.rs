@@ -104,6 +104,7 @@ pub(crate) const POOL_MODE: Choice<PoolMode> = Choice(&[
     ("transaction", PoolMode::Transaction),
     ("statement", PoolMode::Statement),
 ]);
+pub(crate) const STATEMENTS: Whole = Whole { what: "a number of statements", min: 0, max: 100_000 };
 pub(crate) const ISOLATION: Choice<Isolation> =
     Choice(&[("identity", Isolation::Identity), ("pgbouncer", Isolation::PgBouncer)]);
 pub(crate) const POOL_SIZE: Whole = Whole { what: "a number of connections", min: 1, max: 100_000 };
@@ -115,6 +116,7 @@ pub(crate) fn pool(entry: Entry, draft: &mut Draft) -> (PoolSettings, Duration) 
         pool_mode: reader.read("pool_mode", &POOL_MODE),
         isolation: reader.read("isolation", &ISOLATION),
         default_pool_size: reader.read("default_pool_size", &POOL_SIZE),
+        max_prepared_statements: reader.read("max_prepared_statements", &STATEMENTS),
         server_lifetime: reader.read("server_lifetime", &Span::ANY),
         server_idle_timeout: reader.read("server_idle_timeout", &Span::ANY),
         query_wait_timeout: reader.read("query_wait_timeout", &Span::ANY),

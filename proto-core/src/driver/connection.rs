@@ -326,12 +326,14 @@ impl<R: Runtime> Connection<R> {
         let done = match &mut self.slow {
             None => return,
             Some(Slow::Cancelling(job)) => job.as_mut().poll(context).map(|()| Done::Cancelled),
-            Some(Slow::Opening(lease, job)) => {
-                job.as_mut().poll(context).map(|opened| lease.take().map_or(Done::Cancelled, |it| Done::Opened(it, opened)))
-            }
-            Some(Slow::Resetting(lease, job)) => {
-                job.as_mut().poll(context).map(|reset| lease.take().map_or(Done::Cancelled, |it| Done::Reset(it, reset)))
-            }
+            Some(Slow::Opening(lease, job)) => job
+                .as_mut()
+                .poll(context)
+                .map(|opened| lease.take().map_or(Done::Cancelled, |it| Done::Opened(it, opened))),
+            Some(Slow::Resetting(lease, job)) => job
+                .as_mut()
+                .poll(context)
+                .map(|reset| lease.take().map_or(Done::Cancelled, |it| Done::Reset(it, reset))),
         };
         let Poll::Ready(done) = done else { return };
         self.slow = None;

@@ -15,6 +15,7 @@ use crate::cancel::{BackendTarget, CancelOrder, Decision};
 use crate::codec::backend::TransactionStatus;
 use crate::fault::{Refusal, SqlState};
 use crate::pool::{How, Lease, PoolKey, PoolMode, Request, Returned};
+use crate::relay::OnServer;
 use crate::secret::Secret;
 use crate::session::{Credential, Leased, Reply, Return, ReturnState, Wish};
 use crate::session_id::SessionId;
@@ -219,6 +220,7 @@ impl<R: Runtime> Connection<R> {
         if let Some(wish) = self.wish.as_ref().filter(|wish| wish.mode != PoolMode::Session) {
             let reported = self.shared.keep_welcome(pool_of(wish), wish.parameters.clone(), &login.parameters);
             connection.parameters = reported.into();
+            connection.statements = Some(Box::new(OnServer::new(wish.target.pool.max_prepared_statements as usize)));
         }
         let proof = match self.wish.as_ref().map(|wish| &wish.credential) {
             None => return self.shared.discard(lease),
@@ -289,9 +291,10 @@ impl<R: Runtime> Connection<R> {
             // It needs no other one, and a person's own password is not kept longer than it takes.
             self.wish = None;
         }
+        let statements = connection.statements.take();
         self.server = Some(connection);
         self.from_server.look_again();
-        self.reply(Reply::Leased(Leased { lease, parameters, proof }), now);
+        self.reply(Reply::Leased(Leased { lease, parameters, statements, proof }), now);
     }
 
     pub(super) fn give_back(&mut self, back: Return) {
@@ -305,19 +308,17 @@ impl<R: Runtime> Connection<R> {
             let _ = self.shared.with_hub(|hub, _| hub.cancels.handle_unlease(session));
             return self.shared.discard(back.lease);
         };
-        connection.parameters.set_all(&back.changed);
-        let back = match back.state {
-            ReturnState::Between if certain => match self.hand_back(session, back.lease, connection) {
+        let Return { mut lease, state, changed, statements } = back;
+        connection.parameters.set_all(&changed);
+        connection.statements = statements;
+        if state == ReturnState::Between && certain {
+            match self.hand_back(session, lease, connection) {
                 None => return,
-                Some((lease, rest)) => {
-                    connection = rest;
-                    Return { lease, ..back }
-                }
-            },
-            _ => back,
-        };
+                Some(kept) => (lease, connection) = kept,
+            }
+        }
         let may_hand_on = self.shared.with_hub(|hub, _| hub.cancels.handle_unlease(session));
-        let state = match back.state {
+        let state = match state {
             ReturnState::Quiet { .. } if !certain => ReturnState::Broken,
             // Its hand-over has failed.
             ReturnState::Between => ReturnState::Broken,
@@ -326,7 +327,7 @@ impl<R: Runtime> Connection<R> {
         let returning = self.shared.begin_return();
         let shared = self.shared.clone();
         R::spawn(async move {
-            give_back(shared, session, back.lease, connection, state, may_hand_on).await;
+            give_back(shared, session, lease, connection, state, may_hand_on).await;
             drop(returning);
         });
     }

@@ -15,6 +15,7 @@ use crate::cancel::BackendTarget;
 use crate::codec::frontend::emit_terminate;
 use crate::fault::{Lost, Refusal, SqlState};
 use crate::policy::{Database, Endpoint, SslMode, TlsTerms};
+use crate::relay::OnServer;
 use crate::time::Tick;
 use crate::upstream::{
     BackendKey, CancelOutput, CancelRequest, LoggedIn, Login, LoginFailure, LoginOutput, LoginSettings, Reported,
@@ -32,6 +33,8 @@ pub(super) struct ServerConnection<S> {
     pub(super) endpoint: Endpoint,
     /// How it is encrypted, if it is: a cancel request goes the same way.
     pub(super) tls: Option<TlsTerms>,
+    /// Which statements are prepared there; `None` where nobody needs to know.
+    pub(super) statements: Option<Box<OnServer>>,
     /// What a cancel is aimed at, once it has a slot.
     pub(super) target: Option<Arc<BackendTarget>>,
 }
@@ -160,6 +163,7 @@ async fn open_one<R: Runtime>(
         key: Arc::new(BackendKey { pid: logged_in.key.pid, key: logged_in.key.key.clone() }),
         endpoint: endpoint.clone(),
         tls: terms.filter(|_| logged_in.tls),
+        statements: None,
         target: None,
     };
     Ok((connection, logged_in))
@@ -243,8 +247,11 @@ pub(super) async fn reset<R: Runtime>(connection: &mut ServerConnection<R::Socke
                         reset.handle_close(Lost::Broken, R::now());
                     }
                 }
-                ResetOutput::Finished(ResetOutcome::Clean { parameters, statements_gone: _ }) => {
+                ResetOutput::Finished(ResetOutcome::Clean { parameters, statements_gone }) => {
                     connection.parameters.set_all(&parameters);
+                    if let Some(statements) = connection.statements.as_mut().filter(|_| statements_gone) {
+                        statements.clear();
+                    }
                     return true;
                 }
                 ResetOutput::Finished(ResetOutcome::Broken(fault)) => {

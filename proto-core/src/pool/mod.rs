@@ -80,6 +80,9 @@ pub struct PoolSettings {
     pub isolation: Isolation,
     /// Server connections per [`PoolKey`], open or being opened. With zero every request waits in vain.
     pub default_pool_size: u32,
+    /// Prepared statements that a server connection keeps for those who share it; zero: a session that prepares any by
+    /// name keeps its connection.
+    pub max_prepared_statements: u32,
     /// A server connection older than this is closed instead of reused; zero: each is used once.
     pub server_lifetime: Duration,
     /// An unused server connection is closed after this; zero: never.
@@ -98,6 +101,7 @@ impl Default for PoolSettings {
             pool_mode: PoolMode::default(),
             isolation: Isolation::default(),
             default_pool_size: 5,
+            max_prepared_statements: 200,
             server_lifetime: Duration::from_secs(3600),
             server_idle_timeout: Duration::from_secs(1800),
             query_wait_timeout: Duration::from_secs(120),

@@ -27,7 +27,14 @@ impl Room {
 
     fn request(&self, session: u64, parameters: &[u8], reuse: bool) -> Request {
         let settings = Arc::new(self.settings.clone());
-        Request { session: SessionId(session), key: key("reader"), parameters: parameters.into(), owner: None, reuse, settings }
+        Request {
+            session: SessionId(session),
+            key: key("reader"),
+            parameters: parameters.into(),
+            owner: None,
+            reuse,
+            settings,
+        }
     }
 
     fn ask(&mut self, session: u64, parameters: &[u8]) {
@@ -458,6 +465,7 @@ fn zero_means_what_pgbouncer_means() {
     room.settings = PoolSettings {
         pool_mode: PoolMode::Session,
         isolation: Isolation::Identity,
+        max_prepared_statements: 200,
         default_pool_size: 1,
         server_lifetime: Duration::from_secs(9999),
         server_idle_timeout: zero,

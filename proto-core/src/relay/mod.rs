@@ -6,11 +6,14 @@
 mod framer;
 mod ledger;
 mod lookahead;
+mod names;
 mod own;
 pub mod pins;
+mod prepared;
 mod rules;
 pub mod statements;
 pub mod tracker;
+mod way;
 
 use crate::codec::backend::{ErrorFields, TransactionStatus, parameter_status, tag as back};
 use crate::codec::frontend::tag as front;
@@ -20,19 +23,24 @@ use crate::time::Now;
 use crate::upstream::{Parameters, remember};
 
 use framer::Framer;
-pub use own::Pooled;
 pub use ledger::{Ledger, Outcome};
+pub use own::Pooled;
+pub use prepared::OnServer;
 use rules::Rule;
 use tracker::Tracker;
 
 /// What the relay says of the bytes that it was shown.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Step {
     /// This many bytes at the front go to the other side.
     Forward(usize),
     /// This many bytes at the front are dropped: they belong to a statement that was refused.
     Discard(usize),
+    /// These bytes of gprxy's own go to the server first; then the same bytes are to be shown again.
+    SayServer(Vec<u8>),
+    /// The same, to the client.
+    SayClient(Vec<u8>),
     /// Nothing yet: more bytes are needed, or fewer unanswered operations.
     Wait,
     /// The client ends the session in order.
@@ -135,6 +143,9 @@ impl Relay {
         if self.discard > 0 {
             return self.pass_discarded(bytes);
         }
+        if let Some(step) = self.answer_instead(now) {
+            return step;
+        }
         if self.lacks_permits(bytes) {
             return Step::NeedPermit;
         }
@@ -169,6 +180,11 @@ impl Relay {
                 && header.body as usize > rules::NAMES
             {
                 return forward_or(at, Step::Broken(Violation::NameTooLong));
+            }
+            if self.pooled.is_some()
+                && let Some(step) = self.way(header, &bytes[at..], at == 0, now)
+            {
+                return forward_or(at, step);
             }
             if begins_statement(header.tag)
                 && let Some(ledger) = &mut self.ledger
@@ -209,8 +225,8 @@ impl Relay {
                 Ok(None) => return forward_or_wait(at),
                 Err(violation) => return forward_or(at, Step::Broken(violation)),
             };
-            if self.tracker.answers_own() {
-                return if at > 0 { Step::Forward(at) } else { self.own_answer(header, bytes) };
+            if self.pooled.is_some() && self.is_own_turn(header.tag) {
+                return if at > 0 { Step::Forward(at) } else { self.own_answer(header, bytes, now) };
             }
             let Rule::Pass(keep) = rules::from_server(header.tag, self.ledger.is_some()) else {
                 return forward_or(at, Step::Broken(Violation::UnexpectedMessage(header.tag)));
@@ -334,16 +350,22 @@ impl Relay {
         if let Some(pooled) = &mut self.pooled {
             pooled.handle_server(tag, seen);
         }
-        let Self { tracker, ledger, .. } = self;
-        match ledger {
-            None => {
-                tracker.handle_backend(tag, seen, |_| {});
-            }
+        let Self { tracker, ledger, pooled, .. } = self;
+        let mut failed = 0;
+        let settled = match ledger {
+            None => tracker.handle_backend(tag, seen, |op| failed += usize::from(op.prepares())),
             Some(ledger) => {
                 ledger.count_answer(body);
-                tracker.handle_backend(tag, seen, |op| ledger.handle_dropped(op));
+                let settled = tracker.handle_backend(tag, seen, |op| {
+                    failed += usize::from(op.prepares());
+                    ledger.handle_dropped(op);
+                });
                 ledger.handle_backend(tag, seen, tracker.status(), now);
+                settled
             }
+        };
+        if let Some(pooled) = pooled {
+            pooled.handle_settled(settled, failed);
         }
         self.note_confusion();
     }
@@ -354,12 +376,12 @@ const fn begins_statement(tag: u8) -> bool {
     matches!(tag, front::QUERY | front::EXECUTE | front::FUNCTION_CALL)
 }
 
-const fn forward_or_wait(at: usize) -> Step {
+fn forward_or_wait(at: usize) -> Step {
     forward_or(at, Step::Wait)
 }
 
 /// What precedes the message in question goes first; the question comes up again with it at the front.
-const fn forward_or(at: usize, step: Step) -> Step {
+fn forward_or(at: usize, step: Step) -> Step {
     if at > 0 { Step::Forward(at) } else { step }
 }
 

@@ -338,11 +338,11 @@ mod tests {
             ("deallocate all", "PREPARE"),
             ("deallocate prepare all", "PREPARE"),
             ("deallocate q", ""),
+            ("discard all", "LISTEN, temporary object, SET, SET ROLE, cursor WITH HOLD, advisory lock, PREPARE"),
             (
-                "discard all",
-                "LISTEN, temporary object, SET, SET ROLE, cursor WITH HOLD, advisory lock, PREPARE",
+                "SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL;",
+                "LISTEN, SET, cursor WITH HOLD, advisory lock",
             ),
-            ("SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL;", "LISTEN, SET, cursor WITH HOLD, advisory lock"),
             ("unlisten *; listen x", ""),
         ] {
             assert_eq!(look(text).1, kind, "{text}");

@@ -32,8 +32,16 @@ pub enum Op {
     FunctionCall,
     /// ReadyForQuery.
     Sync,
-    /// A simple query of gprxy itself: nothing of its answer is for the client.
+    /// A simple query or Sync of gprxy itself: nothing of its answer is for the client.
     Own,
+    /// A Parse of gprxy itself: its ParseComplete is not for the client.
+    OwnParse,
+    /// A Close of gprxy itself: its CloseComplete is not for the client.
+    OwnClose,
+    /// A Parse of the client that the server never sees: gprxy says ParseComplete in its turn.
+    AnsweredParse,
+    /// The same for Close and CloseComplete.
+    AnsweredClose,
     /// No answer: it marks where the client sent COPY data before the server had asked for any.
     CopyData,
     /// No answer: it marks where the client ended its COPY data.
@@ -41,6 +49,12 @@ pub enum Op {
 }
 
 impl Op {
+    /// Whether it changes which prepared statements there are.
+    pub const fn prepares(self) -> bool {
+        matches!(self, Self::Parse | Self::Close | Self::OwnParse | Self::OwnClose)
+            || matches!(self, Self::AnsweredParse | Self::AnsweredClose)
+    }
+
     /// Whether it waits for no answer.
     const fn is_marker(self) -> bool {
         matches!(self, Self::CopyData | Self::CopyEnd)
@@ -123,16 +137,37 @@ impl Tracker {
         self.confused
     }
 
-    /// A simple query of gprxy itself goes to the server, between messages of the client.
-    pub fn handle_own(&mut self) {
-        self.ops.push_back(Op::Own);
+    /// A message of gprxy itself goes to the server, between messages of the client; or one of the client's goes no
+    /// further. As all of the extended protocol it comes to nothing while the server skips to a Sync.
+    pub fn handle_own(&mut self, op: Op) {
+        if op == Op::Own {
+            self.ops.push_back(op);
+            return;
+        }
+        self.unsynced = true;
+        if !self.skipping {
+            self.ops.push_back(op);
+        }
     }
 
-    /// Whether what the server says next answers a query of gprxy itself.
+    /// Whether the server ignores what it is sent up to the next Sync.
+    #[must_use]
+    pub const fn is_skipping(&self) -> bool {
+        self.skipping
+    }
+
+    /// The operation that is to be answered next.
     #[inline]
     #[must_use]
-    pub fn answers_own(&self) -> bool {
-        self.ops.front() == Some(&Op::Own)
+    pub fn next(&self) -> Option<Op> {
+        self.ops.iter().find(|op| !op.is_marker()).copied()
+    }
+
+    /// gprxy has answered what was its own to answer.
+    pub fn handle_answered(&mut self) {
+        if matches!(self.head(), Some(Op::AnsweredParse | Op::AnsweredClose)) {
+            self.ops.pop_front();
+        }
     }
 
     /// A whole message of the client has been forwarded. The operation that it queued, if the server will act on it.
@@ -201,6 +236,8 @@ impl Tracker {
                 }
             }
             back::READY_FOR_QUERY => self.ready(body),
+            back::PARSE_COMPLETE if self.head() == Some(Op::OwnParse) => self.settle(Op::OwnParse),
+            back::CLOSE_COMPLETE if self.head() == Some(Op::OwnClose) => self.settle(Op::OwnClose),
             back::PARSE_COMPLETE => self.settle(Op::Parse),
             back::BIND_COMPLETE => self.settle(Op::Bind),
             back::CLOSE_COMPLETE => self.settle(Op::Close),

@@ -10,9 +10,9 @@ use crate::codec::backend::{
     emit_ready_for_query,
 };
 use crate::fault::Refusal;
-use crate::preamble::Startup;
 use crate::pool::{Lease, PoolMode};
-use crate::relay::{Ledger, Pooled, Relay};
+use crate::preamble::Startup;
+use crate::relay::{Ledger, OnServer, Pooled, Relay};
 use crate::time::Now;
 use crate::upstream::Reported;
 
@@ -95,13 +95,13 @@ impl Session {
         let leasing = match &mut self.phase {
             Phase::Leasing(leasing) => leasing,
             Phase::Relaying(_) => return self.borrowed(leased),
-            _ => return self.give_back_unused(leased.lease),
+            _ => return self.give_back_unused(leased),
         };
-        let Leased { lease, parameters, proof } = leased;
         let proven_now = leasing.who.is_none();
-        let Some(who) = leasing.who.take().or(proof) else {
-            return self.give_back_unused(lease);
+        let Some(who) = leasing.who.take().or_else(|| leased.proof.clone()) else {
+            return self.give_back_unused(leased);
         };
+        let Leased { lease, parameters, statements, .. } = leased;
         if proven_now {
             let key = leasing.key.take();
             self.write(|out| {
@@ -111,10 +111,16 @@ impl Session {
                 }
             });
         }
-        self.begin_relaying(who, Some(lease), parameters, now);
+        self.begin_relaying(who, Some((lease, statements)), parameters, now);
     }
 
-    fn begin_relaying(&mut self, who: Authenticated, lease: Option<Lease>, mut reported: Reported, now: Now) {
+    fn begin_relaying(
+        &mut self,
+        who: Authenticated,
+        server: Option<(Lease, Option<Box<OnServer>>)>,
+        mut reported: Reported,
+        now: Now,
+    ) {
         let Phase::Leasing(leasing) = &self.phase else { return };
         let (startup, account, mode) = (&leasing.startup, leasing.account.as_deref(), leasing.mode);
         let facts = self.facts_of(startup, Some(&who), account);
@@ -133,14 +139,17 @@ impl Session {
             let record = Record { time: now.unix, facts: facts.clone(), event: Event::SessionStart };
             self.out.push_back(Output::Audit(Box::new(record)));
         }
-        let relaying = Relaying::new(who, lease, mode, facts, Relay::new(ledger, pooled), now);
+        let (lease, statements) = server.unzip();
+        let mut relay = Relay::new(ledger, pooled);
+        let _ = relay.handle_connection(&reported, statements.flatten());
+        let relaying = Relaying::new(who, lease, mode, facts, relay, now);
         self.phase = Phase::Relaying(Box::new(relaying));
         self.release_between();
     }
 
-    pub(super) fn give_back_unused(&mut self, lease: Lease) {
+    pub(super) fn give_back_unused(&mut self, leased: Leased) {
         let state = ReturnState::Quiet { status: TransactionStatus::Idle, touched: false };
-        let back = Return { lease, state, changed: Vec::new() };
+        let back = Return { lease: leased.lease, state, changed: Vec::new(), statements: leased.statements };
         self.out.push_back(Output::Do(Action::Release(back)));
     }
 }

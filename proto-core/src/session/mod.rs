@@ -31,6 +31,7 @@ use crate::fault::{Lost, Refusal, SqlState, Violation};
 use crate::policy::{AllowPlaintext, Database, Databases, Limits};
 use crate::pool::{Lease, Owner, PoolMode};
 use crate::preamble::Startup;
+use crate::relay::{OnServer, Step};
 use crate::secret::Secret;
 use crate::session_id::SessionId;
 use crate::time::{Deadline, Now, Tick, Timer};
@@ -199,6 +200,8 @@ pub struct Return {
     pub state: ReturnState,
     /// Parameters that the session changed, as the server reported them.
     pub changed: Parameters,
+    /// Which statements are prepared there, where that matters.
+    pub statements: Option<Box<OnServer>>,
 }
 
 /// The state of a server connection that comes back.
@@ -247,6 +250,8 @@ pub struct Leased {
     pub lease: Lease,
     /// What the server says of itself.
     pub parameters: Reported,
+    /// Which statements are prepared there, where that matters.
+    pub statements: Option<Box<OnServer>>,
     /// The proof, where the server's own login is one.
     pub proof: Option<Authenticated>,
 }
@@ -333,14 +338,21 @@ impl Session {
 
     /// Bytes at the front of what a side has sent.
     pub fn handle_input(&mut self, from: Side, bytes: &[u8], now: Now) -> Verdict {
-        if let Phase::Relaying(relaying) = &mut self.phase {
+        while let Phase::Relaying(relaying) = &mut self.phase {
             let step = match from {
                 Side::Client if relaying.is_reserving() => return Verdict::Wait,
                 Side::Client if !relaying.has_server() => return self.borrow(bytes, now),
                 Side::Client => relaying.relay.handle_client(bytes, now),
                 Side::Server => relaying.relay.handle_server(bytes, now),
             };
-            return self.relay_step(from, step, bytes, now);
+            match step {
+                Step::SayServer(own) => self.out.push_back(Output::Send(Side::Server, own)),
+                Step::SayClient(own) => {
+                    self.record_outcomes();
+                    self.send(own);
+                }
+                step => return self.relay_step(from, step, bytes, now),
+            }
         }
         if bytes.is_empty() {
             return Verdict::Wait;
@@ -446,7 +458,10 @@ impl Session {
                 self.out.push_back(Output::Do(Action::GiveUp));
                 self.refuse(login_timed_out(), now);
             }
-            Phase::Relaying(_) => self.end_if_over(now),
+            Phase::Relaying(_) => {
+                self.answer_due(now);
+                self.end_if_over(now);
+            }
             _ => {}
         }
     }
@@ -462,7 +477,7 @@ impl Session {
                 Some(Deadline { at: self.login_until, why: Timer::ClientLogin })
             }
             // What was just judged is forwarded first; the farewell follows at the next wake-up, which is now.
-            Phase::Relaying(relaying) if relaying.is_over() => {
+            Phase::Relaying(relaying) if relaying.is_over() || relaying.relay.is_answer_due() => {
                 Some(Deadline { at: Tick::default(), why: Timer::Drain })
             }
             Phase::Leasing(_) | Phase::Relaying(_) => None,

@@ -13,9 +13,9 @@
 use std::sync::Arc;
 
 use crate::auth::Authenticated;
-use crate::codec::startup;
 use crate::codec::Header;
 use crate::codec::frontend::tag;
+use crate::codec::startup;
 use crate::fault::{Refusal, SqlState};
 use crate::pool::{Isolation, Owner, PoolMode, PoolSettings};
 use crate::preamble::Startup;
@@ -116,11 +116,11 @@ impl Session {
 
     /// The server connection for the next transaction.
     pub(super) fn borrowed(&mut self, leased: Leased) {
-        let Phase::Relaying(relaying) = &mut self.phase else { return self.give_back_unused(leased.lease) };
+        let Phase::Relaying(relaying) = &mut self.phase else { return self.give_back_unused(leased) };
         if !relaying.is_waiting() {
-            return self.give_back_unused(leased.lease);
+            return self.give_back_unused(leased);
         }
-        let differences = relaying.relay.handle_connection(&leased.parameters);
+        let differences = relaying.relay.handle_connection(&leased.parameters, leased.statements);
         relaying.server = Server::Leased(leased.lease);
         if !differences.set.is_empty() {
             self.out.push_back(Output::Send(Side::Server, differences.set));
@@ -150,8 +150,8 @@ impl Session {
             return;
         }
         if let Server::Leased(lease) = std::mem::replace(&mut relaying.server, Server::Away) {
-            let changed = relaying.relay.take_changed();
-            let back = Return { lease, state: ReturnState::Between, changed };
+            let (changed, statements) = (relaying.relay.take_changed(), relaying.relay.take_statements());
+            let back = Return { lease, state: ReturnState::Between, changed, statements };
             self.out.push_back(Output::Do(Action::Release(back)));
         }
     }

@@ -52,7 +52,18 @@ impl Relaying {
         now: Now,
     ) -> Self {
         let (server, began) = (lease.map_or(Server::Away, Server::Leased), now.tick);
-        Self { who, server, mode, facts, relay, draining: false, reserving: false, unrecorded: false, doomed: None, began }
+        Self {
+            who,
+            server,
+            mode,
+            facts,
+            relay,
+            draining: false,
+            reserving: false,
+            unrecorded: false,
+            doomed: None,
+            began,
+        }
     }
 
     /// Whether messages can go to a server.
@@ -93,7 +104,8 @@ impl Session {
                 }
                 Verdict::Forward(n)
             }
-            Step::Wait => Verdict::Wait,
+            // Said before.
+            Step::Wait | Step::SayServer(_) | Step::SayClient(_) => Verdict::Wait,
             Step::Discard(n) => {
                 self.answered(n == bytes.len());
                 Verdict::Take(n)
@@ -111,7 +123,7 @@ impl Session {
     }
 
     #[inline]
-    fn record_outcomes(&mut self) {
+    pub(super) fn record_outcomes(&mut self) {
         let Phase::Relaying(relaying) = &mut self.phase else { return };
         if let Some(ledger) = relaying.relay.ledger_mut() {
             while let Some(outcome) = ledger.poll_outcome() {
@@ -125,6 +137,14 @@ impl Session {
             if spare > 0 {
                 self.out.push_back(Output::Do(Action::Unreserve(spare)));
             }
+        }
+    }
+
+    /// What gprxy has to say in the place of a server that says no more.
+    pub(super) fn answer_due(&mut self, now: Now) {
+        let Phase::Relaying(relaying) = &mut self.phase else { return };
+        while let Some(Step::SayClient(own)) = relaying.relay.answer_instead(now) {
+            self.out.push_back(Output::Send(Side::Client, own));
         }
     }
 
@@ -258,8 +278,8 @@ impl Session {
         }
         match server {
             Server::Leased(lease) => {
-                let changed = relay.take_changed();
-                self.out.push_back(Output::Do(Action::Release(Return { lease, state, changed })));
+                let (changed, statements) = (relay.take_changed(), relay.take_statements());
+                self.out.push_back(Output::Do(Action::Release(Return { lease, state, changed, statements })));
             }
             Server::Asked => self.out.push_back(Output::Do(Action::GiveUp)),
             Server::Away => {}

@@ -199,7 +199,8 @@ mod tests {
     #[test]
     fn what_nobody_can_set_is_told() {
         let mut session = reported(&[("in_hot_standby", "off"), ("search_path", "caf\u{e9}"), ("weird;name", "a")]);
-        let connection = reported(&[("in_hot_standby", "on"), ("search_path", "public"), ("weird;name", "b"), ("new", "1")]);
+        let connection =
+            reported(&[("in_hot_standby", "on"), ("search_path", "public"), ("weird;name", "b"), ("new", "1")]);
         let differences = session.bring_to(&connection);
         assert!(differences.set.is_empty());
         let mut expected = Vec::new();

@@ -335,7 +335,9 @@ impl Reset {
 /// Whether a DataRow has these columns and no others.
 fn is_row_of(body: &[u8], columns: &[&str]) -> bool {
     let mut reader = Reader::new(body);
-    reader.i16().ok() == i16::try_from(columns.len()).ok() && has_columns(&mut reader, columns) && reader.rest().is_empty()
+    reader.i16().ok() == i16::try_from(columns.len()).ok()
+        && has_columns(&mut reader, columns)
+        && reader.rest().is_empty()
 }
 
 /// Whether a DataRow has these columns, and behind them one that is a number.

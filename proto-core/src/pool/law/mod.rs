@@ -106,6 +106,7 @@ impl Walk {
         let settings = PoolSettings {
             pool_mode: super::PoolMode::Transaction,
             isolation: super::Isolation::Identity,
+            max_prepared_statements: 200,
             default_pool_size: 1 + pick(4) as u32,
             server_lifetime: secs(pick(60)),
             server_idle_timeout: secs(pick(20)),
@@ -164,8 +165,12 @@ impl Walk {
     }
 
     fn request(&mut self, who: usize, choices: &mut Choices<'_>) -> Option<()> {
-        let wish =
-            Wish { key: choices.below(KEYS)?, parameters: choices.below(PARAMETERS)?, owner: who % OWNERS, reuse: choices.below(8)? != 0 };
+        let wish = Wish {
+            key: choices.below(KEYS)?,
+            parameters: choices.below(PARAMETERS)?,
+            owner: who % OWNERS,
+            reuse: choices.below(8)? != 0,
+        };
         if !matches!(self.sessions[who], Stand::Out) {
             return Some(());
         }
@@ -236,7 +241,8 @@ impl Walk {
     }
 
     fn release(&mut self, who: usize, returned: Returned) {
-        let Some((wish, lease, twin)) = self.take_lease(who, returned == Returned::Broken && self.order.is_multiple_of(2))
+        let Some((wish, lease, twin)) =
+            self.take_lease(who, returned == Returned::Broken && self.order.is_multiple_of(2))
         else {
             return;
         };

@@ -79,7 +79,11 @@ impl<'a> Statements<'a> {
                 b'/' if self.next_is(b'*') => self.skip_comment(),
                 b'$' => self.skip_dollar_string(begin),
                 _ if is_word(byte) => {
-                    while self.text.get(self.at).is_some_and(|&byte| is_word(byte) || byte.is_ascii_digit() || byte == b'$') {
+                    while self
+                        .text
+                        .get(self.at)
+                        .is_some_and(|&byte| is_word(byte) || byte.is_ascii_digit() || byte == b'$')
+                    {
                         self.at += 1;
                     }
                     let word = &self.text[begin..self.at];

@@ -141,7 +141,12 @@ fn a_connection_that_comes_too_late_goes_back_unused() {
     duel.pools.handle_opened(&lease, duel.now);
     duel.close(Side::Client, Lost::Closed);
     duel.finish = None; // what follows is behind the end, and only a release
-    duel.reply(Reply::Leased(crate::session::Leased { lease, parameters: Vec::new().into(), proof: None }));
+    duel.reply(Reply::Leased(crate::session::Leased {
+        lease,
+        parameters: Vec::new().into(),
+        statements: None,
+        proof: None,
+    }));
     assert!(matches!(duel.returned[..], [ReturnState::Quiet { touched: false, .. }]));
     assert_eq!(duel.pools.counts(&key), Counts { idle: 1, ..Counts::default() });
 }

@@ -100,7 +100,7 @@ impl Duel {
                 let own = matches!(wish.credential, Credential::Own(_));
                 let proof = if own { Authenticated::by_server(&login) } else { None };
                 self.backend = Some(backend);
-                let leased = Leased { lease, parameters: login.parameters.into(), proof };
+                let leased = Leased { lease, parameters: login.parameters.into(), statements: None, proof };
                 self.answer(Reply::Leased(leased));
             }
             Err(failure) => {

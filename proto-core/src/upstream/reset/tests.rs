@@ -90,8 +90,7 @@ fn exact_replies_make_a_clean_connection_however_they_are_chopped() {
         proven(),
     ]
     .concat();
-    let parameters =
-        vec![((*b"TimeZone").into(), (*b"GMT").into()), ((*b"search_path").into(), (*b"public").into())];
+    let parameters = vec![((*b"TimeZone").into(), (*b"GMT").into()), ((*b"search_path").into(), (*b"public").into())];
     let clean = clean(parameters, true);
     for step in 1..=replies.len() {
         let mut reset = begin(TransactionStatus::InTransaction, BOTH);
@@ -202,7 +201,11 @@ fn between_identities_prepared_statements_stay() {
     let mut reset = between_identities();
     let Some(ResetOutput::Send(sent)) = reset.poll_output() else { panic!("nothing is sent") };
     assert_eq!(crate::codec::Header::parse(&sent).unwrap().unwrap().body as usize, sent.len() - 5, "one query");
-    for part in ["SET SESSION AUTHORIZATION DEFAULT;RESET ROLE;RESET ALL;CLOSE ALL;UNLISTEN *;", "DISCARD TEMP;DISCARD SEQUENCES;", "pg_advisory_unlock_all"] {
+    for part in [
+        "SET SESSION AUTHORIZATION DEFAULT;RESET ROLE;RESET ALL;CLOSE ALL;UNLISTEN *;",
+        "DISCARD TEMP;DISCARD SEQUENCES;",
+        "pg_advisory_unlock_all",
+    ] {
         assert!(memchr::memmem::find(&sent, part.as_bytes()).is_some(), "{part}");
     }
     let replies = identity("0");
