@@ -76,14 +76,10 @@ impl Relay {
         self.pooled.as_ref().map_or_else(Pins::default, |pooled| pooled.pins.pins())
     }
 
-    /// Whether the server connection may go to somebody else: nothing is owed, half said, open or pinned.
+    /// Whether the server connection may go to somebody else: nothing is owed, half said or open. What pins it is asked for by itself.
     #[must_use]
     pub fn is_between_transactions(&self) -> bool {
-        self.is_quiet()
-            && self.status() == TransactionStatus::Idle
-            && self.fault.is_none()
-            && self.pins().is_empty()
-            && !self.is_tied()
+        self.is_quiet() && self.status() == TransactionStatus::Idle && self.fault.is_none() && !self.is_tied()
     }
 
     fn is_tied(&self) -> bool {

@@ -477,7 +477,7 @@ impl Session {
                 Some(Deadline { at: self.login_until, why: Timer::ClientLogin })
             }
             // What was just judged is forwarded first; the farewell follows at the next wake-up, which is now.
-            Phase::Relaying(relaying) if relaying.is_over() || relaying.relay.is_answer_due() => {
+            Phase::Relaying(relaying) if relaying.is_over() || relaying.has_something_to_say() => {
                 Some(Deadline { at: Tick::default(), why: Timer::Drain })
             }
             Phase::Leasing(_) | Phase::Relaying(_) => None,

@@ -19,10 +19,11 @@ use crate::codec::startup;
 use crate::fault::{Refusal, SqlState};
 use crate::pool::{Isolation, Owner, PoolMode, PoolSettings};
 use crate::preamble::Startup;
+use crate::relay::pins::Pins;
 use crate::time::Now;
 use crate::upstream::Reported;
 
-use super::relaying::Server;
+use super::relaying::{Pinned, Server};
 use super::{Action, Leased, Output, Phase, Return, ReturnState, Session, Side, Verdict};
 
 /// The longest name of an application that PostgreSQL keeps (`NAMEDATALEN - 1`).
@@ -149,6 +150,12 @@ impl Session {
         if relaying.mode == PoolMode::Session || !relaying.has_server() || !relaying.relay.is_between_transactions() {
             return;
         }
+        if !relaying.relay.pins().is_empty() {
+            if relaying.pinned == Pinned::No {
+                relaying.pinned = Pinned::Untold;
+            }
+            return;
+        }
         if let Server::Leased(lease) = std::mem::replace(&mut relaying.server, Server::Away) {
             let (changed, statements) = (relaying.relay.take_changed(), relaying.relay.take_statements());
             let back = Return { lease, state: ReturnState::Between, changed, statements };
@@ -160,6 +167,12 @@ impl Session {
 /// Whether a message means something to a server between transactions.
 const fn needs_server(message: u8) -> bool {
     !matches!(message, tag::TERMINATE | tag::FLUSH | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL)
+}
+
+/// What a client is told that keeps its server connection.
+pub(super) fn pinned(pins: Pins) -> Refusal {
+    Refusal::new(SqlState::SUCCESS, format!("this session keeps its server connection between transactions: {pins}"))
+        .hint("What ties it cannot follow to another connection; DISCARD ALL lets go of all but LOAD.")
 }
 
 fn no_transactions() -> Refusal {

@@ -11,6 +11,7 @@ use crate::relay::pins::Pin;
 use crate::relay::{Outcome, Relay, Step};
 use crate::time::{Now, Tick};
 
+use super::pooling;
 use super::{Action, Finish, Output, Phase, Return, ReturnState, Session, Side, Verdict};
 
 /// Cannot be built without a proof and a lease.
@@ -29,6 +30,8 @@ pub(super) struct Relaying {
     unrecorded: bool,
     /// Why it ends with the next wake-up.
     pub(super) doomed: Option<Box<Refusal>>,
+    /// Whether the client has been told that it keeps its server connection.
+    pub(super) pinned: Pinned,
     began: Tick,
 }
 
@@ -40,6 +43,17 @@ pub(super) enum Server {
     Away,
     /// It waits for one.
     Asked,
+}
+
+/// What a client knows of keeping its server connection between transactions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pinned {
+    /// It does not, and never has.
+    No,
+    /// It does and will be told, once what was judged is forwarded.
+    Untold,
+    /// It has been told.
+    Told,
 }
 
 impl Relaying {
@@ -62,6 +76,7 @@ impl Relaying {
             reserving: false,
             unrecorded: false,
             doomed: None,
+            pinned: Pinned::No,
             began,
         }
     }
@@ -79,6 +94,11 @@ impl Relaying {
     /// A place in the audit trail was asked for and is not there yet.
     pub(super) const fn is_reserving(&self) -> bool {
         self.reserving
+    }
+
+    /// Something is to be said to the client behind what was judged.
+    pub(super) fn has_something_to_say(&self) -> bool {
+        self.relay.is_answer_due() || self.pinned == Pinned::Untold && self.relay.is_between_server_messages()
     }
 
     /// It ends with the next wake-up: what was judged before is forwarded first.
@@ -140,11 +160,16 @@ impl Session {
         }
     }
 
-    /// What gprxy has to say in the place of a server that says no more.
+    /// What gprxy has to say behind what was forwarded.
     pub(super) fn answer_due(&mut self, now: Now) {
         let Phase::Relaying(relaying) = &mut self.phase else { return };
         while let Some(Step::SayClient(own)) = relaying.relay.answer_instead(now) {
             self.out.push_back(Output::Send(Side::Client, own));
+        }
+        if relaying.pinned == Pinned::Untold && relaying.relay.is_between_server_messages() {
+            relaying.pinned = Pinned::Told;
+            let notice = pooling::pinned(relaying.relay.pins());
+            self.write(|out| emit_error(out, Severity::Notice, &notice));
         }
     }
 
