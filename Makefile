@@ -54,12 +54,13 @@ edge:
 fmt:
 	cargo fmt --all
 
-## make lint       what CI refuses: format, clippy, documentation, dependencies, the layer law, dead references
+## make lint       what CI refuses: format, clippy, features, documentation, dependencies, the layer law, dead references
 lint:
 	@scripts/install-build-deps
 	cargo fmt --all --check
 	cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 	cargo clippy --quiet --locked -p gprxy --test e2e -- -D warnings
+	scripts/check-features
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --locked --workspace --no-deps
 	scripts/cargo-deny check bans licenses sources
 	scripts/check-purity

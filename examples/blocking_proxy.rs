@@ -4,164 +4,146 @@
 //! `psql -h 127.0.0.1 -p 7777 -U somebody`: PostgreSQL itself checks the password, and has to ask for one.
 //! The clock and the random bytes are the driver's, everything else that a driver does is below.
 
-use std::io::{Read, Result, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use gprxy_proto::auth::Authenticated;
-use gprxy_proto::driver::{clock::now, entropy::SystemEntropy};
+use gprxy_proto::driver::{clock::now, entropy::SystemEntropy, runtime::Caller};
 use gprxy_proto::fault::{Lost, Refusal, SqlState};
 use gprxy_proto::policy::{Database, Databases, SslMode};
-use gprxy_proto::pool::{PoolKey, PoolOutput, Pools, Request, Returned};
-use gprxy_proto::session::{
-    Action, Credential, Finish, Leased, Output, Peer, Profile, Reply, Session, Side, Verdict, Wish,
-};
-use gprxy_proto::upstream::{self, Login, LoginOutput, LoginSettings};
-use gprxy_proto::{cancel::Registry, entropy::Entropy, session_id::SessionId};
+use gprxy_proto::pool::{PoolOutput, Pools, Returned};
+use gprxy_proto::session::{Action, Finish, Leased, Output, Profile, Reply, Session, Side, Verdict, Wish};
+use gprxy_proto::upstream::{LoggedIn, Login, LoginOutput};
+use gprxy_proto::{auth::Authenticated, cancel::Registry, entropy::Entropy, session_id::SessionId};
 
-/// What a side has sent; `None` at its end.
-type Event = (Side, Option<Vec<u8>>);
-
-/// Reads a side on a thread of its own, and no further ahead than the channel has room.
-fn listen_to(socket: &TcpStream, side: Side, events: SyncSender<Event>) -> Result<()> {
-    let mut socket = socket.try_clone()?;
+/// Reads a side on a thread of its own, no further ahead than the channel has room. An empty piece is the end.
+fn listen_to(socket: Arc<TcpStream>, side: Side, events: SyncSender<(Side, Vec<u8>)>) {
     std::thread::spawn(move || {
-        let mut bytes = [0; 16 * 1024];
-        while let Ok(n @ 1..) = socket.read(&mut bytes)
-            && events.send((side, Some(bytes[..n].to_vec()))).is_ok()
-        {}
-        let _ = events.send((side, None));
+        loop {
+            let mut bytes = [0; 16 * 1024];
+            let n = (&*socket).read(&mut bytes).unwrap_or(0);
+            if events.send((side, bytes[..n].to_vec())).is_err() || n == 0 {
+                return;
+            }
+        }
     });
-    Ok(())
 }
 
 struct Proxy<'a> {
     session: Session,
-    pools: &'a mut Pools,
+    pools: Pools,
     server_address: &'a str,
-    client: TcpStream,
-    server: Option<TcpStream>,
-    pending: [Vec<u8>; 2],
-    events: SyncSender<Event>,
-    finish: Option<Finish>,
+    /// The client's, and once there is one, the server's.
+    sockets: [Option<Arc<TcpStream>>; 2],
+    /// What has come from each and is not used yet.
+    come: [Vec<u8>; 2],
+    events: SyncSender<(Side, Vec<u8>)>,
 }
 
 impl Proxy<'_> {
-    fn run(mut self, events: &Receiver<Event>) -> Finish {
+    fn run(&mut self, events: &Receiver<(Side, Vec<u8>)>) -> ControlFlow<Finish> {
         loop {
-            while self.carry_out() || self.judge(Side::Server) || self.judge(Side::Client) {}
-            if let Some(finish) = self.finish {
-                let sockets = [Some(self.client), self.server].into_iter().flatten();
-                sockets.for_each(|socket| drop(socket.shutdown(Shutdown::Both))); // which ends its thread, too
-                return finish;
-            }
+            while self.show(Side::Server)? || self.show(Side::Client)? {}
             let due = self.session.poll_timeout().map_or(Duration::MAX, |due| due.at.since(now().tick));
             match events.recv_timeout(due) {
-                Ok((side, Some(bytes))) => self.pending[side as usize].extend(bytes),
-                Ok((side, None)) => self.session.handle_close(side, Lost::Closed, now()),
+                Ok((side, bytes)) if bytes.is_empty() => self.session.handle_close(side, Lost::Closed, now()),
+                Ok((side, bytes)) => self.come[side as usize].extend(bytes),
                 Err(_) => self.session.handle_timeout(now()),
             }
         }
     }
 
-    /// Shows the session what a side has sent. Whether anything came of it.
-    fn judge(&mut self, side: Side) -> bool {
-        if self.pending[side as usize].is_empty() || self.finish.is_some() {
-            return false;
-        }
-        let verdict = self.session.handle_input(side, &self.pending[side as usize], now());
-        let carried = self.carry_out();
-        let (Verdict::Take(n) | Verdict::Forward(n)) = verdict else { return carried };
-        let front: Vec<u8> = self.pending[side as usize].drain(..n).collect();
-        let target = if side == Side::Server { Some(&mut self.client) } else { self.server.as_mut() };
-        if let (Verdict::Forward(_), Some(target)) = (verdict, target) {
-            let _ = target.write_all(&front); // who is gone is noticed by the thread that reads
-        }
-        true
-    }
-
-    fn carry_out(&mut self) -> bool {
-        let mut carried = false;
+    /// Shows the session what a side has sent, if anything; whether something came of it.
+    fn show(&mut self, from: Side) -> ControlFlow<Finish, bool> {
+        let verdict = self.session.handle_input(from, &self.come[from as usize], now());
+        let mut busy = false;
         while let Some(output) = self.session.poll_output() {
-            carried = true;
-            match output {
-                Output::Send(Side::Client, bytes) => drop(self.client.write_all(&bytes)),
-                Output::Do(Action::Lease(wish)) => {
-                    let key = Registry::new().enroll(self.session.id(), wish.wide_key, &mut SystemEntropy::new());
-                    self.session.handle_reply(Reply::Enrolled(key), now());
-                    let reply = self.lease(&wish).map_or_else(Reply::Refused, |leased| Reply::Leased(Box::new(leased)));
-                    self.session.handle_reply(reply, now());
-                }
-                Output::Do(Action::Release(back)) => self.pools.handle_release(back.lease, Returned::Broken, now()),
-                Output::Finished(finish) => self.finish = Some(finish),
-                _ => {} // no tokens, TLS or audit trail; and while one client is served, no other one can cancel
-            }
+            self.carry_out(output)?;
+            busy = true;
         }
-        carried
+        let (Verdict::Take(n) | Verdict::Forward(n)) = verdict else { return Continue(busy) };
+        let front: Vec<u8> = self.come[from as usize].drain(..n).collect();
+        if verdict == Verdict::Forward(n) {
+            self.write(from.other(), &front);
+        }
+        Continue(true)
     }
 
-    /// Logs in to the server as the client, with the client's password.
-    fn lease(&mut self, wish: &Wish) -> std::result::Result<Leased, Refusal> {
-        let lost = |error: std::io::Error| Refusal::new(SqlState::CONNECTION_FAILURE, error.to_string());
-        let Credential::Own(password) = &wish.credential else { unreachable!("no role maps to an account") };
-        let mut socket = TcpStream::connect(self.server_address).map_err(lost)?;
-        socket.set_read_timeout(Some(wish.target.connect_timeout)).map_err(lost)?;
-        let (account, parameters, mut nonce) = (wish.account.clone(), wish.parameters.clone(), [0; 18]);
-        SystemEntropy::new().fill(&mut nonce);
-        let settings = LoginSettings {
-            user: account.clone(),
-            database: wish.database.clone(),
-            parameters: parameters.clone(),
-            credential: upstream::Credential::Password { password: password.clone(), keys: None },
-            sslmode: SslMode::Disable,
-            tls_possible: false,
-            nonce,
-            timeout: wish.target.connect_timeout,
-        };
-        // Byte by byte: what stands behind the last message is not the login's.
-        let (mut login, mut byte) = (Login::new(settings, now()), [0]);
-        let welcome = loop {
-            match login.poll_output() {
-                Some(LoginOutput::Send(bytes)) => socket.write_all(bytes.expose()).map_err(lost)?,
-                Some(LoginOutput::Derive(derivation)) => login.handle_derived(derivation.run(), now()),
-                Some(LoginOutput::Finished(result)) => break result.map_err(|failure| failure.refusal())?,
-                Some(_) => unreachable!("TLS is disabled"),
-                None => match socket.read(&mut byte) {
-                    Ok(1) => drop(login.handle_input(&byte, now())),
-                    _ => login.handle_close(Lost::Closed, now()),
-                },
+    fn carry_out(&mut self, output: Output) -> ControlFlow<Finish> {
+        match output {
+            Output::Send(side, bytes) => self.write(side, &bytes),
+            Output::Do(Action::Lease(wish)) => {
+                let key = Registry::new().enroll(self.session.id(), wish.wide_key, &mut SystemEntropy::new());
+                self.session.handle_reply(Reply::Enrolled(key), now());
+                let reply = self.lease(&wish).map_or_else(Reply::Refused, |leased| Reply::Leased(leased));
+                self.session.handle_reply(reply, now());
             }
-        };
-        socket.set_read_timeout(None).map_err(lost)?;
-        listen_to(&socket, Side::Server, self.events.clone()).map_err(lost)?;
-        self.server = Some(socket);
-        let key = PoolKey { account, database: wish.database.clone(), own_password: true };
-        let (session, settings) = (self.session.id(), Arc::new(wish.target.pool.clone()));
-        self.pools.handle_request(Request { session, key, parameters, reuse: false, settings }, now());
-        let Some(PoolOutput::Granted { lease, .. }) = self.pools.poll_output() else { unreachable!("there is room") };
+            Output::Do(Action::Release(back)) => self.pools.handle_release(back.lease, Returned::Broken, now()),
+            Output::Finished(finish) => return Break(finish),
+            _ => {} // no tokens, TLS or audit trail; and while one client is served, no other one can cancel
+        }
+        Continue(())
+    }
+
+    /// A peer that does not take it is gone, as the thread that reads will notice.
+    fn write(&self, to: Side, bytes: &[u8]) {
+        let _ = self.sockets[to as usize].as_deref().map(|mut socket| socket.write_all(bytes));
+    }
+
+    fn lease(&mut self, wish: &Wish) -> Result<Leased, Refusal> {
+        let (socket, welcome) = log_in(self.server_address, wish)?;
+        listen_to(socket.clone(), Side::Server, self.events.clone());
+        self.sockets[Side::Server as usize] = Some(socket);
+        self.pools.handle_request(wish.request(self.session.id()), now());
+        let Some(PoolOutput::Granted { lease, .. }) = self.pools.poll_output() else { unreachable!("it is empty") };
         self.pools.handle_opened(&lease, now());
-        Ok(Leased { lease, proof: Authenticated::by_server(&welcome), parameters: welcome.parameters })
+        Ok(Leased::new(lease, welcome.parameters, proof))
     }
 }
 
-fn main() -> Result<()> {
-    let addresses: Vec<String> = std::env::args().skip(1).collect();
-    let [listen, server_address] = &addresses[..] else { panic!("usage: blocking_proxy LISTEN SERVER") };
+/// Logs in to the server as the client, with the client's password.
+fn log_in(address: &str, wish: &Wish) -> Result<(Arc<TcpStream>, LoggedIn), Refusal> {
+    let lost = |error: io::Error| Refusal::new(SqlState::CONNECTION_FAILURE, error.to_string());
+    let mut socket = TcpStream::connect(address).map_err(lost)?;
+    // Byte by byte: what stands behind the last message is not the login's.
+    let (mut login, mut byte) = (Login::new(wish.login_settings(SystemEntropy::new().bytes()), now()), [0]);
+    loop {
+        match login.poll_output() {
+            Some(LoginOutput::Send(bytes)) => socket.write_all(bytes.expose()).map_err(lost)?,
+            Some(LoginOutput::Derive(derivation)) => login.handle_derived(derivation.run(), now()),
+            Some(LoginOutput::Finished(Ok(welcome))) => return Ok((socket.into(), welcome)),
+            Some(LoginOutput::Finished(Err(failure))) => return Err(failure.refusal()),
+            Some(_) => unreachable!("TLS is disabled"),
+            None if socket.read(&mut byte).is_ok_and(|n| n == 1) => drop(login.handle_input(&byte, now())),
+            None => login.handle_close(Lost::Closed, now()),
+        }
+    }
+}
+
+pub(crate) fn serve(listener: &TcpListener, server_address: &str) -> io::Result<()> {
     // Every database is at the one address of the command line.
-    let databases = Databases::new([(Databases::ANY.into(), Database::new([]))]);
+    let database = Database { sslmode: SslMode::Disable, ..Database::new([]) };
+    let databases = Databases::new([(Databases::ANY.into(), database)]);
     let profile = Arc::new(Profile { password_fallback: true, databases, ..Profile::default() });
-    let mut pools = Pools::new();
-    for (id, client) in TcpListener::bind(listen)?.incoming().enumerate() {
-        let (client, (events, mailbox)) = (client?, sync_channel(2));
-        let peer = client.peer_addr()?;
-        let who = Peer { address: peer.to_string().into(), is_local: peer.ip().is_loopback() };
-        let session = Session::new(SessionId(id as u64), profile.clone(), who, now());
-        listen_to(&client, Side::Client, events.clone())?;
-        let (pools, server, pending, finish) = (&mut pools, None, Default::default(), None);
-        let proxy = Proxy { session, pools, server_address, client, server, pending, events, finish };
-        println!("{peer}: {:?}", proxy.run(&mailbox));
+    for id in 0.. {
+        let (client, peer) = listener.accept()?;
+        let (client, (events, pieces)) = (Arc::new(client), sync_channel(2));
+        listen_to(client.clone(), Side::Client, events.clone());
+        let session = Session::new(SessionId(id), profile.clone(), Caller::tcp(peer).into(), now());
+        let (pools, sockets, come) = (Pools::new(), [Some(client), None], Default::default());
+        let mut proxy = Proxy { session, pools, server_address, sockets, come, events };
+        println!("{peer}: {:?}", proxy.run(&pieces));
+        // Which ends the threads, too.
+        proxy.sockets.iter().flatten().for_each(|socket| drop(socket.shutdown(Shutdown::Both)));
     }
     Ok(())
+}
+
+fn main() -> io::Result<()> {
+    let addresses: Vec<String> = std::env::args().skip(1).collect();
+    let [listen, server] = &addresses[..] else { panic!("usage: blocking_proxy LISTEN SERVER") };
+    serve(&TcpListener::bind(listen)?, server)
 }

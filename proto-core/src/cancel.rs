@@ -103,6 +103,7 @@ pub struct OrderId(u64);
 /// What the driver has to do: connect, send CancelRequest with the target's key, wait until the server closes, and then
 /// tell [`Registry::handle_finished`], also when any of this failed or was given up.
 #[must_use = "an order that is never finished blocks its server connection"]
+#[non_exhaustive]
 pub struct CancelOrder {
     /// To be named in `handle_finished`.
     pub id: OrderId,

@@ -11,4 +11,14 @@ pub trait Entropy {
         self.fill(&mut bytes);
         u32::from_be_bytes(bytes)
     }
+
+    /// So many random bytes, for a nonce.
+    fn bytes<const N: usize>(&mut self) -> [u8; N]
+    where
+        Self: Sized,
+    {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes);
+        bytes
+    }
 }

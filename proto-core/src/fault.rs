@@ -82,6 +82,7 @@ impl fmt::Display for SqlState {
 ///
 /// The message never holds a secret; it says what happened, what was expected, and what to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Refusal {
     /// What a driver decides on.
     pub code: SqlState,

@@ -5,54 +5,107 @@
 //! issuers' keys). Both are used in the same way, as is every smaller machine inside: `handle_*` takes something in,
 //! `poll_output` and `poll_timeout` give something out, and time is always the last argument.
 //!
+//! # How a session is used
+//!
+//! Somebody logs in with a token, asks for a row, gets it and leaves. What the peers say is scripted here; a driver
+//! would read it from two sockets, and write where this example appends to a `Vec`.
+//!
 //! ```
-//! # use std::sync::Arc;
-//! # use gprxy_proto::codec::{backend, frontend, startup};
-//! # use gprxy_proto::fault::{Refusal, SqlState};
-//! use gprxy_proto::session::{Action, Output, Peer, Profile, Reply, Session, Side, Verdict};
-//! # use gprxy_proto::{session_id::SessionId, time::Now};
-//! # let now = Now::default();
-//! let profile = Arc::new(Profile::default()); // nobody gets in
+//! use std::sync::Arc;
+//!
+//! use gprxy_proto::auth::jwt;
+//! use gprxy_proto::cancel::Registry;
+//! use gprxy_proto::pool::{PoolOutput, Pools, Returned};
+//! use gprxy_proto::session::{Action, Finish, Leased, Output, Peer, Reply, Session, Side, Verdict};
+//! use gprxy_proto::{session_id::SessionId, time::Tick};
+//! // An identity provider, its keys and tokens, roles and a database; and messages in short.
+//! use gprxy_proto::testing::{corp, dice::Dice, wire::{back, brief, front}};
+//!
+//! // Both clocks, read once for each wake-up.
+//! let mut now = corp::at(Tick::default());
+//! // What sessions share; in a process of many sessions a `Hub` has them.
+//! let (keys, mut pools, mut cancels) = (corp::keys(now), Pools::new(), Registry::new());
 //! let peer = Peer { address: "127.0.0.1:50000".into(), is_local: true };
-//! let mut session = Session::new(SessionId(1), profile, peer, now);
+//! let mut session = Session::new(SessionId(1), Arc::new(corp::profile()), peer, now);
 //!
-//! // What was read of the client: here a startup packet, and a token that came with it.
-//! let mut from_client = Vec::new();
-//! startup::emit(&mut from_client, startup::PROTOCOL_3_0, [(&b"user"[..], &b"ann"[..])]);
-//! frontend::emit_password(&mut from_client, b"eyJhbGciOiJub25lIn0.e30.");
-//! let (mut to_client, mut finish) = (Vec::new(), None);
+//! let mut script = [
+//!     (Side::Client, front::startup(3 << 16, &[("user", "ann@corp.example"), ("database", corp::DATABASE)])),
+//!     (Side::Client, front::password(&corp::token("ann", &["reader"], now))),
+//!     (Side::Client, front::query("select 1")),
+//!     (Side::Server, [back::row_description(), back::row(b"1")].concat()),
+//!     (Side::Server, [back::complete("SELECT 1"), back::ready(b'I')].concat()),
+//!     (Side::Client, front::terminate()),
+//! ]
+//! .into_iter();
 //!
-//! while finish.is_none() {
-//!     // 1. Show what has come from a side: all of it, however much or little that is.
-//!     let verdict = session.handle_input(Side::Client, &from_client, now);
-//!     // 2. Carry out what the session wants, in its order. Answers to actions may come at once, or much later.
-//!     while let Some(output) = session.poll_output() {
-//!         match output {
-//!             Output::Send(_, bytes) => to_client.extend(bytes),
-//!             Output::Do(Action::Verify(_token)) => {
-//!                 let refusal = Refusal::new(SqlState::INVALID_PASSWORD, "nobody issues tokens here");
-//!                 session.handle_reply(Reply::Verified(Err(refusal)), now);
+//! // What has come from each side and is not used yet; what has gone to each.
+//! let (mut come, mut gone) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+//! let finish = 'session: loop {
+//!     let mut waits = true;
+//!     for side in [Side::Server, Side::Client] {
+//!         // 1. Show all that has come from a side, however much or little it is.
+//!         let front = &mut come[side as usize];
+//!         let verdict = session.handle_input(side, front, now);
+//!
+//!         // 2. Carry out what the session wants, in its order.
+//!         while let Some(output) = session.poll_output() {
+//!             match output {
+//!                 Output::Send(side, bytes) => gone[side as usize].extend(bytes),
+//!                 // 3. Answer its actions: at once as here, or much later.
+//!                 Output::Do(Action::Verify(token)) => {
+//!                     let verified = match keys.keyring().verify(token.expose(), now) {
+//!                         jwt::Verdict::Proven(who) => Ok(who),
+//!                         jwt::Verdict::Refused(refusal) => Err(refusal),
+//!                         jwt::Verdict::NeedsKey(issuer) => Err(keys.keyring().without_key(issuer)),
+//!                     };
+//!                     session.handle_reply(Reply::Verified(verified), now);
+//!                 }
+//!                 Output::Do(Action::Lease(wish)) => {
+//!                     let key = cancels.enroll(session.id(), wish.wide_key, &mut Dice::new(1));
+//!                     session.handle_reply(Reply::Enrolled(key), now);
+//!                     pools.handle_request(wish.request(session.id()), now);
+//!                     let Some(PoolOutput::Granted { lease, .. }) = pools.poll_output() else { panic!("no room") };
+//!                     // Here a driver connects, and logs in with an `upstream::Login`.
+//!                     pools.handle_opened(&lease, now);
+//!                     let leased = Leased { lease, parameters: Vec::new(), proof: None };
+//!                     session.handle_reply(Reply::Leased(Box::new(leased)), now);
+//!                 }
+//!                 Output::Do(Action::Release(back)) => pools.handle_release(back.lease, Returned::Broken, now),
+//!                 Output::Finished(how) => break 'session how,
+//!                 _ => {} // TLS, the audit trail, cancel requests
 //!             }
-//!             Output::Finished(how) => finish = Some(how),
-//!             _ => {} // TLS, server connections, audit records
+//!         }
+//!
+//!         // 4. Then do with the front of those bytes what the verdict says.
+//!         match verdict {
+//!             Verdict::Forward(n) => gone[side.other() as usize].extend(front.drain(..n)),
+//!             Verdict::Take(n) => drop(front.drain(..n)),
+//!             Verdict::Wait => continue, // until there is more behind them, or a reply
+//!         }
+//!         waits = false;
+//!     }
+//!     // 5. When both sides wait, sleep: until more has come, or the session's deadline.
+//!     if waits {
+//!         match script.next() {
+//!             Some((side, bytes)) => come[side as usize].extend(bytes),
+//!             None => {
+//!                 now = corp::at(session.poll_timeout().expect("it has one, or waits for a peer").at);
+//!                 session.handle_timeout(now);
+//!             }
 //!         }
 //!     }
-//!     // 3. Then do with the front of those bytes what the verdict says.
-//!     match verdict {
-//!         Verdict::Take(n) => drop(from_client.drain(..n)),
-//!         Verdict::Forward(n) => drop(from_client.drain(..n)), // and write them to the server
-//!         // 4. Sleep until there are more bytes, or an answer, or the session's deadline has come.
-//!         Verdict::Wait => assert!(session.poll_timeout().is_some()),
-//!     }
-//! }
-//! let told: Vec<u8> = backend::split(&to_client)?.into_iter().map(|(tag, _)| tag).collect();
-//! assert_eq!(told, b"RE"); // "send your password", and an ErrorResponse
-//! # Ok::<(), gprxy_proto::fault::Violation>(())
+//! };
+//!
+//! assert_eq!(finish, Finish::Terminated);
+//! assert_eq!(brief(&gone[1]), "Q(select 1)");
+//! // Password wanted, then granted; a cancel key, and ready; the row.
+//! assert_eq!(brief(&gone[0]), "R(3) R(0) K Z(I) T D(1) C(SELECT 1) Z(I)");
 //! ```
 //!
 //! Any call order is legal. Early, late and repeated timeouts, late and repeated replies, and bytes cut at any place
 //! change nothing. A peer's fault never comes back as an `Err`: the session tells the client, gives its server connection
-//! back, and finishes. `examples/` has whole programs.
+//! back, and finishes. `examples/` has whole programs: a server for tests, a proxy on blocking sockets, property tests, and
+//! a runtime beside tokio and smol.
 //!
 //! # Modules
 //!
@@ -72,13 +125,27 @@
 //!
 //! # Features
 //!
-//! None is on by default, and none changes what the others do.
+//! None is on by default, and none changes what the others do. Without any, the crate depends on no executor, no socket
+//! and no TLS library.
 //!
-//! - `driver`: the runtime-neutral pump around the machines, with TLS over rustls. An executor joins by implementing
-//!   `driver::runtime::Runtime`, as the crates gprxy-tokio and gprxy-smol do.
-//! - `testing`: peers, networks, clocks and laws for tests of your own (a PostgreSQL server without a socket among them),
-//!   and the bodies of the fuzz targets. With `driver` also a whole proxy on a virtual network, and the suite that every
-//!   runtime has to pass.
+//! | feature | adds |
+//! |---|---|
+//! | `driver` | the runtime-neutral pump around the machines, with TLS over rustls. An executor joins by implementing `driver::runtime::Runtime`, and `driver::host::Host` to serve a whole process, as gprxy-tokio and gprxy-smol do |
+//! | `testing` | peers, networks, clocks and laws for tests of your own (a PostgreSQL server without a socket among them), and the bodies of the fuzz targets. With `driver` also a whole proxy on a virtual network, and the suite that every runtime has to pass |
+//!
+//! # What is stable
+//!
+//! The version is 0.x: a minor version may break callers, a patch version does not. The verbs of the machines and the
+//! order in which they are called are meant to stay.
+//!
+//! Enums that may grow are `#[non_exhaustive]`, and so are structs that are only read: leave a branch for what is not
+//! known yet, and do nothing in it. Some enums are complete on purpose, so that the compiler tells whoever must handle a
+//! new case: what a verdict says, where a server may listen, which signals count. Structs of settings gain fields with
+//! minor versions: who makes one of its `Default` or its constructor, with `..`, needs no change.
+//!
+//! Texts of errors may change at any time, their SQLSTATEs only with a minor version. In `testing` a seed need not give
+//! the same run in another version. No type of an executor is part of any signature; the types of rustls, futures-io and
+//! ureq are part of the driver's.
 #![forbid(unsafe_code)]
 
 pub mod audit;

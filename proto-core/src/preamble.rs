@@ -19,6 +19,7 @@ const TLS_HANDSHAKE_RECORD: u8 = 0x16;
 
 /// What the front of a connection turned out to be.
 #[derive(PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Opening {
     /// The client wants TLS and waits for one byte.
     SslRequest,
@@ -52,6 +53,7 @@ impl std::fmt::Debug for Opening {
 
 /// A session as a client asked for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Startup {
     /// The version both sides speak from here on.
     pub version: u32,

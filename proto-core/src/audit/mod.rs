@@ -35,8 +35,16 @@ pub struct AuditProfile {
     pub required: bool,
 }
 
+impl Default for AuditProfile {
+    /// As much text as usual, and no statement without its record.
+    fn default() -> Self {
+        Self { statement_bytes: DEFAULT_TEXT_LIMIT, required: true }
+    }
+}
+
 /// Why no statement may run at the moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum AuditDown {
     /// More records wait to be written than may.
     Full,

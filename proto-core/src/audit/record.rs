@@ -58,6 +58,7 @@ pub enum Protocol {
 
 /// An executed statement and its outcome.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Statement {
     /// Counted from 1 within the session.
     pub id: u64,
@@ -83,6 +84,7 @@ pub struct Statement {
 
 /// The end of a session.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct SessionEnd {
     /// Statements that were executed.
     pub statements: u64,
@@ -100,6 +102,7 @@ pub struct SessionEnd {
 
 /// Why a client or a statement was refused.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Refused {
     /// What the client was told.
     pub refusal: Refusal,

@@ -63,6 +63,7 @@ pub struct FetchId(u64);
 /// A GET to make.
 #[must_use]
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Fetch {
     /// For whom.
     pub issuer: IssuerId,
@@ -106,6 +107,7 @@ pub struct Awaited {
 
 /// How an issuer's keys are, for `gprxy check`, readiness and metrics.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct KeySetStatus<'a> {
     /// As configured.
     pub issuer: &'a str,

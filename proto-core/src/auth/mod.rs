@@ -12,6 +12,7 @@ use crate::time::UnixMicros;
 
 /// How somebody proved who they are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Method {
     /// A token of a configured issuer.
     Token,
@@ -21,6 +22,7 @@ pub enum Method {
 
 /// A verified person or service.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Identity {
     /// The token's `iss`; empty for a password.
     pub issuer: Arc<str>,

@@ -47,6 +47,7 @@ struct Entry {
 
 /// The account that somebody may use, and the role that gave it to them.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Grant {
     /// Who runs the queries.
     pub account: Arc<Account>,

@@ -144,6 +144,7 @@ pub fn rows_of(command_tag: &[u8]) -> Option<u64> {
 
 /// The fields of an ErrorResponse or NoticeResponse that the proxy looks at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct ErrorFields<'a> {
     /// `V`, or `S` from servers before 9.6: `ERROR`, `FATAL`, `PANIC`, `WARNING`, ...
     pub severity: &'a [u8],
@@ -184,6 +185,7 @@ impl<'a> ErrorFields<'a> {
 
 /// How bad an own error is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Severity {
     /// The statement failed, the session goes on.
     Error,

@@ -33,6 +33,7 @@ pub enum Target {
 
 /// The names in a Bind body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct BindView<'a> {
     /// The portal that is made; empty for the unnamed one.
     pub portal: &'a [u8],

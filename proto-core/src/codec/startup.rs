@@ -19,6 +19,7 @@ pub const MAX_CANCEL_KEY: usize = 256;
 
 /// The first packet of a connection, cut out of the stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum StartupPacket<'a> {
     /// A wish for TLS.
     Ssl,

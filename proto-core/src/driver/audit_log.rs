@@ -101,6 +101,7 @@ pub struct Permit {
 
 /// Numbers for metrics and for tests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct Counters {
     /// Records that were written.
     pub written: u64,

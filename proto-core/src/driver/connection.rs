@@ -69,7 +69,7 @@ pub(super) struct Connection<R: Runtime> {
     alarm: Option<R::Alarm>,
     alarm_at: Option<Tick>,
     /// What the session wants of its pool.
-    pub(super) wish: Option<Box<Wish>>,
+    pub(super) wish: Option<Arc<Wish>>,
     /// It has asked for a connection, and has neither got one nor a refusal.
     pub(super) asked: bool,
     pub(super) slow: Option<Slow<R>>,

@@ -13,6 +13,7 @@ use crate::upstream::{Credential, LoginSettings};
 
 /// What a server said of itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Seen {
     /// Where the login succeeded.
     pub endpoint: Endpoint,
@@ -33,10 +34,7 @@ pub async fn log_in<R: Runtime>(
     tls: Option<Arc<ClientConfig>>,
     entropy: &mut (dyn Entropy + Send),
 ) -> Result<Seen, Refusal> {
-    let credential = match &account.password {
-        Some(password) => Credential::Password { password: password.clone(), keys: None },
-        None => Credential::None,
-    };
+    let credential = Credential::of(account.password.clone());
     let opened = server::open::<R>(database, tls, |endpoint| {
         let mut nonce = [0; 18];
         entropy.fill(&mut nonce);

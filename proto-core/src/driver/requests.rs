@@ -14,13 +14,13 @@ use crate::auth::jwt::{IssuerId, Verdict};
 use crate::cancel::{BackendTarget, CancelOrder, Decision};
 use crate::codec::backend::TransactionStatus;
 use crate::fault::{Refusal, SqlState};
-use crate::pool::{How, Lease, PoolKey, PoolMode, Request, Returned};
+use crate::pool::{How, Lease, PoolMode, Returned};
 use crate::relay::OnServer;
 use crate::secret::Secret;
 use crate::session::{Credential, Leased, Reply, Return, ReturnState, Wish};
 use crate::session_id::SessionId;
 use crate::time::Now;
-use crate::upstream::{self, BackendKey, LoggedIn, LoginFailure, LoginSettings, Reset, ResetPlan, Scope};
+use crate::upstream::{BackendKey, LoggedIn, LoginFailure, LoginSettings, Reset, ResetPlan, Scope};
 
 /// How long a server may take to answer a reset before its connection is closed instead.
 const RESET_TIME: Duration = Duration::from_secs(5);
@@ -83,9 +83,9 @@ impl<R: Runtime> Connection<R> {
         let key = self.shared.with_hub(|hub, _| hub.enroll(session, wish.wide_key));
         let welcome = match wish.mode {
             PoolMode::Session => None,
-            PoolMode::Transaction | PoolMode::Statement => self.shared.welcome(&pool_of(&wish), &wish.parameters),
+            PoolMode::Transaction | PoolMode::Statement => self.shared.welcome(&wish.pool(), &wish.parameters),
         };
-        self.wish = Some(wish);
+        self.wish = Some(wish.into());
         self.reply(Reply::Enrolled(key), now);
         match welcome {
             Some(parameters) => self.reply(Reply::Welcome(parameters.into()), now),
@@ -97,14 +97,7 @@ impl<R: Runtime> Connection<R> {
     pub(super) fn borrow(&mut self, now: Now) {
         let Some(wish) = &self.wish else { return };
         let session = self.session.id();
-        let request = Request {
-            session,
-            key: pool_of(wish),
-            parameters: wish.parameters.clone(),
-            owner: wish.owner.clone(),
-            reuse: !is_own(wish),
-            settings: wish.target.pool.clone(),
-        };
+        let request = wish.request(session);
         self.asked = true;
         let ((), turn) = self.shared.with_hub_for(Some(session), |hub, now| {
             hub.cancels.handle_waiting(session);
@@ -177,28 +170,18 @@ impl<R: Runtime> Connection<R> {
     /// Logs in to the server under this lease.
     pub(super) fn open(&mut self, lease: Lease) {
         let Some(wish) = &self.wish else { return self.shared.discard(lease) };
-        let (password, is_own) = match &wish.credential {
-            Credential::Own(password) => (Some(password.clone()), true),
-            Credential::Account(account) => (account.password.clone(), false),
-        };
-        let shared = self.shared.clone();
-        let (account, parameters) = (wish.account.clone(), wish.parameters.clone());
-        let dbname = wish.target.dbname.clone().unwrap_or_else(|| wish.database.clone());
-        let target = wish.target.clone();
+        let (shared, wish) = (self.shared.clone(), wish.clone());
         let job = async move {
+            let (target, is_own) = (&*wish.target, matches!(wish.credential, Credential::Own(_)));
             let tls = shared.server_tls(&target.tls_terms());
-            server::open::<R>(&target, tls, |endpoint| LoginSettings {
-                user: account.clone(),
-                database: dbname.clone(),
-                parameters: parameters.clone(),
-                credential: password.clone().map_or(upstream::Credential::None, |password| {
-                    let keys = if is_own { None } else { shared.scram_keys(&account, endpoint) };
-                    upstream::Credential::Password { password, keys }
-                }),
-                sslmode: target.sslmode,
-                tls_possible: server::tls_possible(endpoint, target.sslmode),
-                nonce: shared.with_hub(|hub, _| hub.random()),
-                timeout: target.connect_timeout,
+            server::open::<R>(target, tls, |endpoint| {
+                let keys = if is_own { None } else { shared.scram_keys(&wish.account, endpoint) };
+                let settings = wish.login_settings(shared.with_hub(|hub, _| hub.random()));
+                LoginSettings {
+                    tls_possible: server::tls_possible(endpoint, target.sslmode),
+                    credential: settings.credential.with_keys(keys),
+                    ..settings
+                }
             })
             .await
         };
@@ -218,7 +201,7 @@ impl<R: Runtime> Connection<R> {
             Err(failure) => return self.open_failed(lease, &failure, now),
         };
         if let Some(wish) = self.wish.as_ref().filter(|wish| wish.mode != PoolMode::Session) {
-            let reported = self.shared.keep_welcome(pool_of(wish), wish.parameters.clone(), &login.parameters);
+            let reported = self.shared.keep_welcome(wish.pool(), wish.parameters.clone(), &login.parameters);
             connection.parameters = reported.into();
             connection.statements = Some(Box::new(OnServer::new(wish.target.pool.max_prepared_statements as usize)));
         }
@@ -437,15 +420,6 @@ async fn give_back<R: Runtime>(
         }
         shared.with_hub(|hub, now| hub.pools.handle_release(lease, Returned::Broken, now));
     }
-}
-
-/// The pool that a wish is for.
-fn pool_of(wish: &Wish) -> PoolKey {
-    PoolKey { account: wish.account.clone(), database: wish.database.clone(), own_password: is_own(wish) }
-}
-
-const fn is_own(wish: &Wish) -> bool {
-    matches!(wish.credential, Credential::Own(_))
 }
 
 fn password_not_asked() -> Refusal {

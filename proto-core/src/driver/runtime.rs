@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use futures_io::{AsyncRead, AsyncWrite};
 
 use crate::policy::Endpoint;
+use crate::session::Peer;
 use crate::time::{Now, Tick};
 
 /// A connected stream socket.
@@ -46,6 +47,12 @@ impl Caller {
     #[must_use]
     pub fn unix() -> Self {
         Self { address: "unix".into(), is_local: true }
+    }
+}
+
+impl From<Caller> for Peer {
+    fn from(caller: Caller) -> Self {
+        Self { address: caller.address, is_local: caller.is_local }
     }
 }
 

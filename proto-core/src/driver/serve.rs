@@ -78,7 +78,7 @@ async fn client<R: Runtime>(shared: Arc<Shared<R>>, socket: R::Socket, caller: C
         // Boxed, as are the handshake and the farewell: their buffers would be part of every session's task.
         Err(refusal) => return Box::pin(refuse_at_the_door::<R>(socket, &refusal)).await,
     };
-    let peer = Peer { address: caller.address, is_local: caller.is_local };
+    let peer = Peer::from(caller);
     let mut session = Session::new(id, shared.profile.clone(), peer.clone(), R::now());
     if let Some(refusal) = crowded {
         session.handle_crowd(refusal);

@@ -50,6 +50,14 @@ pub struct Parts {
     pub http: ureq::Agent,
 }
 
+impl Parts {
+    /// Without TLS and audit trail, which are set afterwards where they are wanted.
+    #[must_use]
+    pub fn new(profile: impl Into<Arc<Profile>>, hub: Hub, http: ureq::Agent) -> Self {
+        Self { profile: profile.into(), hub, tls: None, server_tls: ServerTls::new(), audit: None, http }
+    }
+}
+
 /// Keys that were derived for an account and a server.
 type ScramCache = HashMap<(Arc<str>, Endpoint), Arc<ScramKeys>>;
 

@@ -212,6 +212,7 @@ pub enum PoolOutput {
 
 /// How many connections and clients a pool has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct Counts {
     /// Connections that nobody uses.
     pub idle: usize,

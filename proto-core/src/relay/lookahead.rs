@@ -1,6 +1,6 @@
 //! What a client has sent in one piece, looked at before any of it goes.
 
-use super::begins_statement;
+use super::{begins_statement, names_too_much};
 use crate::codec::{HEADER_LEN, Header};
 
 /// Messages that are looked at: drivers send about six for a statement, and the bound keeps a flood of tiny ones from
@@ -12,6 +12,9 @@ pub(super) fn statements(mut bytes: &[u8]) -> u32 {
     let mut statements = 0;
     for _ in 0..MESSAGES {
         let Ok(Some(header)) = Header::parse(bytes) else { break };
+        if names_too_much(header) {
+            break;
+        }
         statements += u32::from(begins_statement(header.tag));
         let Some(rest) = bytes.get(HEADER_LEN + header.body as usize..) else { break };
         bytes = rest;
@@ -75,6 +78,18 @@ mod tests {
         assert_eq!(relay.handle_client(&bytes, Now::default()), Step::Forward(14));
         assert_eq!(relay.handle_client(&bytes[14..], Now::default()), Step::NeedPermit);
         assert_eq!(relay.handle_client(&bytes[14..], Now::default()), Step::NeedPermit);
+    }
+
+    #[test]
+    fn what_breaks_the_protocol_needs_no_place() {
+        // However much is in sight, and whether or not there is a place: it is the name that ends the session.
+        let mut relay = relay();
+        let long = [&[b'E'][..], &1_000_000_u32.to_be_bytes(), b"x"].concat();
+        assert_eq!(statements(&long), 0);
+        let bytes = [messages("S"), long].concat();
+        assert_eq!(relay.handle_client(&bytes, Now::default()), Step::Forward(7));
+        let broken = Step::Broken(crate::fault::Violation::NameTooLong);
+        assert_eq!(relay.handle_client(&bytes[7..], Now::default()), broken);
     }
 
     #[test]

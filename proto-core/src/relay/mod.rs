@@ -175,10 +175,7 @@ impl Relay {
             if self.tracker.is_full() || self.ledger.as_ref().is_some_and(|ledger| ledger.is_full()) {
                 return forward_or_wait(at);
             }
-            if matches!(header.tag, front::EXECUTE | front::CLOSE)
-                && self.ledger.is_some()
-                && header.body as usize > rules::NAMES
-            {
+            if self.ledger.is_some() && names_too_much(header) {
                 return forward_or(at, Step::Broken(Violation::NameTooLong));
             }
             if self.pooled.is_some()
@@ -369,6 +366,11 @@ impl Relay {
         }
         self.note_confusion();
     }
+}
+
+/// Whether a name in this message is longer than a ledger keeps: it goes nowhere, and needs no place.
+fn names_too_much(header: Header) -> bool {
+    matches!(header.tag, front::EXECUTE | front::CLOSE) && header.body as usize > rules::NAMES
 }
 
 /// Messages behind which a statement runs.

@@ -306,24 +306,22 @@ impl Tracker {
         self.copy_in = true;
         self.head();
         let mut fed = false;
-        let mut at = 1;
-        while let Some(op) = self.ops.get(at) {
+        while let Some(op) = self.ops.get(1) {
             match op {
-                Op::CopyData => {
-                    fed = true;
-                    self.ops.remove(at);
-                }
-                Op::Sync => {
-                    // Behind data, the COPY may have failed before it.
-                    self.confused |= fed;
-                    self.ops.remove(at);
-                }
-                Op::CopyEnd => {
-                    self.ops.remove(at);
+                Op::CopyData => fed = true,
+                // Behind data, the COPY may have failed before it.
+                Op::Sync => self.confused |= fed,
+                Op::CopyEnd => self.copy_in = false,
+                // Everything else ends the connection, unless an error has ended the COPY before: what follows is no
+                // part of it.
+                _ => {
                     self.copy_in = false;
                     break;
                 }
-                _ => at += 1,
+            }
+            self.ops.remove(1);
+            if !self.copy_in {
+                break;
             }
         }
         // An Execute that has lost its Sync is as open as before.
@@ -437,6 +435,16 @@ mod tests {
             let tracker = run(script);
             assert!(tracker.is_confused() && !tracker.is_quiet(), "{script}: {tracker:?}");
         }
+    }
+
+    #[test]
+    fn a_copy_ends_where_something_else_begins() {
+        // The first COPY fails over its data; the CopyDone, and the Sync behind it, are the second one's.
+        assert!(run("QdQdc/GEZGCZ").is_quiet());
+        assert!(run("QdQcS/GEZGCZZ").is_quiet());
+        // Here it does, too, and what was pipelined behind it is answered.
+        assert!(run("QdPBEdcS/GEZ12CZ").is_quiet());
+        assert!(run("QdQ/G S/EZCZZ").is_quiet());
     }
 
     #[test]

@@ -25,17 +25,18 @@ use std::sync::Arc;
 use crate::audit::{AuditProfile, Event, Record, Refused, SessionFacts, Sheet, Tls};
 use crate::auth::Authenticated;
 use crate::auth::roles::RoleMap;
+use crate::auth::scram::NONCE_LEN;
 use crate::cancel::CancelKey;
 use crate::codec::backend::{Severity, TransactionStatus, emit_error};
 use crate::fault::{Lost, Refusal, SqlState, Violation};
 use crate::policy::{AllowPlaintext, Database, Databases, Limits};
-use crate::pool::{Lease, Owner, PoolMode};
+use crate::pool::{Lease, Owner, PoolKey, PoolMode, Request};
 use crate::preamble::Startup;
 use crate::relay::{OnServer, Step};
 use crate::secret::Secret;
 use crate::session_id::SessionId;
 use crate::time::{Deadline, Now, Tick, Timer};
-use crate::upstream::{Parameters, Reported};
+use crate::upstream::{self, LoginSettings, Parameters, Reported};
 
 use leasing::Leasing;
 use opening::Open;
@@ -52,6 +53,17 @@ pub enum Side {
     Client,
     /// PostgreSQL (the protocol's "backend").
     Server,
+}
+
+impl Side {
+    /// The one across.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
 }
 
 /// What to do with the front of the bytes just shown.
@@ -165,6 +177,7 @@ pub enum Action {
 }
 
 /// The server connection that a session needs.
+#[non_exhaustive]
 pub struct Wish {
     /// The PostgreSQL role that runs the session.
     pub account: Arc<str>,
@@ -184,7 +197,51 @@ pub struct Wish {
     pub wide_key: bool,
 }
 
+impl Wish {
+    /// What to ask [`crate::pool::Pools`] for.
+    #[must_use]
+    pub fn request(&self, session: SessionId) -> Request {
+        let key = self.pool();
+        Request {
+            session,
+            parameters: self.parameters.clone(),
+            owner: self.owner.clone(),
+            reuse: !key.own_password,
+            settings: self.target.pool.clone(),
+            key,
+        }
+    }
+
+    /// The pool that it is about.
+    #[must_use]
+    pub fn pool(&self) -> PoolKey {
+        let own_password = matches!(self.credential, Credential::Own(_));
+        PoolKey { account: self.account.clone(), database: self.database.clone(), own_password }
+    }
+
+    /// How to log in to the server, once there is a socket and a fresh random nonce. TLS goes by the target's `sslmode`:
+    /// who has none, or stands at a Unix socket, clears `tls_possible`.
+    #[must_use]
+    pub fn login_settings(&self, nonce: [u8; NONCE_LEN]) -> LoginSettings {
+        let password = match &self.credential {
+            Credential::Own(password) => Some(password),
+            Credential::Account(account) => account.password.as_ref(),
+        };
+        LoginSettings {
+            user: self.account.clone(),
+            database: self.target.dbname.clone().unwrap_or_else(|| self.database.clone()),
+            parameters: self.parameters.clone(),
+            credential: upstream::Credential::of(password.cloned()),
+            sslmode: self.target.sslmode,
+            tls_possible: true,
+            nonce,
+            timeout: self.target.connect_timeout,
+        }
+    }
+}
+
 /// What the proxy shows to the server.
+#[non_exhaustive]
 pub enum Credential {
     /// That of a mapped account.
     Account(Arc<crate::policy::Account>),
@@ -193,6 +250,7 @@ pub enum Credential {
 }
 
 /// A server connection on its way back.
+#[non_exhaustive]
 pub struct Return {
     /// Whose it was.
     pub lease: Lease,
@@ -206,6 +264,7 @@ pub struct Return {
 
 /// The state of a server connection that comes back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum ReturnState {
     /// Between messages, nothing owed: it can be reset and used again.
     Quiet {

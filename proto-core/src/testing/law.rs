@@ -48,7 +48,7 @@ pub fn check(name: &str, enough: u64, law: impl Fn(u64)) {
         if again.is_ok() {
             eprintln!("the second run of seed {seed} did not fail: the law depends on more than its seed");
         }
-        eprintln!("to repeat: GPRXY_SEEDS={seed} cargo test -p gprxy-proto {name}");
+        eprintln!("to repeat: GPRXY_SEEDS={seed} cargo test {name}");
         resume_unwind(failure);
     }
 }

@@ -54,6 +54,7 @@ pub enum ResetOutput {
 
 /// How a reset ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum ResetOutcome {
     /// The connection is as good as new.
     Clean {

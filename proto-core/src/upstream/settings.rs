@@ -11,6 +11,7 @@ use crate::secret::Secret;
 
 /// What a login proves itself with.
 #[derive(Clone)]
+#[non_exhaustive]
 pub enum Credential {
     /// Nothing: the server must trust the proxy (trust, peer or certificate authentication).
     None,
@@ -24,6 +25,21 @@ pub enum Credential {
 }
 
 impl Credential {
+    /// This password, if there is one, without keys of an earlier login.
+    #[must_use]
+    pub fn of(password: Option<Arc<Secret<Vec<u8>>>>) -> Self {
+        password.map_or(Self::None, |password| Self::Password { password, keys: None })
+    }
+
+    /// The same with the keys of an earlier login.
+    #[must_use]
+    pub fn with_keys(self, keys: Option<Arc<ScramKeys>>) -> Self {
+        match self {
+            Self::Password { password, .. } => Self::Password { password, keys },
+            Self::None => Self::None,
+        }
+    }
+
     pub(super) fn password(&self) -> Result<&Arc<Secret<Vec<u8>>>, LoginFailure> {
         match self {
             Self::Password { password, .. } if !password.expose().is_empty() => Ok(password),
@@ -39,7 +55,7 @@ impl Credential {
     }
 }
 
-/// Everything that a login needs to know beforehand.
+/// Everything that a login needs to know beforehand; of a session's wish by [`crate::session::Wish::login_settings`].
 pub struct LoginSettings {
     /// The account.
     pub user: Arc<str>,

@@ -5,7 +5,7 @@ use crate::audit::Event;
 use crate::auth::Authenticated;
 use crate::auth::jwt::Verdict as TokenVerdict;
 use crate::fault::Lost;
-use crate::pool::{PoolKey, PoolOutput, Request, Returned};
+use crate::pool::{PoolOutput, Returned};
 use crate::session::{Action, Credential, Leased, Output, Reply, Return, ReturnState, Side, Wish};
 use crate::testing::postgres::Backend;
 use crate::time::Now;
@@ -79,16 +79,7 @@ impl Duel {
 
     /// A lease of the pool, and a login under it.
     pub(super) fn open(&mut self, wish: &Wish) {
-        let own_password = matches!(wish.credential, Credential::Own(_));
-        let request = Request {
-            session: self.session.id(),
-            key: PoolKey { account: wish.account.clone(), database: wish.database.clone(), own_password },
-            parameters: wish.parameters.clone(),
-            owner: wish.owner.clone(),
-            reuse: !own_password,
-            settings: wish.target.pool.clone(),
-        };
-        self.pools.handle_request(request, self.now);
+        self.pools.handle_request(wish.request(self.session.id()), self.now);
         let lease = match self.pools.poll_output() {
             Some(PoolOutput::Granted { lease, .. }) => lease,
             other => panic!("an empty pool grants at once, and not {other:?}"),
@@ -125,24 +116,8 @@ impl Duel {
 /// # Errors
 /// As the server says.
 pub fn log_in(wish: &Wish, backend: &mut Backend, now: Now) -> Result<LoggedIn, upstream::LoginFailure> {
-    let password = match &wish.credential {
-        Credential::Own(password) => Some(password.clone()),
-        Credential::Account(account) => account.password.clone(),
-    };
-    let mut login = Login::new(
-        LoginSettings {
-            user: wish.account.clone(),
-            database: wish.target.dbname.clone().unwrap_or_else(|| wish.database.clone()),
-            parameters: wish.parameters.clone(),
-            credential: password
-                .map_or(upstream::Credential::None, |password| upstream::Credential::Password { password, keys: None }),
-            sslmode: wish.target.sslmode,
-            tls_possible: false,
-            nonce: [7; 18],
-            timeout: wish.target.connect_timeout,
-        },
-        now,
-    );
+    let settings = LoginSettings { tls_possible: false, ..wish.login_settings([7; 18]) };
+    let mut login = Login::new(settings, now);
     loop {
         while let Some(output) = login.poll_output() {
             match output {

@@ -9,7 +9,7 @@ use crate::auth::looks_like_token;
 use crate::cancel::Registry;
 use crate::codec::backend::{TransactionStatus, split};
 use crate::fault::{Lost, Refusal, SqlState};
-use crate::pool::{Lease, PoolKey, PoolOutput, Pools, Request, Returned};
+use crate::pool::{Lease, PoolOutput, Pools, Returned};
 use crate::session::{
     Action, Credential, Encryption, Finish, Leased, Output, Peer, Reply, Return, ReturnState, Session, Side, Verdict,
     Wish,
@@ -261,18 +261,8 @@ impl Stage {
             }
         };
         self.account = wish.account.clone();
-        let request = Request {
-            session: ID,
-            key: PoolKey {
-                account: wish.account.clone(),
-                database: wish.database.clone(),
-                own_password: self.own_password,
-            },
-            parameters: wish.parameters.clone(),
-            owner: wish.owner.clone(),
-            reuse: !self.own_password,
-            settings: wish.target.pool.clone(),
-        };
+        let request = wish.request(ID);
+        assert_eq!((request.key.own_password, request.reuse), (self.own_password, !self.own_password));
         self.pools.handle_request(request, self.now);
         let Some(PoolOutput::Granted { lease, .. }) = self.pools.poll_output() else { panic!("the pool is empty") };
         self.pools.handle_opened(&lease, self.now);
