@@ -100,7 +100,7 @@ impl Proxy<'_> {
         self.pools.handle_request(wish.request(self.session.id()), now());
         let Some(PoolOutput::Granted { lease, .. }) = self.pools.poll_output() else { unreachable!("it is empty") };
         self.pools.handle_opened(&lease, now());
-        Ok(Leased::new(lease, welcome.parameters, proof))
+        Ok(Leased::new(lease, welcome.parameters.clone(), Authenticated::by_server(&welcome)))
     }
 }
 

@@ -1,20 +1,23 @@
-//! gprxy beside PgBouncer and a direct connection: CPU time of the proxy process, and its memory.
+//! gprxy beside PgBouncer and a direct connection, and on both of its runtimes: CPU time of the proxy process, and its
+//! memory.
 //!
 //! Client, proxy and PostgreSQL share one core, so that nothing waits for a sleeping one and what is measured is work,
 //! not wake-ups. All figures of one run come from interleaved rounds: compare ratios, not absolute figures.
 
 mod bulk;
 mod cluster;
+mod edge;
 mod issuer;
 mod memory;
 mod peers;
 mod process;
 mod relay;
 mod report;
+mod runtimes;
 mod wire;
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
@@ -53,7 +56,11 @@ struct Options {
     #[arg(long, default_value = "target/release/gprxy", value_name = "FILE")]
     gprxy: PathBuf,
 
-    /// Only these parts
+    /// The smallest build, for the part `edge`
+    #[arg(long, default_value = "target/edge/gprxy", value_name = "FILE")]
+    edge: PathBuf,
+
+    /// Only these parts; without this, all but `edge`
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
 }
@@ -66,6 +73,10 @@ enum Part {
     Bulk,
     /// A value of 1 GB, sessions that wait, sessions that idle
     Memory,
+    /// pgbench -S through tokio and through smol
+    Runtimes,
+    /// Size, threads and memory of the edge build
+    Edge,
 }
 
 fn main() -> ExitCode {
@@ -84,10 +95,8 @@ fn run(options: &Options) -> Result<()> {
     let stage = Stage::new(options.core)?;
     let cluster = Cluster::start(&stage)?;
     let issuer = Issuer::start()?;
-    let gprxy = options
-        .gprxy
-        .canonicalize()
-        .map_err(|error| format!("{}: {error}; build it with cargo build --release", options.gprxy.display()))?;
+    let gprxy = found(&options.gprxy, "cargo build --release -p gprxy --features smol");
+    let gprxy = if options.only == [Part::Edge] { PathBuf::new() } else { gprxy? };
     let site = peers::Site { stage: &stage, cluster: &cluster, issuer: &issuer, gprxy };
     report::machine(&stage, &cluster)?;
     if wants(Part::Relay) {
@@ -99,5 +108,16 @@ fn run(options: &Options) -> Result<()> {
     if wants(Part::Memory) {
         memory::measure(&site, options.waiting)?;
     }
+    if wants(Part::Runtimes) {
+        runtimes::measure(&site, options.rounds, options.seconds)?;
+    }
+    if options.only.contains(&Part::Edge) {
+        edge::measure(&site, &found(&options.edge, "make edge")?, options.rounds)?;
+    }
     Ok(())
+}
+
+/// Programs are started in another folder.
+fn found(program: &Path, builder: &str) -> Result<PathBuf> {
+    Ok(program.canonicalize().map_err(|error| format!("{}: {error}; build it with {builder}", program.display()))?)
 }

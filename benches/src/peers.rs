@@ -1,6 +1,6 @@
 //! What is compared: no proxy at all, PgBouncer, and gprxy without and with its audit trail.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Result;
@@ -68,8 +68,29 @@ log_stats = 0
 
     /// One worker; people log in with a token.
     pub(crate) fn gprxy(site: &Site<'_>, pool: usize, audited: bool) -> Result<Self> {
+        Self::gprxy_on(site, "tokio", pool, audited)
+    }
+
+    /// The same on a runtime of this name.
+    pub(crate) fn gprxy_on(site: &Site<'_>, runtime: &str, pool: usize, audited: bool) -> Result<Self> {
+        let stem = format!("gprxy-{runtime}{}", if audited { "-audited" } else { "" });
+        Self::gprxy_of(site, &site.gprxy, &["--runtime", runtime], &stem, pool, audited)
+    }
+
+    /// The smallest build, with its audit trail.
+    pub(crate) fn edge(site: &Site<'_>, program: &Path, pool: usize) -> Result<Self> {
+        Self::gprxy_of(site, program, &[], "edge", pool, true)
+    }
+
+    fn gprxy_of(
+        site: &Site<'_>,
+        program: &Path,
+        arguments: &[&str],
+        stem: &str,
+        pool: usize,
+        audited: bool,
+    ) -> Result<Self> {
         let port = free_port()?;
-        let stem = if audited { "gprxy-audited" } else { "gprxy" };
         let audit = site.stage.file(&format!("{stem}.jsonl"));
         let settings = format!(
             "[server]
@@ -104,9 +125,9 @@ level = \"warn\"
             audit = audit.display(),
         );
         let file = site.stage.write(&format!("{stem}.toml"), &settings)?;
-        let mut command = site.stage.command(&site.gprxy);
+        let mut command = site.stage.command(program);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        command.args(["start", "--config"]).arg(file);
+        command.arg("start").args(arguments).arg("--config").arg(file);
         let server = Server::start(command, port, &site.stage.file(&format!("{stem}.log")))?;
         Ok(Self { server: Some(server), port, password: site.issuer.token.clone() })
     }

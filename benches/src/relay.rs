@@ -5,18 +5,18 @@ use crate::peers::{Peer, Site};
 use crate::process::{cpu_nanos, expect_success, user_share};
 use crate::report::{Series, row, table};
 
-const MODES: [&str; 3] = ["simple", "extended", "prepared"];
-const CLIENTS: [u32; 3] = [16, 1, 64];
+pub(crate) const MODES: [&str; 3] = ["simple", "extended", "prepared"];
+pub(crate) const CLIENTS: [u32; 3] = [16, 1, 64];
 /// As many server connections as clients: session pooling never makes them wait.
-const POOL: usize = 100;
+pub(crate) const POOL: usize = 100;
 
 /// One cell of the table, over all rounds.
 #[derive(Clone, Default)]
-struct Cell {
+pub(crate) struct Cell {
     /// CPU microseconds of the proxy per transaction.
-    cost: Series,
+    pub(crate) cost: Series,
     /// Transactions per second of the whole core.
-    rate: Series,
+    pub(crate) rate: Series,
     user_ticks: u64,
     system_ticks: u64,
 }
@@ -43,20 +43,33 @@ pub(crate) fn measure(site: &Site<'_>, rounds: usize, seconds: u32) -> Result<()
     );
     for mode in MODES {
         for clients in CLIENTS {
-            let mut cells: [Cell; 4] = Default::default();
-            for peer in &peers {
-                warm_up(site, peer, mode, clients)?;
-            }
-            for round in 0..rounds {
-                for turn in 0..peers.len() {
-                    let which = (turn + round) % peers.len();
-                    run(site, &peers[which], mode, clients, seconds, &mut cells[which])?;
-                }
-            }
+            let cells = take_turns(site, &peers, mode, clients, rounds, seconds)?;
             show(mode, clients, &cells);
         }
     }
     Ok(())
+}
+
+/// Everybody once in each round, in an order that changes from round to round.
+pub(crate) fn take_turns<const N: usize>(
+    site: &Site<'_>,
+    peers: &[Peer; N],
+    mode: &str,
+    clients: u32,
+    rounds: usize,
+    seconds: u32,
+) -> Result<[Cell; N]> {
+    let mut cells = std::array::from_fn(|_| Cell::default());
+    for peer in peers {
+        warm_up(site, peer, mode, clients)?;
+    }
+    for round in 0..rounds {
+        for turn in 0..N {
+            let which = (turn + round) % N;
+            run(site, &peers[which], mode, clients, seconds, &mut cells[which])?;
+        }
+    }
+    Ok(cells)
 }
 
 /// Opens the server connections; counted in transactions, since a busy machine may need long for that.

@@ -1,6 +1,7 @@
-//! The whole proxy on virtual sockets: single stories. The laws over many seeds are in `laws.rs`.
+//! The whole proxy on virtual sockets: single stories. The laws over many seeds are in `laws`.
 #![allow(missing_docs)]
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use gprxy_proto::codec::startup::PROTOCOL_3_0;
@@ -225,4 +226,58 @@ fn a_reader_that_does_not_read_holds_up_its_server_and_nothing_is_lost() {
     });
     world.run();
     world.assert_quiet();
+}
+
+/// Steps of an hour without the provider.
+const OUTAGE: [Duration; 6] = [Duration::from_secs(600); 6];
+
+#[test]
+fn an_hour_without_the_provider_is_noticed_by_nobody_whose_keys_are_known() {
+    let mut world = World::new(60);
+    world.provider.set(Err(ErrorKind::ConnectionRefused));
+    for (step, span) in OUTAGE.into_iter().enumerate() {
+        world.advance(span);
+        world.script(&format!("step {step}"), async {
+            let mut alice = Client::dial("alice");
+            let login = alice.log_in_with_token("alice", &["reader"]).await.unwrap();
+            assert_eq!(login.last().unwrap().tag, b'Z', "{}", brief(&login));
+            assert_eq!(brief(&alice.query("select 'warm'").await.unwrap()), "T D(warm) C(SELECT 1) Z(I)");
+            alice.leave().await;
+        });
+        world.run();
+    }
+    world.assert_quiet();
+    world.end();
+}
+
+#[test]
+fn an_hour_without_the_provider_refuses_who_needs_new_keys_and_ends_by_itself() {
+    let mut world = World::with(61, Setup { keys_known: false, ..Setup::default() });
+    world.provider.set(Err(ErrorKind::TimedOut));
+    for (step, span) in OUTAGE.into_iter().enumerate() {
+        for n in 0..20 {
+            world.script(&format!("step {step}, client {n}"), async {
+                let mut alice = Client::dial("alice");
+                let login = alice.log_in_with_token("alice", &["reader"]).await.unwrap();
+                let last = login.last().unwrap();
+                assert_eq!((last.severity().as_str(), last.code().as_str()), ("FATAL", "57P03"), "{}", brief(&login));
+            });
+        }
+        world.run();
+        world.advance(span);
+    }
+    assert!(world.postgres.logins() == 0, "nobody came through");
+    let requests = world.provider.requests();
+    assert!(requests < 200, "{requests} requests in an hour: neither people nor retries may become a flood");
+    world.provider.set(Ok((200, corp::key_document())));
+    world.advance(Duration::from_secs(120));
+    world.script("after it", async {
+        let mut alice = Client::dial("alice");
+        let login = alice.log_in_with_token("alice", &["reader"]).await.unwrap();
+        assert_eq!(login.last().unwrap().tag, b'Z', "{}", brief(&login));
+        alice.leave().await;
+    });
+    world.run();
+    world.assert_quiet();
+    world.end();
 }

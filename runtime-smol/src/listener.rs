@@ -39,7 +39,7 @@ impl Listener for SmolListener {
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((SmolSocket::Unix(stream), Caller::unix()))
+                Ok((SmolSocket::unix(stream), Caller::unix()))
             }
         }
     }

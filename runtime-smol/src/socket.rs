@@ -1,11 +1,11 @@
 //! Stream sockets, TCP and Unix.
 
-use std::io::{self, IoSlice};
+use std::io::{self, ErrorKind, IoSlice, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_io::Async;
@@ -15,7 +15,14 @@ use socket2::{SockRef, TcpKeepalive};
 
 /// A connected socket.
 #[derive(Debug)]
-pub enum SmolSocket {
+pub struct SmolSocket {
+    stream: Stream,
+    /// The last read took all that was there. Another one would find nothing, most likely: first it is waited for.
+    drained: bool,
+}
+
+#[derive(Debug)]
+enum Stream {
     /// TCP, with Nagle's algorithm off and keep-alive on.
     Tcp(Async<TcpStream>),
     /// A Unix socket.
@@ -26,7 +33,7 @@ impl SmolSocket {
     pub(crate) async fn connect(endpoint: Endpoint) -> io::Result<Self> {
         match endpoint {
             Endpoint::Tcp { host, port } => Self::connect_tcp(host, port).await,
-            Endpoint::Unix(path) => Async::<UnixStream>::connect(&*path).await.map(Self::Unix),
+            Endpoint::Unix(path) => Async::<UnixStream>::connect(&*path).await.map(Self::unix),
         }
     }
 
@@ -47,7 +54,11 @@ impl SmolSocket {
         // A peer that is gone without a word is noticed after about two minutes.
         let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-        Ok(Self::Tcp(stream))
+        Ok(Self { stream: Stream::Tcp(stream), drained: false })
+    }
+
+    pub(crate) const fn unix(stream: Async<UnixStream>) -> Self {
+        Self { stream: Stream::Unix(stream), drained: false }
     }
 }
 
@@ -60,29 +71,54 @@ async fn resolve(host: Arc<str>, port: u16) -> io::Result<Vec<SocketAddr>> {
 }
 
 macro_rules! each {
-    ($self:expr, $io:ident => $call:expr) => {
-        match $self.get_mut() {
-            SmolSocket::Tcp($io) => {
-                let $io = Pin::new($io);
-                $call
-            }
-            SmolSocket::Unix($io) => {
-                let $io = Pin::new($io);
-                $call
-            }
+    ($stream:expr, $io:ident => $call:expr) => {
+        match &mut $stream {
+            Stream::Tcp($io) => $call,
+            Stream::Unix($io) => $call,
         }
     };
 }
 
+/// Reads, and waits only when nothing is there; `drained` says so of the call before and learns it from this one.
+///
+/// A reader that is registered is not lost by waiting first: the reactor looks at the socket itself, so bytes, an end
+/// or an error that are there already make it ready.
+fn poll_read_from<'a, T>(
+    io: &'a Async<T>,
+    drained: &mut bool,
+    context: &mut Context<'_>,
+    buffer: &mut [u8],
+) -> Poll<io::Result<usize>>
+where
+    &'a T: Read,
+{
+    loop {
+        if *drained {
+            ready!(io.poll_readable(context))?;
+            *drained = false;
+        }
+        match io.get_ref().read(buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => *drained = true,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Ok(n) => {
+                *drained = 0 < n && n < buffer.len();
+                return Poll::Ready(Ok(n));
+            }
+            Err(error) => return Poll::Ready(Err(error)),
+        }
+    }
+}
+
 impl AsyncRead for SmolSocket {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        each!(self, io => io.poll_read(context, buffer))
+        let Self { stream, drained } = self.get_mut();
+        each!(*stream, io => poll_read_from(io, drained, context, buffer))
     }
 }
 
 impl AsyncWrite for SmolSocket {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        each!(self, io => io.poll_write(context, bytes))
+        each!(self.get_mut().stream, io => Pin::new(io).poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -90,16 +126,16 @@ impl AsyncWrite for SmolSocket {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(self, io => io.poll_write_vectored(context, slices))
+        each!(self.get_mut().stream, io => Pin::new(io).poll_write_vectored(context, slices))
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, io => io.poll_flush(context))
+        each!(self.get_mut().stream, io => Pin::new(io).poll_flush(context))
     }
 
     /// Says that nothing more comes; `async-io` itself leaves that to the drop of the socket.
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(match each!(self, io => io.get_ref().shutdown(Shutdown::Write)) {
+        Poll::Ready(match each!(self.get_mut().stream, io => io.get_ref().shutdown(Shutdown::Write)) {
             // The peer was faster.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
             result => result,

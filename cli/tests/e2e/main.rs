@@ -1,12 +1,14 @@
 //! End to end: real PostgreSQL, a real OIDC provider, real clients, and the real `gprxy` between them.
 //!
 //! `scripts/install-test-deps` installs what these tests need; `make test` runs it and then them. Every test has its
-//! own proxy on its own port, so they run side by side. Set `GPRXY_TEST_KEEP=1` to keep logs and data directories.
+//! own proxy on its own port, so they run side by side. Set `GPRXY_TEST_KEEP=1` to keep logs and data directories, and
+//! `GPRXY_TEST_RUNTIME=smol` to run all of them on smol where both runtimes are built in.
 
 mod support;
 
 mod audit_trail;
 mod cancel;
+mod copy_attack;
 mod drivers;
 mod faults_client;
 mod faults_process;
@@ -20,6 +22,8 @@ mod pooling;
 mod providers;
 mod relay;
 mod rig;
+#[cfg(all(feature = "tokio", feature = "smol"))]
+mod runtimes;
 mod rust_driver;
 mod settings;
 mod upstream;

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::support::fixtures::{CLEARTEXT, HOSTSSL, MD5, SCRAM, TRUST};
+use crate::support::gprxy::{Config, runtime_under_test};
 use crate::support::postgres::{Cluster, Version};
 use crate::support::provider::{AUDIENCE, EDDSA, ELSEWHERE, ES256, Provider, RS256};
 use crate::support::psql;
@@ -78,4 +79,19 @@ fn a_server_of_ones_own_can_be_restarted() {
     server.stop();
     server.resume();
     assert_eq!(server.sql("select 1"), "1");
+}
+
+#[test]
+fn gprxy_runs_on_the_runtime_that_is_asked_for() {
+    let gprxy = Config::new(Version::V15).start();
+    let threads = format!("/proc/{}/task", gprxy.child.pid());
+    let names = std::fs::read_dir(threads)
+        .unwrap()
+        .flatten()
+        .filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok());
+    // The reactor of smol's has a thread of that name; tokio has nothing like it.
+    let has_reactor = names.into_iter().any(|name| name.trim() == "async-io");
+    let asked_for =
+        runtime_under_test().unwrap_or_else(|| if cfg!(feature = "tokio") { "tokio" } else { "smol" }.into());
+    assert_eq!(has_reactor, asked_for == "smol", "{asked_for} was asked for");
 }

@@ -315,6 +315,14 @@ pub struct Leased {
     pub proof: Option<Authenticated>,
 }
 
+impl Leased {
+    /// A connection whose prepared statements nobody else shares.
+    #[must_use]
+    pub fn new(lease: Lease, parameters: Parameters, proof: Option<Authenticated>) -> Self {
+        Self { lease, parameters: parameters.into(), statements: None, proof }
+    }
+}
+
 /// How a session ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]

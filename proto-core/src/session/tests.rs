@@ -1,7 +1,6 @@
 //! Sessions without a socket: every scenario has a client and a server made of bytes, see [`crate::testing::duel`].
 
 mod drain;
-mod laws;
 mod leasing;
 mod opening;
 mod proving;

@@ -8,9 +8,12 @@
 #![expect(clippy::disallowed_types, reason = "the tests bind real sockets")]
 
 mod faults;
+mod proxy;
+mod sessions;
 mod streams;
 mod tasks;
 mod timers;
+mod visitor;
 
 use std::fmt::Debug;
 use std::future::{Future, poll_fn};
@@ -33,6 +36,13 @@ pub use faults::{
     a_connect_that_is_given_up_leaves_nothing_behind, a_dead_peer_wakes_who_reads, a_dead_peer_wakes_who_writes,
     a_refused_connect_says_so, resets_at_any_point_end_in_an_error_or_the_end,
 };
+pub use sessions::{
+    a_drain_lets_work_end, a_full_queue_is_refused_in_time, a_half_closed_client_leaves_an_idle_pool,
+    a_reader_that_does_not_read_stops_its_server, a_server_that_does_not_read_stops_its_client,
+    cancels_reach_their_statement_only, clients_that_reset_anywhere_leave_an_idle_pool,
+    servers_that_die_anywhere_leave_a_pool_that_works, sessions_work_over_tls_on_both_sides,
+    silent_clients_are_sent_away, slow_readers_and_writers_get_the_same_answers, thousands_of_sessions_share_a_pool,
+};
 pub use streams::{
     a_full_peer_makes_the_writer_wait, a_half_closed_socket_still_carries_the_other_way, accepts_thousands_of_sockets,
     callers_are_named, echoes_chopped_bytes, listeners_share_a_bound_socket, names_are_looked_up,
@@ -48,11 +58,23 @@ pub use timers::{
 };
 
 /// Makes a `#[test]` of every test of the suite, for one [`Host`], with something to do before each: a process needs
-/// 5,000 file descriptors.
+/// 10,000 file descriptors.
 #[macro_export]
 macro_rules! conformance {
     ($host:ty, before each: $before:expr) => {
         $crate::conformance! { $host, $before,
+            a_drain_lets_work_end
+            a_full_queue_is_refused_in_time
+            a_half_closed_client_leaves_an_idle_pool
+            a_reader_that_does_not_read_stops_its_server
+            a_server_that_does_not_read_stops_its_client
+            cancels_reach_their_statement_only
+            clients_that_reset_anywhere_leave_an_idle_pool
+            servers_that_die_anywhere_leave_a_pool_that_works
+            sessions_work_over_tls_on_both_sides
+            silent_clients_are_sent_away
+            slow_readers_and_writers_get_the_same_answers
+            thousands_of_sessions_share_a_pool
             a_connect_that_is_given_up_leaves_nothing_behind
             a_dead_peer_wakes_who_reads
             a_dead_peer_wakes_who_writes
@@ -256,6 +278,12 @@ struct Queued<T> {
 impl<T> Clone for Queue<T> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
+    }
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

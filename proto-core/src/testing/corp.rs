@@ -1,6 +1,6 @@
 //! The company of all tests: one identity provider, two mapped roles, one database.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use crate::audit::AuditProfile;
@@ -34,6 +34,12 @@ pub const LOCAL_USER: &str = "bob_local";
 /// That password.
 pub const LOCAL_PASSWORD: &[u8] = b"hunter2 is not a password";
 
+/// Made once: tests sign often.
+static SIGNING_KEY: LazyLock<TestKey> = LazyLock::new(signing_key);
+
+/// What [`key_document`] says.
+static KEY_DOCUMENT: LazyLock<Vec<u8>> = LazyLock::new(|| key_set(&[&SIGNING_KEY]));
+
 /// Wall-clock time when the monotonic clock shows zero.
 const UNIX_AT_START: UnixMicros = UnixMicros::from_secs(1_800_000_000);
 
@@ -61,13 +67,13 @@ pub fn signing_key() -> TestKey {
 pub fn token(subject: &str, roles: &[&str], now: Now) -> Vec<u8> {
     let mut claims = claims(ISSUER, AUDIENCE, subject, now.unix.as_secs());
     claims["roles"] = roles.iter().copied().collect();
-    signing_key().token(&claims)
+    SIGNING_KEY.token(&claims)
 }
 
 /// What the provider publishes.
 #[must_use]
 pub fn key_document() -> Vec<u8> {
-    key_set(&[&signing_key()])
+    KEY_DOCUMENT.clone()
 }
 
 /// The provider as gprxy is told about it.
@@ -116,10 +122,16 @@ pub fn roles() -> RoleMap {
 /// [`DATABASE`] at [`endpoint`], without TLS.
 #[must_use]
 pub fn databases(pool: PoolSettings) -> Databases {
+    databases_at(&[endpoint()], SslMode::Disable, pool)
+}
+
+/// [`DATABASE`] at the first of these endpoints that answers.
+#[must_use]
+pub fn databases_at(endpoints: &[Endpoint], sslmode: SslMode, pool: PoolSettings) -> Databases {
     let database = Database {
         dbname: None,
-        endpoints: Arc::new([endpoint()]),
-        sslmode: SslMode::Disable,
+        endpoints: endpoints.into(),
+        sslmode,
         sslrootcert: None,
         connect_timeout: Duration::from_secs(15),
         pool: pool.into(),

@@ -48,7 +48,8 @@ pub fn check(name: &str, enough: u64, law: impl Fn(u64)) {
         if again.is_ok() {
             eprintln!("the second run of seed {seed} did not fail: the law depends on more than its seed");
         }
-        eprintln!("to repeat: GPRXY_SEEDS={seed} cargo test {name}");
+        let test = std::thread::current().name().unwrap_or(name).to_owned();
+        eprintln!("to repeat: GPRXY_SEEDS={seed} cargo test --all-features {test}");
         resume_unwind(failure);
     }
 }

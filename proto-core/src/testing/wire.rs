@@ -293,29 +293,39 @@ impl std::fmt::Debug for Message {
 
 /// Puts a stream together and cuts it into messages.
 #[derive(Clone, Debug, Default)]
-pub struct Tape(Vec<u8>);
+pub struct Tape {
+    bytes: Vec<u8>,
+    /// How much of it is cut off already: moving the rest for each message would make long streams slow.
+    at: usize,
+}
 
 impl Tape {
     /// Nothing has come yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self(Vec::new())
+        Self { bytes: Vec::new(), at: 0 }
     }
 
     /// More has come.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
+        if self.at > self.bytes.len() / 2 {
+            self.bytes.drain(..self.at);
+            self.at = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
     }
 
     /// Exactly so many bytes of the front, for packets without a type.
     pub fn cut(&mut self, n: usize) -> Option<Vec<u8>> {
-        (self.0.len() >= n).then(|| self.0.drain(..n).collect())
+        let front = self.rest().get(..n)?.to_vec();
+        self.at += n;
+        Some(front)
     }
 
     /// What has not been cut yet.
     #[must_use]
     pub fn rest(&self) -> &[u8] {
-        &self.0
+        &self.bytes[self.at..]
     }
 }
 
@@ -327,9 +337,12 @@ impl Iterator for Tape {
     type Item = Message;
 
     fn next(&mut self) -> Option<Message> {
-        let header = Header::parse(&self.0).unwrap_or_else(|_| panic!("bad header: {}", self.0.escape_ascii()))?;
-        let bytes = self.cut(HEADER_LEN + header.body as usize)?;
-        Some(Message { tag: header.tag, body: bytes[HEADER_LEN..].to_vec() })
+        let rest = self.rest();
+        let header = Header::parse(rest).unwrap_or_else(|_| panic!("bad header: {}", rest.escape_ascii()))?;
+        let end = HEADER_LEN + header.body as usize;
+        let body = rest.get(HEADER_LEN..end)?.to_vec();
+        self.at += end;
+        Some(Message { tag: header.tag, body })
     }
 }
 
@@ -339,7 +352,8 @@ impl Iterator for Tape {
 /// When it does not.
 #[must_use]
 pub fn messages(bytes: &[u8]) -> Vec<Message> {
-    let mut tape = Tape(bytes.to_vec());
+    let mut tape = Tape::new();
+    tape.push(bytes);
     let messages = tape.by_ref().collect();
     assert!(tape.rest().is_empty(), "half a message at the end: {}", tape.rest().escape_ascii());
     messages

@@ -1,23 +1,25 @@
-//! How things end, and that they begin again: drains, servers that are away, providers that do not answer.
+//! How things end, and that they begin again: drains, kills, servers that are away.
 
-use std::io::ErrorKind;
 use std::time::Duration;
 
+use gprxy_proto::policy::{Endpoint, SslMode};
 use gprxy_proto::pool::PoolSettings;
 use gprxy_proto::testing::corp;
+use gprxy_proto::testing::dice::Dice;
 use gprxy_proto::testing::law::check;
 use gprxy_proto::testing::wire::{Message, front};
 use gprxy_proto::testing::world::{Client, Door, Setup, World, sleep};
 
 use crate::isolation::setup;
+use crate::visitor::{Book, Manners, Visitor, find};
 
 fn brief(messages: &[Message]) -> String {
     messages.iter().map(Message::brief).collect::<Vec<_>>().join(" ")
 }
 
-/// A query and its answer, or as much of it as comes. Whether the session goes on.
-async fn answered(client: &mut Client, text: &str, all: &mut Vec<Message>) -> bool {
-    if client.send(&front::query(text)).await.is_err() {
+/// A question and its answer, or as much of it as comes. Whether the session goes on.
+async fn answered(client: &mut Client, question: &[u8], all: &mut Vec<Message>) -> bool {
+    if client.send(question).await.is_err() {
         return false;
     }
     while let Ok(message) = client.next().await {
@@ -30,9 +32,24 @@ async fn answered(client: &mut Client, text: &str, all: &mut Vec<Message>) -> bo
     false
 }
 
+/// A transaction, in simple or extended queries, that succeeds or fails.
+fn questions(dice: &mut Dice) -> Vec<Vec<u8>> {
+    let middle = *dice.pick(&["rows 1 b", "fail 22012 b"]);
+    let extended = dice.percent(50);
+    let texts = ["rows 1 a", "begin", middle, "sleep 40", "commit", "rows 1 c"];
+    let question = |text: &str| {
+        if extended {
+            [front::parse("", text), front::bind("", ""), front::execute("", 0), front::sync()].concat()
+        } else {
+            front::query(text)
+        }
+    };
+    texts.map(question).to_vec()
+}
+
 #[test]
 fn law_drain_ends_every_session_once_and_in_order() {
-    check("law_drain", 150, |seed| {
+    check("law_drain", 2000, |seed| {
         let mut world = World::with(seed, setup(seed));
         world.postgres.set_think(Duration::from_millis(5));
         for n in 0..5 {
@@ -52,14 +69,13 @@ fn law_drain_ends_every_session_once_and_in_order() {
                     Err(_) => return,
                 }
                 if all.last().is_some_and(|last| last.tag == b'Z') {
-                    let texts = ["begin", "rows 1 a", "sleep 40", "commit"];
-                    // In one piece, or one by one, or left open.
-                    let bytes: Vec<u8> = texts.iter().flat_map(|text| front::query(text)).collect();
+                    let questions = questions(&mut dice);
+                    // In one piece, or one by one.
                     if kind == 1 {
-                        let _ = client.send(&bytes).await;
+                        let _ = client.send(&questions.concat()).await;
                     } else {
-                        for text in texts {
-                            if !answered(&mut client, text, &mut all).await {
+                        for question in questions {
+                            if !answered(&mut client, &question, &mut all).await {
                                 break;
                             }
                         }
@@ -72,9 +88,10 @@ fn law_drain_ends_every_session_once_and_in_order() {
                 assert_eq!(fatal, 1, "{words}");
                 let last = all.last().unwrap();
                 assert!(matches!(&*last.code(), "57P01" | "57P03"), "{words}");
-                // A transaction that was begun is not cut off.
-                if let Some(ready) = all.iter().rev().find(|message| message.tag == b'Z') {
-                    assert_eq!(ready.body, b"I", "{words}");
+                // Neither an answer nor a transaction that was begun is cut off.
+                if let Some(ready) = all.iter().rposition(|message| message.tag == b'Z') {
+                    assert_eq!(all[ready].body, b"I", "{words}");
+                    assert_eq!(ready + 2, all.len(), "{words}");
                 }
             });
         }
@@ -90,9 +107,109 @@ fn law_drain_ends_every_session_once_and_in_order() {
     });
 }
 
+/// Whatever a client is in the middle of, a kill is told to it between two messages or not at all.
+#[test]
+fn law_kill_tears_no_message() {
+    check("law_kill", 1000, |seed| {
+        let mut world = World::with(seed, setup(seed));
+        for n in 0..3 {
+            let mut dice = world.dice.fork();
+            world.script(&format!("client {n}"), async move {
+                let mut client = Client::dial(&format!("c{n}"));
+                let Ok(login) = client.log_in_with_token(&format!("c{n}"), &["reader"]).await else { return };
+                let mut all = login;
+                if all.last().is_some_and(|last| last.tag == b'Z') {
+                    let text = *dice.pick(&["big 4000", "rows 20 row", "copy out 20 row", "sleep 3"]);
+                    while answered(&mut client, &front::query(text), &mut all).await {}
+                    all.extend(client.rest().await);
+                }
+                let words = brief(&all);
+                let fatal = all.iter().filter(|message| message.severity() == "FATAL").count();
+                assert_eq!(fatal, usize::from(!client.is_inside_message()), "{words}");
+                assert!(find(client.torn(), b"FATAL").is_none(), "an error in the middle of a message");
+            });
+        }
+        let shared = world.shared().clone();
+        let begin = world.dice.below(30);
+        world.script("operator", async move {
+            sleep(Duration::from_millis(begin)).await;
+            // Nobody comes behind it.
+            shared.drain();
+            shared.kill_all();
+            shared.emptied().await;
+        });
+        world.run();
+        world.assert_quiet();
+    });
+}
+
+/// Whose connection comes back between two messages leaves it to the next, whatever was done on it.
+#[test]
+fn law_a_quiet_connection_is_kept() {
+    check("law_kept", 2000, |seed| {
+        let mut world = World::with(seed, setup(seed - seed % 3)); // a pool of one
+        let book = Book::default();
+        let mut visitor = Visitor::new("c0".into(), world.dice.fork(), Manners::default(), &book);
+        visitor.plain = true;
+        world.script("visitor", async move {
+            for _ in 0..3 {
+                visitor.visit().await;
+            }
+        });
+        world.run();
+        assert_eq!(world.postgres.logins(), 1);
+        world.assert_quiet();
+    });
+}
+
+/// The first endpoint is away, or dies under its clients: the second one serves them.
+#[test]
+fn law_the_next_endpoint_serves() {
+    check("law_endpoints", 1000, |seed| {
+        let mut setup = setup(seed);
+        let second = Endpoint::Tcp { host: "standby.corp.example".into(), port: 5432 };
+        setup.endpoints = vec![corp::endpoint(), second];
+        let pool = PoolSettings { default_pool_size: 2, server_login_retry: Duration::ZERO, ..PoolSettings::default() };
+        setup.profile.databases = corp::databases_at(&setup.endpoints, SslMode::Disable, pool);
+        let mut world = World::with(seed, setup);
+        let door = *world.dice.pick(&[Door::Open, Door::Shut, Door::BlackHole]);
+        world.set_door_of(&corp::endpoint(), door);
+        for n in 0..3 {
+            let mut dice = world.dice.fork();
+            world.script(&format!("client {n}"), async move {
+                for visit in 0..3 {
+                    let mut client = Client::dial(&format!("c{n} {visit}"));
+                    let begun = World::time().tick;
+                    let login = client.log_in_with_token(&format!("c{n}"), &["reader"]).await.unwrap();
+                    let waited = World::time().tick.since(begun);
+                    // Its server may die in the very moment of its login.
+                    let code = login.last().unwrap().code();
+                    let dies = code == "08006" || code == "57P01";
+                    assert!(login.last().unwrap().tag == b'Z' || (door == Door::Open && dies), "{}", brief(&login));
+                    assert!(waited < Duration::from_secs(60), "{waited:?}");
+                    let served = client.query("rows 1 a").await.is_ok();
+                    assert!(served || door == Door::Open);
+                    sleep(Duration::from_millis(dice.below(300))).await;
+                    client.leave().await;
+                }
+            });
+        }
+        let begin = Duration::from_millis(world.dice.below(300));
+        world.advance(begin);
+        if door == Door::Open {
+            world.set_door_of(&corp::endpoint(), Door::Shut);
+            for pid in world.postgres.backends() {
+                world.postgres.terminate(pid);
+            }
+        }
+        world.run();
+        world.assert_quiet();
+    });
+}
+
 #[test]
 fn law_a_server_that_comes_back_serves_everybody() {
-    check("law_comes_back", 100, |seed| {
+    check("law_comes_back", 1000, |seed| {
         let mut setup: Setup = setup(seed);
         setup.profile.databases = corp::databases(PoolSettings {
             default_pool_size: 2,
@@ -132,7 +249,7 @@ fn law_a_server_that_comes_back_serves_everybody() {
 
 #[test]
 fn law_a_backend_that_is_terminated_ends_its_client_only() {
-    check("law_terminate", 100, |seed| {
+    check("law_terminate", 2000, |seed| {
         let mut world = World::with(seed, setup(seed));
         for n in 0..3 {
             world.script(&format!("client {n}"), async move {
@@ -165,45 +282,8 @@ fn law_a_backend_that_is_terminated_ends_its_client_only() {
 }
 
 #[test]
-fn law_the_providers_keys_are_waited_for_and_its_absence_is_told() {
-    check("law_provider", 100, |seed| {
-        let mut world = World::with(seed, Setup { keys_known: false, ..setup(seed) });
-        let is_down = seed % 2 == 0;
-        if is_down {
-            world.provider.set(Err(ErrorKind::ConnectionRefused));
-        }
-        for n in 0..3 {
-            world.script(&format!("client {n}"), async move {
-                let mut client = Client::dial(&format!("c{n}"));
-                let messages = client.log_in_with_token(&format!("c{n}"), &["reader"]).await.unwrap();
-                let last = messages.last().unwrap();
-                if is_down {
-                    assert_eq!(last.severity(), "FATAL", "{}", brief(&messages));
-                } else {
-                    assert_eq!(last.tag, b'Z', "{}", brief(&messages));
-                    client.leave().await;
-                }
-            });
-        }
-        world.run();
-        let requests = world.provider.requests();
-        assert!((1..=3).contains(&requests), "{requests} requests for three clients");
-        world.provider.set(Ok((200, corp::key_document())));
-        world.advance(Duration::from_secs(600));
-        world.script("later", async {
-            let mut client = Client::dial("later");
-            let messages = client.log_in_with_token("later", &["reader"]).await.unwrap();
-            assert_eq!(messages.last().unwrap().tag, b'Z', "{}", brief(&messages));
-            client.leave().await;
-        });
-        world.run();
-        world.assert_quiet();
-    });
-}
-
-#[test]
 fn law_first_come_first_served() {
-    check("law_queue", 60, |seed| {
+    check("law_queue", 1000, |seed| {
         let mut setup = setup(seed - seed % 3); // a pool of one
         setup.profile.limits.max_client_conn = 100;
         let mut world = World::with(seed, setup);

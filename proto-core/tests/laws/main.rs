@@ -4,8 +4,12 @@
 #![allow(missing_docs)]
 
 mod audit;
+mod encrypted;
 mod endings;
 mod isolation;
 mod neighbours;
+mod pools;
+mod providers;
 mod secrets;
+mod session;
 mod visitor;

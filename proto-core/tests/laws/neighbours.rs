@@ -29,7 +29,7 @@ async fn backend_of(client: &mut Client) -> Vec<u8> {
 
 #[test]
 fn law_a_junk_password_for_an_account_costs_its_people_nothing() {
-    check("law_junk", 50, |seed| {
+    check("law_junk", 2000, |seed| {
         let mut world = World::with(seed, pools_of_one());
         world.script("all", async move {
             let mut alice = Client::dial("alice");
@@ -57,7 +57,7 @@ fn law_a_junk_password_for_an_account_costs_its_people_nothing() {
 
 #[test]
 fn law_a_cancel_that_strikes_late_hits_nobody_else() {
-    check("law_late_cancel", 200, |seed| {
+    check("law_late_cancel", 2000, |seed| {
         let mut setup = setup(seed - seed % 3); // a pool of one
         // Shorter than the server takes to give the signal.
         setup.profile.limits.cancel_wait_timeout = Duration::from_micros(500 + 1000 * (seed % 4));
@@ -72,7 +72,7 @@ fn law_a_cancel_that_strikes_late_hits_nobody_else() {
 
 #[test]
 fn law_a_drain_is_over_when_nothing_runs_on() {
-    check("law_nothing_runs_on", 100, |seed| {
+    check("law_nothing_runs_on", 2000, |seed| {
         let mut world = World::with(seed, setup(seed));
         world.script("client", async {
             let mut client = Client::dial("client");

@@ -30,6 +30,10 @@ pub(crate) struct Guestbook {
     pub(crate) sent: BTreeMap<String, usize>,
     /// Everything that each visitor has received.
     pub(crate) received: Vec<(String, Vec<u8>)>,
+    /// The account that each tagged statement is to run under.
+    pub(crate) accounts: BTreeMap<String, &'static str>,
+    /// The cancel keys of all sessions.
+    pub(crate) keys: Vec<(u32, Vec<u8>)>,
     /// Every secret that a visitor has used.
     pub(crate) secrets: Vec<Vec<u8>>,
     /// Visits that came to their end in order.
@@ -85,18 +89,26 @@ pub(crate) struct Visitor {
     pub(crate) dice: Dice,
     pub(crate) manners: Manners,
     pub(crate) book: Book,
+    /// The longest answer that it asks for.
+    pub(crate) longest: u64,
+    /// Its sessions differ in nothing that a pool looks at.
+    pub(crate) plain: bool,
+    account: &'static str,
     serial: u32,
 }
 
 impl Visitor {
     pub(crate) fn new(name: String, dice: Dice, manners: Manners, book: &Book) -> Self {
-        Self { name, dice, manners, book: book.clone(), serial: 0 }
+        Self { name, dice, manners, book: book.clone(), longest: 3000, plain: false, account: corp::READER, serial: 0 }
     }
 
     fn tag(&mut self) -> String {
         self.serial += 1;
         let tag = format!("own-{}-{}-", self.name, self.serial);
-        self.book.lock().unwrap().sent.insert(tag.clone(), 0);
+        let mut book = self.book.lock().unwrap();
+        book.sent.insert(tag.clone(), 0);
+        book.accounts.insert(tag.clone(), self.account);
+        drop(book);
         tag
     }
 
@@ -134,18 +146,23 @@ impl Visitor {
 
     /// `Ok(true)`: to be ended in order; `Ok(false)`: to vanish.
     async fn stay(&mut self, client: &mut Client) -> Result<bool, Gone> {
-        let application = if self.dice.percent(30) { format!("own-{}-app", self.name) } else { String::new() };
+        let application =
+            if !self.plain && self.dice.percent(30) { format!("own-{}-app", self.name) } else { String::new() };
         let extra = [("application_name", &*application)];
         let extra = if application.is_empty() { &extra[..0] } else { &extra[..] };
         let now = world_now();
-        let role = *self.dice.pick(&["reader", "writer"]);
-        let token = corp::token(&self.name, &[role], now);
+        let all: [&[&str]; 3] = [&["reader"], &["writer"], &["reader", "nobody", "writer"]];
+        let roles = *self.dice.pick(&all);
+        let roles = if self.plain { &["reader"] } else { roles };
+        self.account = if roles.contains(&"writer") { corp::WRITER } else { corp::READER };
+        let token = corp::token(&self.name, roles, now);
         self.book.lock().unwrap().secrets.push(token.clone());
         let login = client.log_in(&format!("{}@corp.example", self.name), &token, extra).await?;
         if let Some(error) = login.last().filter(|last| last.tag == b'E') {
             self.book.lock().unwrap().refused.push(error.code());
             return Err(Gone);
         }
+        self.book.lock().unwrap().keys.extend(client.key.clone());
         let mut model = Model::new(&application);
         let mut exact = true;
         for _ in 0..self.dice.length(6) {
@@ -223,10 +240,10 @@ impl Visitor {
             10 => simple(&format!("nonsense -- {tag}")),
             11 => simple(&format!("sleep {} {tag}", n * 10)),
             12 => simple(&format!("copy out {n} {tag}")),
-            13 => simple(&format!(
-                "big {} -- {tag}",
-                self.dice.below(if self.dice.clone().percent(10) { 100_000 } else { 2000 })
-            )),
+            13 => {
+                let most = if self.dice.percent(10) { self.longest } else { 500 };
+                simple(&format!("big {} -- {tag}", self.dice.below(most)))
+            }
             14 => {
                 let end = if self.dice.percent(30) { front::copy_fail("no") } else { front::copy_done() };
                 let data: Vec<u8> = (0..n).flat_map(|i| front::copy_data(format!("{tag}{i}\n").as_bytes())).collect();

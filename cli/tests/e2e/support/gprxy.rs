@@ -26,6 +26,7 @@ pub(crate) struct Config {
     audit: PathBuf,
     environment: Vec<(String, String)>,
     launcher: Vec<String>,
+    runtime: Option<String>,
 }
 
 impl Config {
@@ -47,6 +48,7 @@ impl Config {
             audit: audit.clone(),
             environment: Vec::new(),
             launcher: Vec::new(),
+            runtime: runtime_under_test(),
         };
         let config = config
             .set("server.listen_addr", "127.0.0.1")
@@ -171,6 +173,12 @@ impl Config {
         self
     }
 
+    /// Runs on this runtime, whichever the other tests run on.
+    pub(crate) fn on_runtime(mut self, name: &str) -> Self {
+        self.runtime = Some(name.to_owned());
+        self
+    }
+
     /// Starts it through this program, which gets gprxy's command line behind its own arguments.
     pub(crate) fn launched_by(mut self, program: &[&str]) -> Self {
         self.launcher = program.iter().map(|&word| word.to_owned()).collect();
@@ -199,6 +207,12 @@ impl Config {
         command
     }
 
+    fn start_command(&self) -> Command {
+        let mut command = self.command("start");
+        command.args(self.runtime.iter().map(|name| format!("--runtime={name}")));
+        command
+    }
+
     /// Runs `gprxy check` to its end.
     pub(crate) fn check(&self) -> std::process::Output {
         self.command("check").output().expect("gprxy starts")
@@ -207,7 +221,7 @@ impl Config {
     /// Starts it and waits until it listens.
     pub(crate) fn start(self) -> Gprxy {
         let (log, output) = (fresh_path("gprxy.log"), fresh_path("gprxy.out"));
-        let mut command = self.command("start");
+        let mut command = self.start_command();
         command.stdout(fs::File::create(&output).unwrap()).stderr(fs::File::create(&log).unwrap());
         let host = if self.settings["server"]["listen_addr"].as_str() == Some("::1") { "::1" } else { "127.0.0.1" };
         let mut child = Leashed::spawn(&mut command);
@@ -220,9 +234,14 @@ impl Config {
 
     /// Starts it where it is expected to refuse: its exit status and what it said.
     pub(crate) fn refused(self) -> (ExitStatus, String) {
-        let output = self.command("start").output().expect("gprxy starts");
+        let output = self.start_command().output().expect("gprxy starts");
         (output.status, String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     }
+}
+
+/// What all tests run on: `GPRXY_TEST_RUNTIME`, else what gprxy takes by itself.
+pub(crate) fn runtime_under_test() -> Option<String> {
+    std::env::var("GPRXY_TEST_RUNTIME").ok()
 }
 
 fn issuer(url: &str) -> Table {

@@ -103,6 +103,8 @@ impl<S: AuditSink> Writer<S> {
             self.write_lines()?;
             self.settle(records, bytes);
         }
+        // A queue that was emptied from its front goes on behind that: few records would walk through all of its memory.
+        self.batch.clear();
         Ok(())
     }
 

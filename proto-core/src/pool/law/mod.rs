@@ -85,6 +85,8 @@ struct Walk {
     connections: BTreeMap<SlotId, Connection>,
     failures: [Option<Failure>; KEYS],
     order: u64,
+    /// Who asked last.
+    last: usize,
     /// Since when outputs may be waiting in the queue, if they may.
     lagging: Option<Tick>,
     granted: usize,
@@ -124,6 +126,7 @@ impl Walk {
             connections: BTreeMap::new(),
             failures: [None; KEYS],
             order: 0,
+            last: 0,
             lagging: None,
             granted: 0,
             refused: 0,
@@ -141,7 +144,8 @@ impl Walk {
         let holder = self.holder_from(who);
         match what {
             0..=7 => self.request(who, choices)?,
-            8..=9 => self.give_up(who),
+            8 => self.give_up(who),
+            9 => self.change_hands(who),
             10..=15 => self.opened(holder),
             16 if who.is_multiple_of(4) => self.open_failed(holder, choices.below(4)?),
             16..=18 => self.release(holder, Returned::Clean),
@@ -171,9 +175,15 @@ impl Walk {
             owner: who % OWNERS,
             reuse: choices.below(8)? != 0,
         };
+        self.ask(who, wish);
+        Some(())
+    }
+
+    fn ask(&mut self, who: usize, wish: Wish) {
         if !matches!(self.sessions[who], Stand::Out) {
-            return Some(());
+            return;
         }
+        self.last = who;
         let size = self.settings.default_pool_size as usize;
         if self.sizes[wish.key] != size {
             self.settle();
@@ -192,7 +202,14 @@ impl Walk {
         let now = self.now();
         self.pools.handle_request(request.clone(), now);
         self.twin.handle_request(request, now);
-        Some(())
+    }
+
+    /// Whoever asked last gives up, maybe before the grant was fetched, and somebody else asks for the same.
+    fn change_hands(&mut self, who: usize) {
+        if let Stand::Waiting { wish, .. } = self.sessions[self.last] {
+            self.give_up(self.last);
+            self.ask(who, wish);
+        }
     }
 
     fn give_up(&mut self, who: usize) {

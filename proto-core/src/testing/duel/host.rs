@@ -91,7 +91,7 @@ impl Duel {
                 let own = matches!(wish.credential, Credential::Own(_));
                 let proof = if own { Authenticated::by_server(&login) } else { None };
                 self.backend = Some(backend);
-                let leased = Leased { lease, parameters: login.parameters.into(), statements: None, proof };
+                let leased = Leased::new(lease, login.parameters, proof);
                 self.answer(Reply::Leased(leased));
             }
             Err(failure) => {

@@ -71,6 +71,8 @@ pub struct Run {
     pub at: Tick,
     /// Whether a cancel request ended it.
     pub cancelled: bool,
+    /// Its SQLSTATE, 00000 when it succeeded; `None` while it runs, and for ever when its connection ended under it.
+    pub sqlstate: Option<String>,
 }
 
 /// A server. Clones are the same server.

@@ -72,15 +72,24 @@ impl Desk<'_> {
         process.cancelled = false;
         process.running = Some(place);
         let user = process.user.clone();
-        cluster.journal.push(Run { pid: self.pid, user, text: text.into(), at: self.now.tick, cancelled: false });
+        cluster.journal.push(Run {
+            pid: self.pid,
+            user,
+            text: text.into(),
+            at: self.now.tick,
+            cancelled: false,
+            sqlstate: None,
+        });
         self.now.tick.after(Duration::from_nanos(think))
     }
 
-    /// A statement is over.
-    fn end(&self) {
-        if let Some(process) = self.postgres.lock().processes.get_mut(&self.pid) {
-            process.running = None;
-            process.cancelled = false;
+    /// A statement is over, with this SQLSTATE.
+    fn end(&self, sqlstate: &str) {
+        let mut cluster = self.postgres.lock();
+        let Some(process) = cluster.processes.get_mut(&self.pid) else { return };
+        process.cancelled = false;
+        if let Some(place) = process.running.take() {
+            cluster.journal[place].sqlstate = Some(sqlstate.to_owned());
         }
     }
 }
@@ -97,7 +106,7 @@ impl Serving {
             }
             Task::Waiting { until, text, slept, from } => {
                 if desk.take_cancelled() {
-                    desk.end();
+                    desk.end("57014");
                     self.failed("57014", "canceling statement due to user request", from, desk);
                 } else if desk.now.tick < until {
                     self.task = Task::Waiting { until, text, slept, from };
@@ -170,7 +179,7 @@ impl Serving {
                 parts.retain(|part| !part.is_empty());
                 if parts.is_empty() {
                     desk.begin("");
-                    desk.end();
+                    desk.end("00000");
                     desk.say(back::bare(b'I'));
                     desk.say(back::ready(self.state.status));
                 } else {
@@ -188,7 +197,7 @@ impl Serving {
             b'F' => {
                 let began = desk.begin("function call");
                 debug_assert!(began >= desk.now.tick);
-                desk.end();
+                desk.end("00000");
                 desk.say(back::function_result());
                 desk.say(back::ready(self.state.status));
             }
@@ -287,7 +296,7 @@ impl Serving {
         let effect = if slept {
             Effect::Rows(vec![b"slept".to_vec()], "SELECT 1".into())
         } else if text.is_empty() {
-            desk.end();
+            desk.end("00000");
             desk.say(back::bare(b'I'));
             return self.go_on_behind(from);
         } else {
@@ -305,7 +314,7 @@ impl Serving {
                 return;
             }
             Effect::Failed(code, message) => {
-                desk.end();
+                desk.end(code);
                 return self.failed(code, &message, from, desk);
             }
             Effect::End(bytes, ending) => {
@@ -329,7 +338,7 @@ impl Serving {
             }
             Effect::Rows(rows, tag) => self.send_rows(rows, &tag, &from, desk),
         }
-        desk.end();
+        desk.end("00000");
         self.go_on_behind(from);
     }
 
@@ -397,7 +406,7 @@ impl Serving {
             // Ignored: manual, section 54.2.6.
             b'H' | b'S' => self.task = Task::CopyIn { data, from },
             b'c' => {
-                desk.end();
+                desk.end("00000");
                 let lines = data.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).count();
                 desk.postgres.lock().copied.push((desk.pid, data));
                 desk.say(back::complete(&format!("COPY {lines}")));
@@ -405,11 +414,11 @@ impl Serving {
             }
             b'X' => *desk.ending = Some(Ending::Close),
             b'f' => {
-                desk.end();
+                desk.end("57014");
                 self.failed("57014", "COPY from stdin failed", from, desk);
             }
             other => {
-                desk.end();
+                desk.end("08P01");
                 let text = format!("unexpected message type 0x{other:02x} during COPY from stdin");
                 desk.say(back::error("ERROR", "08P01", &text));
                 let lost = "terminating connection because protocol synchronization was lost";

@@ -1,15 +1,16 @@
 //! A scripted client on a virtual socket.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::time::Duration;
 
-use futures_io::{AsyncRead, AsyncWrite};
+use futures_rustls::TlsConnector;
+use futures_rustls::rustls::pki_types::ServerName;
 
 use super::super::corp;
 use super::super::wire::{Message, Tape, front};
 use super::runtime::{Handle, Sim, SimSocket};
 use crate::codec::startup::PROTOCOL_3_0;
+use crate::driver::link::Link;
 
 /// The connection has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,7 +24,8 @@ pub struct Client {
     pub key: Option<(u32, Vec<u8>)>,
     /// ParameterStatus messages, in order.
     pub parameters: Vec<Message>,
-    socket: SimSocket,
+    /// `None` in the middle of a handshake.
+    link: Option<Link<SimSocket>>,
     tape: Tape,
     received: Vec<u8>,
 }
@@ -43,7 +45,7 @@ impl Client {
             name: name.into(),
             key: None,
             parameters: Vec::new(),
-            socket: SimSocket::new(handle, &near),
+            link: Some(Link::Plain(SimSocket::new(handle, &near))),
             tape: Tape::new(),
             received: Vec::new(),
         }
@@ -54,11 +56,12 @@ impl Client {
     /// # Errors
     /// When nobody takes them.
     pub async fn send(&mut self, mut bytes: &[u8]) -> Result<(), Gone> {
+        let link = self.link.as_mut().ok_or(Gone)?;
         while !bytes.is_empty() {
-            let written = poll_fn(|context| Pin::new(&mut self.socket).poll_write(context, bytes)).await;
+            let written = poll_fn(|context| link.poll_write(context, bytes, &[])).await;
             bytes = &bytes[written.map_err(|_| Gone)?..];
         }
-        Ok(())
+        poll_fn(|context| link.poll_flush(context)).await.map_err(|_| Gone)
     }
 
     /// The next bytes, however many there are.
@@ -67,7 +70,8 @@ impl Client {
     /// At the end.
     pub async fn read(&mut self) -> Result<(), Gone> {
         let mut buffer = [0; 8192];
-        let read = poll_fn(|context| Pin::new(&mut self.socket).poll_read(context, &mut buffer)).await;
+        let link = self.link.as_mut().ok_or(Gone)?;
+        let read = poll_fn(|context| link.poll_read(context, &mut buffer)).await;
         match read {
             Ok(n) if n > 0 => {
                 self.tape.push(&buffer[..n]);
@@ -80,7 +84,7 @@ impl Client {
 
     /// The next bytes, if any come within this time. Whether any did.
     pub async fn read_within(&mut self, span: Duration) -> bool {
-        let until = corp::at(Handle::current().core().tick).tick.after(span);
+        let until = corp::at(Handle::time()).tick.after(span);
         matches!(crate::driver::serve::within::<Sim, _>(until, self.read()).await, Some(Ok(())))
     }
 
@@ -110,10 +114,31 @@ impl Client {
         }
     }
 
+    /// Asks for TLS and sets it up, where the clients of this world speak it.
+    async fn encrypt(&mut self) -> Result<(), Gone> {
+        let config = Handle::current().core().client_tls.clone();
+        let Some(config) = config.filter(|_| matches!(self.link, Some(Link::Plain(_)))) else { return Ok(()) };
+        self.send(&front::ssl_request()).await?;
+        if self.byte().await? != b'S' {
+            return Err(Gone);
+        }
+        let Some(Link::Plain(socket)) = self.link.take() else { return Err(Gone) };
+        let name = ServerName::try_from(super::FRONT_HOST).map_err(|_| Gone)?;
+        let stream = TlsConnector::from(config).connect(name, socket).await.map_err(|_| Gone)?;
+        self.link = Some(Link::Connected(Box::new(stream)));
+        Ok(())
+    }
+
     /// Whether the stream stands, or has ended, inside a message.
     #[must_use]
     pub fn is_inside_message(&self) -> bool {
         !self.tape.rest().is_empty()
+    }
+
+    /// What has come of a message that is not whole yet.
+    #[must_use]
+    pub fn torn(&self) -> &[u8] {
+        self.tape.rest()
     }
 
     /// Everything that this client has ever received.
@@ -128,6 +153,7 @@ impl Client {
     /// When the connection ends before either.
     pub async fn log_in(&mut self, user: &str, secret: &[u8], extra: &[(&str, &str)]) -> Result<Vec<Message>, Gone> {
         let pairs = [&[("user", user), ("database", corp::DATABASE)], extra].concat();
+        self.encrypt().await?;
         self.send(&front::startup(PROTOCOL_3_0, &pairs)).await?;
         self.send(&front::password(secret)).await?;
         let mut messages = Vec::new();
@@ -155,7 +181,7 @@ impl Client {
     /// # Errors
     /// When the connection ends before the login is over.
     pub async fn log_in_with_token(&mut self, subject: &str, roles: &[&str]) -> Result<Vec<Message>, Gone> {
-        let now = corp::at(Handle::current().core().tick);
+        let now = corp::at(Handle::time());
         let token = corp::token(subject, roles, now);
         self.log_in(&format!("{subject}@corp.example"), &token, &[]).await
     }
@@ -203,14 +229,23 @@ impl Client {
 
     /// Vanishes without a word: the socket is reset.
     pub fn vanish(mut self) {
-        self.socket.reset();
+        match &mut self.link {
+            Some(Link::Plain(socket)) => socket.reset(),
+            Some(Link::Connected(stream)) => stream.get_mut().0.reset(),
+            Some(Link::Accepted(_)) | None => {}
+        }
     }
 
     /// Asks to cancel what the owner of this key runs, on a connection of its own, and waits for its end.
+    ///
+    /// # Panics
+    /// When it is answered. A proxy that shuts down says so before it has read what is wanted of it.
     pub async fn cancel(name: &str, pid: u32, key: &[u8]) {
         let mut other = Self::dial(name);
-        if other.send(&front::cancel_request(pid, key)).await.is_ok() {
-            assert!(other.rest().await.is_empty(), "a cancel request is never answered");
+        if other.encrypt().await.is_ok() && other.send(&front::cancel_request(pid, key)).await.is_ok() {
+            let answer = other.rest().await;
+            let is_farewell = |message: &Message| matches!(&*message.code(), "57P01" | "57P03");
+            assert!(answer.iter().all(is_farewell), "a cancel request is never answered: {answer:?}");
         }
     }
 

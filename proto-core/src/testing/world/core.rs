@@ -4,8 +4,11 @@
 //! write at the moment, and the order of arrival between connections are the dice's.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
+
+use futures_rustls::rustls::ClientConfig;
 
 use super::super::dice::Dice;
 use super::super::law;
@@ -100,6 +103,8 @@ pub(super) struct Core {
     pub(super) tick: Tick,
     pub(super) dice: Dice,
     pub(super) weather: Weather,
+    /// With this, clients ask for TLS.
+    pub(super) client_tls: Option<Arc<ClientConfig>>,
     alarms: BTreeMap<(Tick, u64), Waker>,
     events: BTreeMap<(u64, u64), Event>,
     serial: u64,
@@ -118,6 +123,7 @@ impl Core {
             tick: Tick::from_nanos(1_000_000_000),
             dice: Dice::new(seed),
             weather,
+            client_tls: None,
             alarms: BTreeMap::new(),
             events: BTreeMap::new(),
             serial: 0,

@@ -30,6 +30,8 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use futures_rustls::rustls::{ClientConfig, ServerConfig};
+
 pub use self::core::{Door, Weather};
 pub use client::{Client, Gone};
 pub use provider::Provider;
@@ -42,7 +44,7 @@ use super::postgres::Postgres;
 use crate::auth::jwks::KeySets;
 use crate::driver::audit_log::{AuditLog, AuditSink, Reopened, Settings};
 use crate::driver::serve::serve;
-use crate::driver::shared::{Parts, Shared};
+use crate::driver::shared::{Parts, ServerTls, Shared};
 use crate::fault::{Refusal, SqlState};
 use crate::hub::Hub;
 use crate::policy::Endpoint;
@@ -50,9 +52,25 @@ use crate::session::Profile;
 use crate::time::{Now, Tick};
 use runtime::{Executor, Handle, lock};
 
+/// The proxy's name, also in its certificate.
+pub const FRONT_HOST: &str = "gprxy.corp.example";
+
 /// Where the proxy listens.
 fn front_door() -> Endpoint {
-    Endpoint::Tcp { host: "gprxy.corp.example".into(), port: 7777 }
+    Endpoint::Tcp { host: FRONT_HOST.into(), port: 7777 }
+}
+
+/// TLS in a world. What it encrypts differs from run to run, its pieces do not.
+#[derive(Default)]
+pub struct WorldTls {
+    /// The proxy's, for clients.
+    pub clients: Option<Arc<ServerConfig>>,
+    /// The clients': with it, each of them asks for TLS first.
+    pub from_clients: Option<Arc<ClientConfig>>,
+    /// The server's, for the proxy.
+    pub server: Option<Arc<ServerConfig>>,
+    /// The proxy's, for the server.
+    pub to_server: ServerTls,
 }
 
 /// What a world is made of.
@@ -67,12 +85,25 @@ pub struct Setup {
     pub audit: Settings,
     /// The audit trail takes nothing before [`World::trail`] is read: room for `audit.max_records` is all there is.
     pub audit_blocked: bool,
+    /// Where the server is: the databases of the profile name these.
+    pub endpoints: Vec<Endpoint>,
+    /// TLS, where there is to be any.
+    pub tls: WorldTls,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        let audit = Settings { linger: Duration::ZERO, ..Settings::default() };
-        Self { profile: corp::profile(), weather: Weather::default(), keys_known: true, audit, audit_blocked: false }
+        // Written when somebody looks: a wake-up of the writer for each record would take longer than the rest.
+        let audit = Settings { linger: Duration::from_secs(3600), ..Settings::default() };
+        Self {
+            profile: corp::profile(),
+            weather: Weather::default(),
+            keys_known: true,
+            audit,
+            audit_blocked: false,
+            endpoints: vec![corp::endpoint()],
+            tls: WorldTls::default(),
+        }
     }
 }
 
@@ -90,7 +121,9 @@ pub struct World {
     audit: AuditLog,
     lines: Lines,
     scripts: Arc<Mutex<BTreeSet<String>>>,
+    endpoints: Vec<Endpoint>,
     over: bool,
+    _teller: Teller,
 }
 
 impl World {
@@ -108,6 +141,7 @@ impl World {
     pub fn with(seed: u64, setup: Setup) -> Self {
         let mut dice = Dice::new(seed);
         let handle = Handle::new(self::core::Core::new(dice.next(), setup.weather));
+        handle.core().client_tls = setup.tls.from_clients;
         handle.enter();
         let now = corp::at(handle.core().tick);
         let keys: KeySets = if setup.keys_known { corp::keys(now) } else { corp::unfetched_keys(now) };
@@ -119,18 +153,34 @@ impl World {
         let shared = Shared::<Sim>::new(Parts {
             profile: Arc::new(setup.profile),
             hub,
-            tls: None,
-            server_tls: std::collections::HashMap::new(),
+            tls: setup.tls.clients,
+            server_tls: setup.tls.to_server,
             audit: Some(audit.clone()),
             http: provider.agent(),
         });
         let postgres = Postgres::of_corp(dice.next());
-        handle.spawn(server::serve(postgres.clone(), corp::endpoint()));
+        for endpoint in &setup.endpoints {
+            handle.spawn(server::serve(postgres.clone(), endpoint.clone(), setup.tls.server.clone()));
+        }
         handle.spawn(shared.clone().keep());
         handle.spawn(serve(shared.clone(), SimListener::new(handle.clone(), front_door())));
         let executor = Executor::new(handle.clone());
         let scripts = Arc::default();
-        Self { postgres, provider, dice, handle, executor, shared, audit, lines, scripts, over: false }
+        let (endpoints, _teller) = (setup.endpoints, Teller(handle.clone()));
+        Self {
+            postgres,
+            provider,
+            dice,
+            handle,
+            executor,
+            shared,
+            audit,
+            lines,
+            scripts,
+            endpoints,
+            over: false,
+            _teller,
+        }
     }
 
     /// What all sessions share: drain it, kill it, look into it.
@@ -148,7 +198,7 @@ impl World {
     /// The time in the world of this thread, for scripts.
     #[must_use]
     pub fn time() -> Now {
-        corp::at(Handle::current().core().tick)
+        corp::at(Handle::time())
     }
 
     /// Something that goes on beside a script; [`World::run`] does not wait for it.
@@ -161,9 +211,26 @@ impl World {
         self.handle.core().weather = weather;
     }
 
-    /// What the server does with new connections.
+    /// What the server does with new connections, everywhere.
     pub fn set_door(&self, door: Door) {
-        self.handle.core().porch(&corp::endpoint()).door = door;
+        for endpoint in &self.endpoints {
+            self.set_door_of(endpoint, door);
+        }
+    }
+
+    /// What the server does with new connections at this endpoint.
+    pub fn set_door_of(&self, endpoint: &Endpoint, door: Door) {
+        self.handle.core().porch(endpoint).door = door;
+    }
+
+    /// The audit trail's file takes all that waits, then nothing more until the next time.
+    ///
+    /// # Panics
+    /// When it is not written within ten seconds.
+    pub fn write_trail(&self) {
+        self.lines.set_blocked(false);
+        assert!(self.audit.flush(Duration::from_secs(10)), "the audit trail is not written");
+        self.lines.set_blocked(true);
     }
 
     /// A line of one's own in the transcript.
@@ -278,17 +345,24 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            if law::is_recording() {
-                let lines = self.handle.core().take_transcript();
-                eprintln!("{} lines of transcript:\n{}", lines.len(), lines.join("\n"));
-            }
-        } else {
+        if !std::thread::panicking() {
             self.wind_down();
         }
         self.executor.clear();
         self.lines.set_blocked(false);
         Handle::leave();
+    }
+}
+
+/// Prints the transcript of a world that fails, be it in its last moments.
+struct Teller(Handle);
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        if std::thread::panicking() && law::is_recording() {
+            let lines = self.0.core().take_transcript();
+            eprintln!("{} lines of transcript:\n{}", lines.len(), lines.join("\n"));
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! An executor without threads, and sockets without a kernel: the driver's [`Runtime`] for a [`World`](super::World).
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -21,7 +20,7 @@ use crate::time::{Now, Tick};
 pub(super) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Tasks that are to be polled.
-type Ready = Arc<Mutex<Vec<u64>>>;
+type Ready = Arc<Mutex<Vec<usize>>>;
 
 thread_local! {
     static CURRENT: RefCell<Option<Handle>> = const { RefCell::new(None) };
@@ -53,6 +52,11 @@ impl Handle {
         CURRENT.with_borrow(Clone::clone).expect("a world is running on this thread")
     }
 
+    /// The time in the world of this thread.
+    pub(super) fn time() -> Tick {
+        CURRENT.with_borrow(|handle| handle.as_ref().expect("a world is running on this thread").core().tick)
+    }
+
     pub(super) fn enter(&self) {
         CURRENT.set(Some(self.clone()));
     }
@@ -67,7 +71,7 @@ impl Handle {
 }
 
 struct TaskWaker {
-    id: u64,
+    id: usize,
     ready: Ready,
 }
 
@@ -83,23 +87,27 @@ impl Wake for TaskWaker {
 /// All tasks, polled one at a time in the dice's order.
 pub(super) struct Executor {
     handle: Handle,
-    tasks: BTreeMap<u64, (Task, Waker)>,
+    /// By number; `None` when it is over, or is being polled. Numbers are not used again.
+    tasks: Vec<Option<(Task, Waker)>>,
     ready: Ready,
-    last: u64,
 }
 
 impl Executor {
     pub(super) fn new(handle: Handle) -> Self {
-        Self { handle, tasks: BTreeMap::new(), ready: Ready::default(), last: 0 }
+        Self { handle, tasks: Vec::new(), ready: Ready::default() }
     }
 
     fn adopt(&mut self) {
-        let spawned = std::mem::take(&mut *lock(&self.handle.spawned));
-        for task in spawned {
-            self.last += 1;
-            let waker = Arc::new(TaskWaker { id: self.last, ready: self.ready.clone() });
-            self.tasks.insert(self.last, (task, waker.into()));
-            lock(&self.ready).push(self.last);
+        let mut spawned = lock(&self.handle.spawned);
+        if spawned.is_empty() {
+            return;
+        }
+        let mut ready = lock(&self.ready);
+        for task in spawned.drain(..) {
+            let id = self.tasks.len();
+            let waker = Arc::new(TaskWaker { id, ready: self.ready.clone() });
+            self.tasks.push(Some((task, waker.into())));
+            ready.push(id);
         }
     }
 
@@ -114,14 +122,14 @@ impl Executor {
             let place = self.handle.core().dice.length(ready.len()) - 1;
             ready.swap_remove(place)
         };
-        let Some((mut task, waker)) = self.tasks.remove(&id) else { return true };
+        let Some((mut task, waker)) = self.tasks[id].take() else { return true };
         // Computing takes time, too.
         let mut core = self.handle.core();
         let pause = 1000 + core.dice.below(2000);
         core.tick = core.tick.after(Duration::from_nanos(pause));
         drop(core);
         if task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
-            self.tasks.insert(id, (task, waker));
+            self.tasks[id] = Some((task, waker));
         }
         true
     }
@@ -129,8 +137,10 @@ impl Executor {
     /// Drops all tasks, also those that they spawn while they are dropped.
     pub(super) fn clear(&mut self) {
         self.adopt();
-        while let Some((_, task)) = self.tasks.pop_first() {
-            drop(task);
+        let mut next = 0;
+        while let Some(task) = self.tasks.get_mut(next) {
+            drop(task.take());
+            next += 1;
             self.adopt();
         }
     }
@@ -145,7 +155,7 @@ impl Runtime for Sim {
     type Alarm = SimAlarm;
 
     fn now() -> Now {
-        corp::at(Handle::current().core().tick)
+        corp::at(Handle::time())
     }
 
     fn alarm() -> SimAlarm {

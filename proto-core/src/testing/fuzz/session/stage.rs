@@ -309,7 +309,7 @@ impl Stage {
         self.holding = true;
         let parameters = vec![((*b"server_version").into(), (*b"18.1").into())];
         let proof = (self.own_password && how & 1 == 0).then(|| login::proof(&self.account));
-        self.reply(Reply::Leased(Leased { lease, parameters: parameters.into(), statements: None, proof }));
+        self.reply(Reply::Leased(Leased::new(lease, parameters, proof)));
     }
 
     /// The audit trail has room from now on, or has none.

@@ -1,14 +1,14 @@
 //! Laws of one session over thousands of seeds.
 
-use crate::audit::AuditProfile;
-use crate::codec::startup::PROTOCOL_3_0;
-use crate::fault::{Lost, Refusal, SqlState};
-use crate::session::{Side, Verdict};
-use crate::testing::corp;
-use crate::testing::dice::Dice;
-use crate::testing::duel::{Duel, Permits, Terms};
-use crate::testing::law::check;
-use crate::testing::wire::{back, front, message};
+use gprxy_proto::audit::AuditProfile;
+use gprxy_proto::codec::startup::PROTOCOL_3_0;
+use gprxy_proto::fault::{Lost, Refusal, SqlState};
+use gprxy_proto::session::{Side, Verdict};
+use gprxy_proto::testing::corp;
+use gprxy_proto::testing::dice::Dice;
+use gprxy_proto::testing::duel::{Duel, Permits, Terms};
+use gprxy_proto::testing::law::check;
+use gprxy_proto::testing::wire::{back, front, message};
 
 /// What a client or a server might send, and much that they must not.
 fn bytes(dice: &mut Dice, from: Side) -> Vec<u8> {
@@ -106,7 +106,7 @@ fn converse(seed: u64, chop: Option<u64>) -> (Vec<u8>, Vec<u8>, String) {
 
 #[test]
 fn law_chop_any_split_of_any_input_gives_the_same_output() {
-    check("law_chop", 1500, |seed| {
+    check("law_chop", 5000, |seed| {
         let whole = converse(seed, None);
         for chop in 0..2 {
             let chopped = converse(seed, Some(seed * 2 + chop));
@@ -122,7 +122,7 @@ fn law_chop_any_split_of_any_input_gives_the_same_output() {
 
 #[test]
 fn law_early_timeouts_and_repeated_polls_change_nothing() {
-    check("law_early_timeout", 1000, |seed| {
+    check("law_early_timeout", 5000, |seed| {
         let dice = Dice::new(seed);
         let run = |noisy: bool| {
             let mut dice = dice.clone();
@@ -150,7 +150,7 @@ fn law_early_timeouts_and_repeated_polls_change_nothing() {
 
 #[test]
 fn law_drain_finished_exactly_once_and_nothing_after() {
-    check("law_finished", 2000, |seed| {
+    check("law_finished", 5000, |seed| {
         let mut dice = Dice::new(seed);
         let mut duel = Duel::new(terms(&mut dice, Some(seed)));
         let packet = front::startup(PROTOCOL_3_0, &[("user", "alice@corp.example"), ("database", corp::DATABASE)]);
@@ -195,7 +195,7 @@ fn law_drain_finished_exactly_once_and_nothing_after() {
 
 #[test]
 fn law_any_bytes_from_anybody_end_in_order_or_pass() {
-    check("law_garbage", 3000, |seed| {
+    check("law_garbage", 10_000, |seed| {
         let mut dice = Dice::new(seed);
         let mut duel = if dice.percent(50) {
             Duel::new(terms(&mut dice, Some(seed)))
