@@ -15,7 +15,7 @@ use crate::support::wire::{Message, Wire, bind, cancel, describe_and_execute, fr
 const BOTH: [Version; 2] = [Version::V15, Version::V18];
 
 fn transaction(version: Version) -> Config {
-    Config::new(version).set("pool.pool_mode", "transaction")
+    Config::new(version).set("pool.pool_mode", "transaction").set("pool.query_wait_notify", 0)
 }
 
 /// Somebody else with the account of `bob`.
@@ -61,7 +61,7 @@ fn describe(name: &str) -> Vec<u8> {
 fn clients_share_a_connection_and_keep_their_transactions() {
     for version in BOTH {
         let gprxy = transaction(version).pool_of(1).start();
-        let (mut bob, mut eve) = (log_in(&gprxy.target("bob")), log_in(&eve(&gprxy)));
+        let (mut bob, mut eve) = (log_in(&gprxy.target("bob")), log_in(&eve(&gprxy).in_plaintext()));
         let pid = bob.value("select pg_backend_pid()");
         assert_eq!(eve.value("select pg_backend_pid()"), pid, "one connection for both");
         bob.rows("begin").unwrap();
@@ -297,7 +297,7 @@ fn statement_mode_refuses_transaction_blocks() {
 #[test]
 fn a_client_that_waits_for_its_turn_can_be_cancelled_and_others_are_not_hit() {
     let gprxy = transaction(Version::V15).pool_of(1).start();
-    let (mut bob, mut eve) = (log_in(&gprxy.target("bob")), log_in(&eve(&gprxy)));
+    let (mut bob, mut eve) = (log_in(&gprxy.target("bob")), log_in(&eve(&gprxy).in_plaintext()));
     let (pid, key) = eve.key.clone();
     bob.rows("begin").unwrap();
     eve.send(&query("select 'never'"));

@@ -15,6 +15,7 @@ use super::server::{OpenFailure, ServerConnection};
 use super::shared::Shared;
 use crate::audit::Record;
 use crate::auth::jwks::Awaited;
+use crate::auth::scram::ScramKeys;
 use crate::fault::{Lost, Refusal, SqlState};
 use crate::pool::Lease;
 use crate::secret::Secret;
@@ -34,14 +35,17 @@ pub(super) enum Slow<R: Runtime> {
     Opening(Option<Lease>, Job<Opened<R::Socket>>),
     /// The removal of somebody else's state from a connection, under this lease; without one in the end, it has failed.
     Resetting(Option<Lease>, Job<Option<ServerConnection<R::Socket>>>),
+    /// PBKDF2, for a client's proof.
+    Deriving(Job<ScramKeys>),
     /// A cancel request that is passed on.
     Cancelling(Job<()>),
 }
 
-/// What has become of it.
+/// What came of it.
 enum Done<S> {
-    Opened(Lease, Opened<S>),
-    Reset(Lease, Option<ServerConnection<S>>),
+    Opened(Option<Lease>, Box<Opened<S>>),
+    Reset(Option<Lease>, Option<Box<ServerConnection<S>>>),
+    Derived(ScramKeys),
     Cancelled,
 }
 
@@ -326,21 +330,21 @@ impl<R: Runtime> Connection<R> {
         let done = match &mut self.slow {
             None => return,
             Some(Slow::Cancelling(job)) => job.as_mut().poll(context).map(|()| Done::Cancelled),
-            Some(Slow::Opening(lease, job)) => job
-                .as_mut()
-                .poll(context)
-                .map(|opened| lease.take().map_or(Done::Cancelled, |it| Done::Opened(it, opened))),
-            Some(Slow::Resetting(lease, job)) => job
-                .as_mut()
-                .poll(context)
-                .map(|reset| lease.take().map_or(Done::Cancelled, |it| Done::Reset(it, reset))),
+            Some(Slow::Deriving(job)) => job.as_mut().poll(context).map(Done::Derived),
+            Some(Slow::Opening(lease, job)) => {
+                job.as_mut().poll(context).map(|opened| Done::Opened(lease.take(), Box::new(opened)))
+            }
+            Some(Slow::Resetting(lease, job)) => {
+                job.as_mut().poll(context).map(|reset| Done::Reset(lease.take(), reset.map(Box::new)))
+            }
         };
         let Poll::Ready(done) = done else { return };
         self.slow = None;
         match done {
-            Done::Cancelled => {}
-            Done::Opened(lease, opened) => self.opened(lease, opened, now),
-            Done::Reset(lease, connection) => self.was_reset(lease, connection, now),
+            Done::Cancelled | Done::Opened(None, _) | Done::Reset(None, _) => {}
+            Done::Derived(keys) => self.reply(Reply::Derived(keys), now),
+            Done::Opened(Some(lease), opened) => self.opened(lease, *opened, now),
+            Done::Reset(Some(lease), connection) => self.was_reset(lease, connection.map(|it| *it), now),
         }
     }
 
@@ -433,6 +437,15 @@ impl<R: Runtime> Connection<R> {
     pub(super) fn perform(&mut self, action: Action, now: Now) {
         match action {
             Action::Verify(token) => self.verify(token, now),
+            Action::Nonce => {
+                let nonce = self.shared.with_hub(|hub, _| hub.random());
+                self.reply(Reply::Nonce(nonce), now);
+            }
+            Action::Derive(derivation) => {
+                self.slow = Some(Slow::Deriving(Box::pin(R::blocking(move || derivation.run()))));
+                // It is polled for the first time with this task's next wake-up.
+                self.mailbox.wake();
+            }
             Action::Lease(wish) => self.request(wish, now),
             Action::Borrow => self.borrow(now),
             Action::GiveUp => self.give_up(),

@@ -37,6 +37,8 @@ pub(super) struct ServerConnection<S> {
     pub(super) statements: Option<Box<OnServer>>,
     /// What a cancel is aimed at, once it has a slot.
     pub(super) target: Option<Arc<BackendTarget>>,
+    /// It serves the session that opened it, and no other.
+    pub(super) single_use: bool,
 }
 
 impl<S: Socket> ServerConnection<S> {
@@ -81,6 +83,8 @@ pub(super) enum OpenFailure {
     },
     /// No connection came about.
     Connect(Endpoint, io::Error),
+    /// There was nothing to log in with.
+    NoToken(Refusal),
 }
 
 impl OpenFailure {
@@ -88,6 +92,7 @@ impl OpenFailure {
     pub(super) fn refusal(&self) -> Refusal {
         match self {
             Self::Login { failure, .. } => failure.refusal(),
+            Self::NoToken(refusal) => refusal.clone(),
             Self::Connect(endpoint, error) => Refusal::new(
                 SqlState::CANNOT_CONNECT,
                 format!("gprxy cannot connect to the PostgreSQL server at {endpoint}: {error}"),
@@ -103,6 +108,8 @@ impl OpenFailure {
         match self {
             // Parameters that do not fit into a startup packet are a client's, too.
             Self::Login { failure: LoginFailure::Settings(_), .. } => false,
+            // The next one asks the source again.
+            Self::NoToken(_) => false,
             Self::Connect(..) | Self::Login { let_in: false, .. } => true,
             Self::Login { failure, let_in: true } => {
                 let code = failure.refusal().code;
@@ -165,6 +172,7 @@ async fn open_one<R: Runtime>(
         tls: terms.filter(|_| logged_in.tls),
         statements: None,
         target: None,
+        single_use: false,
     };
     Ok((connection, logged_in))
 }

@@ -24,7 +24,7 @@ use crate::time::Now;
 use crate::upstream::Reported;
 
 use super::relaying::{Pinned, Server};
-use super::{Action, Leased, Output, Phase, Return, ReturnState, Session, Side, Verdict};
+use super::{Action, Credential, Leased, Output, Phase, Return, ReturnState, Session, Side, Verdict};
 
 /// The longest name of an application that PostgreSQL keeps (`NAMEDATALEN - 1`).
 const MAX_APPLICATION_NAME: usize = 63;
@@ -32,13 +32,15 @@ const APPLICATION_NAME: &[u8] = b"application_name";
 
 /// How a session uses its pool: when connections go back, whose state they hold then, and what they are opened with.
 ///
-/// Somebody whom only the server has proven keeps the connection on which it did. The name of the application differs
+/// Somebody whose connections nobody else may have keeps the one that there is. The name of the application differs
 /// from client to client and follows its session, so that clients share connections which differ in nothing else.
 pub(super) fn terms(
     startup: &Startup,
     who: Option<&Authenticated>,
+    credential: &Credential,
     settings: &PoolSettings,
 ) -> (PoolMode, Owner, Arc<[u8]>) {
+    let who = who.filter(|_| credential.may_be_shared());
     let (Some(who), PoolMode::Transaction | PoolMode::Statement) = (who, settings.pool_mode) else {
         return (PoolMode::Session, None, startup.parameters.clone());
     };

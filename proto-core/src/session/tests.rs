@@ -1,6 +1,7 @@
 //! Sessions without a socket: every scenario has a client and a server made of bytes, see [`crate::testing::duel`].
 
 mod drain;
+mod gating;
 mod leasing;
 mod opening;
 mod proving;

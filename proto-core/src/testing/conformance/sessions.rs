@@ -55,6 +55,8 @@ pub fn sessions_work_over_tls_on_both_sides<H: Host>() {
             assert_eq!(code(&visitor.answer().await), None);
             assert_eq!(rig.postgres.copied().pop().map(|(_, data)| data), Some(pattern(1_000_000)));
             visitor.leave().await;
+            // It comes back behind its session.
+            rig.until(|rig| rig.shared.inspect(|hub| hub.pools.snapshot().all(|(_, counts)| counts.idle == 1))).await;
         }
         assert_eq!(rig.postgres.logins(), 1, "the connection is used again");
     });
