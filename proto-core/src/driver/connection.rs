@@ -16,6 +16,7 @@ use super::shared::Shared;
 use crate::audit::Record;
 use crate::auth::jwks::Awaited;
 use crate::auth::scram::ScramKeys;
+use crate::cancel::BackendTarget;
 use crate::fault::{Lost, Refusal, SqlState};
 use crate::pool::Lease;
 use crate::secret::Secret;
@@ -76,6 +77,8 @@ pub(super) struct Connection<R: Runtime> {
     pub(super) wish: Option<Arc<Wish>>,
     /// It has asked for a connection, and has neither got one nor a refusal.
     pub(super) asked: bool,
+    /// What a cancel will be aimed at, once the connection runs what is the client's own.
+    pub(super) target: Option<Arc<BackendTarget>>,
     pub(super) slow: Option<Slow<R>>,
     /// A token whose key is being fetched.
     pub(super) unverified: Option<(Secret<Vec<u8>>, Awaited)>,
@@ -117,6 +120,7 @@ impl<R: Runtime> Connection<R> {
             alarm_at: None,
             wish: None,
             asked: false,
+            target: None,
             slow: None,
             unverified: None,
             permits: Vec::new(),
@@ -227,7 +231,12 @@ impl<R: Runtime> Connection<R> {
             let verdict = self.session.handle_input(side, from.bytes(), now);
             match verdict {
                 Verdict::Wait => from.waiting = true,
-                Verdict::Take(n) => from.consume(n),
+                Verdict::Take(n) => {
+                    from.consume(n);
+                    if side == Side::Server {
+                        self.from_client.waiting = false;
+                    }
+                }
                 Verdict::Forward(_) => {}
             }
             self.carry_out(now);
@@ -314,7 +323,10 @@ impl<R: Runtime> Connection<R> {
             Mail::KeysFetched => {
                 self.verify_again(now);
             }
-            Mail::Cancel => self.session.handle_cancel(now),
+            Mail::Cancel => {
+                self.session.handle_cancel(now);
+                self.from_client.waiting = false;
+            }
             Mail::Drain => self.session.handle_drain(now),
             Mail::Kill(refusal) => self.session.handle_kill(refusal, now),
         }
@@ -448,6 +460,7 @@ impl<R: Runtime> Connection<R> {
             }
             Action::Lease(wish) => self.request(wish, now),
             Action::Borrow => self.borrow(now),
+            Action::Cancellable => self.cancellable(),
             Action::GiveUp => self.give_up(),
             Action::Reserve => {
                 let granted = self.reserve();

@@ -277,8 +277,7 @@ impl<R: Runtime> Connection<R> {
                 slot: lease.slot(),
             })
         });
-        let (session, target) = (self.session.id(), target.clone());
-        self.shared.with_hub(|hub, _| hub.cancels.handle_lease(session, target));
+        self.target = Some(target.clone());
         let parameters = connection.parameters.clone();
         if self.wish.as_ref().is_some_and(|wish| wish.mode == PoolMode::Session) {
             // It needs no other one, and a person's own password is not kept longer than it takes.
@@ -288,6 +287,17 @@ impl<R: Runtime> Connection<R> {
         self.server = Some(connection);
         self.from_server.look_again();
         self.reply(Reply::Leased(Leased { lease, parameters, statements, proof }), now);
+        if !self.session.is_preparing() {
+            self.cancellable();
+        }
+    }
+
+    /// A cancel of this session goes to its server from here on.
+    pub(super) fn cancellable(&mut self) {
+        if let Some(target) = self.target.take().filter(|_| self.server.is_some()) {
+            let session = self.session.id();
+            self.shared.with_hub(|hub, _| hub.cancels.handle_lease(session, target));
+        }
     }
 
     pub(super) fn give_back(&mut self, back: Return) {

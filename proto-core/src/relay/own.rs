@@ -108,6 +108,12 @@ impl Relay {
         differences
     }
 
+    /// Whether the server is still to take over the session's parameters.
+    #[must_use]
+    pub fn is_preparing(&self) -> bool {
+        self.tracker.next() == Some(Op::Own)
+    }
+
     /// The connection goes: the prepared statements that it has.
     pub fn take_statements(&mut self) -> Option<Box<OnServer>> {
         self.pooled.as_mut()?.statements.depart()

@@ -9,9 +9,9 @@
 //!
 //! Both books are ahead of the server: a Parse counts when it is sent. So each message that changes them leaves a note of
 //! how to undo it, and an error, behind which the server skips everything up to the next Sync, undoes them from the last to
-//! the first.
+//! the first. What comes behind that Sync would stand on sand while this is open: it waits until all before it is answered.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::names::Name;
@@ -124,6 +124,15 @@ struct Undo {
     /// It was about the unnamed statement. One that fails is gone, as in PostgreSQL; one that was skipped behind another's
     /// failure is taken for gone.
     unnamed: bool,
+    /// The Syncs that were sent before it.
+    group: u32,
+}
+
+impl Undo {
+    /// Whether others may depend on how it ends.
+    const fn matters(&self) -> bool {
+        self.mine.is_some() || self.here.is_some()
+    }
 }
 
 /// The unnamed statement, as far as the session is concerned.
@@ -192,6 +201,12 @@ pub(super) struct Statements {
     unnamed_text: Vec<u8>,
     here: Option<Box<OnServer>>,
     undo: VecDeque<Undo>,
+    /// Names that were prepared here for this session alone; it does not leave the connection.
+    fixed: BTreeSet<Name>,
+    /// Syncs that were sent.
+    group: u32,
+    /// Notes that matter and stand behind an earlier Sync.
+    unsettled: usize,
 }
 
 impl Statements {
@@ -207,12 +222,36 @@ impl Statements {
             Unnamed::Unknown | Unnamed::Gone | Unnamed::Long { .. } => Unnamed::Unknown,
         };
         self.undo.clear();
+        self.fixed.clear();
+        self.unsettled = 0;
         self.here.take()
     }
 
     /// Whether another name may be prepared.
     pub(super) fn has_room(&self) -> bool {
         self.here.as_ref().is_some_and(|here| here.most > 0) && self.mine.len() < MAX_STATEMENTS
+    }
+
+    /// Whether something of before an earlier Sync is not answered that decides which statements there are.
+    pub(super) const fn is_unsettled(&self) -> bool {
+        self.unsettled > 0
+    }
+
+    /// A Sync of the client goes.
+    pub(super) fn handle_sync(&mut self) {
+        let here = self.undo.iter().rev().take_while(|undo| undo.group == self.group);
+        self.unsettled += here.filter(|undo| undo.matters()).count();
+        self.group = self.group.wrapping_add(1);
+    }
+
+    fn note(&mut self, undo: Undo) {
+        self.undo.push_back(Undo { group: self.group, ..undo });
+    }
+
+    fn settle(&mut self, undo: &Undo) {
+        if undo.matters() && undo.group != self.group {
+            self.unsettled -= 1;
+        }
     }
 
     /// Whether the connection holds what the session still needs and cannot have elsewhere.
@@ -278,7 +317,7 @@ impl Statements {
             }
             None => Unnamed::Long { bound: false },
         };
-        self.undo.push_back(Undo { unnamed: true, ..Undo::default() });
+        self.note(Undo { unnamed: true, ..Undo::default() });
     }
 
     /// A Bind of the unnamed statement.
@@ -306,7 +345,7 @@ impl Statements {
             }
             undo.mine = Some((name, self.mine.insert(name, definition)));
         }
-        self.undo.push_back(undo);
+        self.note(undo);
     }
 
     /// A Close of the client counts from here on. Of a named statement it goes no further than this: others may use it.
@@ -318,12 +357,37 @@ impl Statements {
         } else if let Some(definition) = self.mine.remove(&name) {
             undo.mine = Some((name, Some(definition)));
         }
-        self.undo.push_back(undo);
+        self.note(undo);
+    }
+
+    /// A Parse goes that no other connection will ever know of.
+    pub(super) fn handle_fixed(&mut self, name: Name) {
+        self.fixed.insert(name);
+        self.note(Undo::default());
+    }
+
+    /// Whether the connection has, or had, something of this name for this session alone.
+    pub(super) fn is_fixed(&self, name: &Name) -> bool {
+        self.fixed.contains(name)
+    }
+
+    /// A Close of such a name goes to the server.
+    pub(super) fn handle_close_fixed(&mut self, name: Name) {
+        let mut undo = Undo::default();
+        if let Some(definition) = self.mine.remove(&name) {
+            undo.mine = Some((name, Some(definition)));
+        }
+        if let Some(here) = &mut self.here
+            && let Some(prepared) = here.by_name.remove(&name)
+        {
+            undo.here = Some((name, Some(prepared)));
+        }
+        self.note(undo);
     }
 
     /// A Parse or Close that changes neither book.
     pub(super) fn handle_other(&mut self) {
-        self.undo.push_back(Undo::default());
+        self.note(Undo::default());
     }
 
     /// A Parse or Close of gprxy's own goes.
@@ -349,18 +413,25 @@ impl Statements {
                 }
             }
         }
-        self.undo.push_back(undo);
+        self.note(undo);
     }
 
     /// The oldest Parse or Close is done.
     pub(super) fn handle_done(&mut self) {
-        self.undo.pop_front();
+        if let Some(undo) = self.undo.pop_front() {
+            self.settle(&undo);
+        }
     }
 
     /// The oldest of these have failed, or will not happen because of it.
     pub(super) fn handle_failed(&mut self, failed: usize) {
         let failed: Vec<Undo> = self.undo.drain(..failed.min(self.undo.len())).collect();
-        for Undo { mine, here, unnamed } in failed.into_iter().rev() {
+        for undo in &failed {
+            self.settle(undo);
+        }
+        // One that was sent behind a later Sync stands on its own feet.
+        let replaced = self.undo.iter().any(|undo| undo.unnamed);
+        for Undo { mine, here, unnamed, .. } in failed.into_iter().rev() {
             match mine {
                 Some((name, Some(definition))) => drop(self.mine.insert(name, definition)),
                 Some((name, None)) => drop(self.mine.remove(&name)),
@@ -369,7 +440,7 @@ impl Statements {
             if let (Some((name, before)), Some(on_server)) = (here, &mut self.here) {
                 on_server.restore(name, before);
             }
-            if unnamed {
+            if unnamed && !replaced {
                 self.unnamed = Unnamed::Unknown;
             }
         }
@@ -383,6 +454,7 @@ impl Statements {
     /// `DEALLOCATE ALL`, `DISCARD ALL`.
     pub(super) fn handle_all_gone(&mut self) {
         self.mine.clear();
+        self.fixed.clear();
         if let Some(here) = &mut self.here {
             here.clear();
         }

@@ -21,7 +21,11 @@ impl Relay {
     /// What is to be done with a message of the client before, or instead of, passing it; `None`: it passes. Nothing is
     /// done while it is not at the `front`.
     pub(super) fn way(&mut self, header: Header, bytes: &[u8], front: bool, now: Now) -> Option<Step> {
-        if self.tracker.is_skipping() && header.tag != front::QUERY {
+        if self.tracker.is_skipping() && !matches!(header.tag, front::QUERY | front::SYNC) {
+            return None;
+        }
+        if header.tag == front::SYNC {
+            self.pooled.as_mut()?.statements.handle_sync();
             return None;
         }
         let rest = &bytes[HEADER_LEN..];
@@ -53,16 +57,23 @@ impl Relay {
         let (name, definition) = (Name::new(name), &body[names..]);
         let pooled = self.pooled.as_mut()?;
         if name.is_empty() {
-            if let Some(before) = before_sql(pooled, definition) {
+            let text = definition.split(|&byte| byte == 0).next().unwrap_or_default();
+            if names::in_sql(text).is_some() && pooled.statements.is_unsettled() {
+                return Some(Step::Wait);
+            }
+            if let Some(before) = before_sql(pooled, text) {
                 return Some(if front { self.first(&before) } else { Step::Wait });
             }
             let pooled = self.pooled.as_mut()?;
             pooled.statements.handle_unnamed((!long).then_some(definition));
             return None;
         }
+        if pooled.statements.is_unsettled() {
+            return Some(Step::Wait);
+        }
         if long || !pooled.statements.has_room() {
             pooled.handle_unmovable();
-            pooled.statements.handle_other();
+            pooled.statements.handle_fixed(name);
             return None;
         }
         match pooled.statements.parse_of(&name, definition) {
@@ -87,6 +98,9 @@ impl Relay {
         let Ok(names) = BindView::parse(body) else { return self.unseen_name(header, seen) };
         let name = Name::new(names.statement);
         let statements = &mut self.pooled.as_mut()?.statements;
+        if !name.is_empty() && statements.is_unsettled() {
+            return Some(Step::Wait);
+        }
         match statements.use_of(&name) {
             Use::Go(Way::Renamed(_)) | Use::First(_) if !front => Some(Step::Wait),
             Use::Go(Way::Renamed(other)) => {
@@ -111,7 +125,11 @@ impl Relay {
             Ok((Target::Portal, _)) => return None,
             Err(Malformed) => return self.unseen_name(header, seen),
         };
-        match self.pooled.as_mut()?.statements.use_of(&Name::new(name)) {
+        let statements = &mut self.pooled.as_mut()?.statements;
+        if !name.is_empty() && statements.is_unsettled() {
+            return Some(Step::Wait);
+        }
+        match statements.use_of(&Name::new(name)) {
             Use::Go(Way::Renamed(_)) | Use::First(_) if !front => Some(Step::Wait),
             Use::Go(Way::Renamed(other)) => {
                 let new = [b"S", cstr(&other).as_slice()].concat();
@@ -128,8 +146,15 @@ impl Relay {
         let closed = target(body).ok();
         let statements = &mut self.pooled.as_mut()?.statements;
         match closed {
+            Some((Target::Statement, name)) if statements.is_fixed(&Name::new(name)) => {
+                if statements.is_unsettled() {
+                    return Some(Step::Wait);
+                }
+                statements.handle_close_fixed(Name::new(name));
+                None
+            }
             Some((Target::Statement, name)) if !name.is_empty() => {
-                if !front {
+                if !front || statements.is_unsettled() {
                     return Some(Step::Wait);
                 }
                 statements.handle_close(Name::new(name));
@@ -156,6 +181,9 @@ impl Relay {
         let may_answer = self.is_quiet() && self.status() != TransactionStatus::Failed;
         let pooled = self.pooled.as_mut()?;
         if let Some((name, deallocates)) = names::in_sql(text) {
+            if pooled.statements.is_unsettled() {
+                return Some(Step::Wait);
+            }
             if deallocates && pooled.statements.has(&name) && may_answer {
                 if !front {
                     return Some(Step::Wait);
@@ -268,8 +296,7 @@ impl Relay {
 }
 
 /// What must go so that an extended DEALLOCATE or EXECUTE finds what the session means.
-fn before_sql(pooled: &mut super::Pooled, definition: &[u8]) -> Option<Before> {
-    let text = definition.split(|&byte| byte == 0).next().unwrap_or_default();
+fn before_sql(pooled: &mut super::Pooled, text: &[u8]) -> Option<Before> {
     let (name, deallocates) = names::in_sql(text)?;
     if deallocates {
         pooled.deallocating = Some(name);

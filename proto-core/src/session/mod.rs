@@ -170,6 +170,8 @@ pub enum Action {
     GiveUp,
     /// A server connection for the next transaction, under the wish of before: [`Reply::Leased`] or a refusal.
     Borrow,
+    /// What runs on the server connection is the client's own from here on, and may be cancelled.
+    Cancellable,
     /// A place for the record of a statement: [`Reply::Reserved`].
     Reserve,
     /// So many places for records are not needed after all.
@@ -435,6 +437,13 @@ impl Session {
         }
     }
 
+    /// Whether its server connection is first brought to its parameters: until [`Action::Cancellable`], a cancel is not for
+    /// what runs there.
+    #[must_use]
+    pub fn is_preparing(&self) -> bool {
+        matches!(&self.phase, Phase::Relaying(relaying) if relaying.relay.is_preparing())
+    }
+
     /// Bytes at the front of what a side has sent.
     pub fn handle_input(&mut self, from: Side, bytes: &[u8], now: Now) -> Verdict {
         while let Phase::Relaying(relaying) = &mut self.phase {
@@ -524,10 +533,17 @@ impl Session {
 
     /// Its own cancel key was used. While it waits for a server connection there is nothing to cancel but the wait.
     pub fn handle_cancel(&mut self, now: Now) {
-        if self.is_waiting_for_server() {
-            self.out.push_back(Output::Do(Action::GiveUp));
-            let words = "canceling the wait for a server connection due to user request";
-            self.refuse(Refusal::new(SqlState::QUERY_CANCELED, words), now);
+        match &mut self.phase {
+            Phase::Leasing(_) => {
+                self.out.push_back(Output::Do(Action::GiveUp));
+                self.refuse(wait_cancelled(), now);
+            }
+            Phase::Relaying(relaying) => {
+                if relaying.handle_cancel() {
+                    self.out.push_back(Output::Do(Action::GiveUp));
+                }
+            }
+            _ => {}
         }
     }
 
@@ -644,6 +660,11 @@ impl Session {
         };
         Arc::new(SessionFacts::new(self.id, &sheet))
     }
+}
+
+fn wait_cancelled() -> Refusal {
+    let words = "canceling the wait for a server connection due to user request";
+    Refusal::new(SqlState::QUERY_CANCELED, words)
 }
 
 fn login_timed_out() -> Refusal {

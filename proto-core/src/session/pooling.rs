@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::auth::Authenticated;
 use crate::codec::Header;
+use crate::codec::backend::{Severity, TransactionStatus, emit_error, emit_ready_for_query};
 use crate::codec::frontend::tag;
 use crate::codec::startup;
 use crate::fault::{Refusal, SqlState};
@@ -23,8 +24,8 @@ use crate::relay::pins::Pins;
 use crate::time::Now;
 use crate::upstream::Reported;
 
-use super::relaying::{Pinned, Server};
-use super::{Action, Credential, Leased, Output, Phase, Return, ReturnState, Session, Side, Verdict};
+use super::relaying::{Cancelled, Pinned, Server};
+use super::{Action, Credential, Leased, Output, Phase, Return, ReturnState, Session, Side, Verdict, wait_cancelled};
 
 /// The longest name of an application that PostgreSQL keeps (`NAMEDATALEN - 1`).
 const MAX_APPLICATION_NAME: usize = 63;
@@ -86,15 +87,6 @@ pub(super) fn take_on(startup: &Startup, reported: &mut Reported) {
 }
 
 impl Session {
-    /// Whether only a wait would be cancelled.
-    pub(super) fn is_waiting_for_server(&self) -> bool {
-        match &self.phase {
-            Phase::Leasing(_) => true,
-            Phase::Relaying(relaying) => relaying.is_waiting(),
-            _ => false,
-        }
-    }
-
     /// The client has something to say and no server to say it to.
     pub(super) fn borrow(&mut self, bytes: &[u8], now: Now) -> Verdict {
         let Phase::Relaying(relaying) = &mut self.phase else { return Verdict::Wait };
@@ -104,6 +96,11 @@ impl Session {
         let begins_message = !relaying.relay.is_discarding();
         match Header::parse(bytes) {
             Ok(None) if begins_message => return Verdict::Wait,
+            Ok(Some(header))
+                if begins_message && relaying.cancelled != Cancelled::No && header.tag != tag::TERMINATE =>
+            {
+                return self.cancelled(header, bytes, now);
+            }
             Ok(Some(header)) if begins_message && needs_server(header.tag) => {
                 relaying.server = Server::Asked;
                 self.out.push_back(Output::Do(Action::Borrow));
@@ -117,6 +114,26 @@ impl Session {
         self.relay_step(Side::Client, step, bytes, now)
     }
 
+    /// Answers in the server's place to what waited for one: an error, and ReadyForQuery behind the statement, which is the
+    /// message itself or ends with the next Sync.
+    fn cancelled(&mut self, header: Header, bytes: &[u8], now: Now) -> Verdict {
+        let Phase::Relaying(relaying) = &mut self.phase else { return Verdict::Wait };
+        let whole = matches!(header.tag, tag::QUERY | tag::FUNCTION_CALL | tag::SYNC);
+        let next = if whole { Cancelled::No } else { Cancelled::Skipping };
+        let told = std::mem::replace(&mut relaying.cancelled, next) == Cancelled::Skipping;
+        relaying.relay.discard(header);
+        let step = relaying.relay.handle_client(bytes, now);
+        self.write(|out| {
+            if !told {
+                emit_error(out, Severity::Error, &wait_cancelled());
+            }
+            if whole {
+                emit_ready_for_query(out, TransactionStatus::Idle);
+            }
+        });
+        self.relay_step(Side::Client, step, bytes, now)
+    }
+
     /// The server connection for the next transaction.
     pub(super) fn borrowed(&mut self, leased: Leased) {
         let Phase::Relaying(relaying) = &mut self.phase else { return self.give_back_unused(leased) };
@@ -125,11 +142,21 @@ impl Session {
         }
         let differences = relaying.relay.handle_connection(&leased.parameters, leased.statements);
         relaying.server = Server::Leased(leased.lease);
+        relaying.preparing = relaying.relay.is_preparing();
         if !differences.set.is_empty() {
             self.out.push_back(Output::Send(Side::Server, differences.set));
         }
         if !differences.tell.is_empty() {
             self.out.push_back(Output::Send(Side::Client, differences.tell));
+        }
+    }
+
+    /// Something of gprxy's own is answered.
+    pub(super) fn prepared(&mut self) {
+        let Phase::Relaying(relaying) = &mut self.phase else { return };
+        if relaying.preparing && !relaying.relay.is_preparing() {
+            relaying.preparing = false;
+            self.out.push_back(Output::Do(Action::Cancellable));
         }
     }
 

@@ -32,6 +32,10 @@ pub(super) struct Relaying {
     pub(super) doomed: Option<Box<Refusal>>,
     /// Whether the client has been told that it keeps its server connection.
     pub(super) pinned: Pinned,
+    /// Its server connection is being brought to its parameters.
+    pub(super) preparing: bool,
+    /// Whether what waits for a server connection has been cancelled.
+    pub(super) cancelled: Cancelled,
     began: Tick,
 }
 
@@ -43,6 +47,17 @@ pub(super) enum Server {
     Away,
     /// It waits for one.
     Asked,
+}
+
+/// What became of a statement that waited for a server connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cancelled {
+    /// Nothing.
+    No,
+    /// It is cancelled and not yet answered.
+    Untold,
+    /// It is answered, and what belongs to it is skipped up to the next Sync.
+    Skipping,
 }
 
 /// What a client knows of keeping its server connection between transactions.
@@ -77,6 +92,8 @@ impl Relaying {
             unrecorded: false,
             doomed: None,
             pinned: Pinned::No,
+            preparing: false,
+            cancelled: Cancelled::No,
             began,
         }
     }
@@ -94,6 +111,16 @@ impl Relaying {
     /// A place in the audit trail was asked for and is not there yet.
     pub(super) const fn is_reserving(&self) -> bool {
         self.reserving
+    }
+
+    /// A cancel for a session that waits for its server connection; whether it does.
+    pub(super) fn handle_cancel(&mut self) -> bool {
+        let waits = self.is_waiting();
+        if waits {
+            self.server = Server::Away;
+            self.cancelled = Cancelled::Untold;
+        }
+        waits
     }
 
     /// Something is to be said to the client behind what was judged.
@@ -127,6 +154,9 @@ impl Session {
             // Said before.
             Step::Wait | Step::SayServer(_) | Step::SayClient(_) => Verdict::Wait,
             Step::Discard(n) => {
+                if from == Side::Server {
+                    self.prepared();
+                }
                 self.answered(n == bytes.len());
                 Verdict::Take(n)
             }

@@ -57,6 +57,7 @@ impl Duel {
                     self.wish = Some(wish);
                 }
             }
+            Action::Cancellable => {}
             Action::Borrow => unreachable!("a duel's sessions keep their server connection"),
             Action::Unreserve(_) => {}
             Action::GiveUp => {

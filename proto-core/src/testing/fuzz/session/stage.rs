@@ -221,7 +221,7 @@ impl Stage {
                 self.wish(&wish);
                 "lease"
             }
-            Action::Borrow => unreachable!("these sessions keep their server connection"),
+            Action::Cancellable | Action::Borrow => unreachable!("these sessions keep their server connection"),
             Action::GiveUp => {
                 self.pools.handle_gave_up(ID, self.now);
                 "give up"
