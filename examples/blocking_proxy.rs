@@ -78,7 +78,7 @@ impl Proxy<'_> {
             Output::Do(Action::Lease(wish)) => {
                 let key = Registry::new().enroll(self.session.id(), wish.wide_key, &mut SystemEntropy::new());
                 self.session.handle_reply(Reply::Enrolled(key), now());
-                let reply = self.lease(&wish).map_or_else(Reply::Refused, |leased| Reply::Leased(leased));
+                let reply = self.lease(&wish).map_or_else(Reply::Refused, Reply::Leased);
                 self.session.handle_reply(reply, now());
             }
             Output::Do(Action::Release(back)) => self.pools.handle_release(back.lease, Returned::Broken, now()),

@@ -126,7 +126,7 @@ fn reported_settings_follow_their_session() {
         let mut other = Wire::login_with(&gprxy.target("bob"), &[("application_name", "other")]).unwrap();
         tokyo.rows("set timezone = 'Asia/Tokyo'; set datestyle = 'German, DMY'").unwrap();
         for _ in 0..2 {
-            assert_eq!(other.value("show timezone") == "Asia/Tokyo", false);
+            assert_ne!(other.value("show timezone"), "Asia/Tokyo");
             assert_eq!(other.value("show application_name"), "other");
             assert_eq!(tokyo.value("show timezone"), "Asia/Tokyo");
             assert_eq!(tokyo.value("show datestyle"), "German, DMY");
@@ -372,6 +372,10 @@ fn pgbench_runs_in_every_mode_on_few_connections() {
 fn pg_dump_runs_twice_over_a_pool_of_one() {
     let gprxy = transaction(Version::V15).pool_of(1).start();
     let dump = || psql::finish(psql::tool(&gprxy.target("bob"), "pg_dump")).ok();
-    assert_eq!(dump().lines().filter(|line| !line.contains("restrict")).collect::<Vec<_>>().len() > 5, true);
-    dump();
+    // Since 15.14 it brackets itself with a random key.
+    let body =
+        |dump: String| dump.lines().filter(|line| !line.contains("restrict")).map(str::to_owned).collect::<Vec<_>>();
+    let first = body(dump());
+    assert!(first.iter().any(|line| line.starts_with("CREATE TABLE")), "{first:?}");
+    assert_eq!(body(dump()), first);
 }

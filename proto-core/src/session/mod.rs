@@ -538,10 +538,9 @@ impl Session {
                 self.out.push_back(Output::Do(Action::GiveUp));
                 self.refuse(wait_cancelled(), now);
             }
-            Phase::Relaying(relaying) => {
-                if relaying.handle_cancel() {
-                    self.out.push_back(Output::Do(Action::GiveUp));
-                }
+            Phase::Relaying(relaying) if relaying.is_waiting() => {
+                relaying.handle_cancel();
+                self.out.push_back(Output::Do(Action::GiveUp));
             }
             _ => {}
         }

@@ -113,14 +113,10 @@ impl Relaying {
         self.reserving
     }
 
-    /// A cancel for a session that waits for its server connection; whether it does.
-    pub(super) fn handle_cancel(&mut self) -> bool {
-        let waits = self.is_waiting();
-        if waits {
-            self.server = Server::Away;
-            self.cancelled = Cancelled::Untold;
-        }
-        waits
+    /// A cancel while it waits for its server connection.
+    pub(super) fn handle_cancel(&mut self) {
+        self.server = Server::Away;
+        self.cancelled = Cancelled::Untold;
     }
 
     /// Something is to be said to the client behind what was judged.

@@ -97,7 +97,7 @@ impl Reported {
     pub fn bring_to(&mut self, connection: &Self) -> Differences {
         let mut differences = Differences::default();
         let mut text = Vec::new();
-        let mut foreign: Vec<(Box<[u8]>, Box<[u8]>)> = Vec::new();
+        let mut foreign = Parameters::new();
         for (name, theirs) in connection.iter() {
             match self.get(name) {
                 Some(ours) if ours == theirs => {}
