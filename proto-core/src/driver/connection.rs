@@ -27,6 +27,9 @@ use crate::upstream::LoggedIn;
 /// Rounds of reading and writing per wake-up: a flooding peer gets its turn again, but after everybody else.
 const ROUNDS: usize = 16;
 
+/// Answers of the proxy's own that a client may leave unread before nothing more is taken from it, in bytes.
+const MOST_UNREAD: usize = 64 * 1024;
+
 type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type Opened<S> = Result<(ServerConnection<S>, LoggedIn), OpenFailure>;
 
@@ -137,6 +140,8 @@ impl<R: Runtime> Connection<R> {
         self.mailbox.register(context.waker());
         for mail in self.mailbox.take() {
             self.read(mail, now);
+            // What it made the session give up must not be granted by the next one.
+            self.carry_out(now);
         }
         self.poll_slow(context, now);
         for round in 0..=ROUNDS {
@@ -226,6 +231,9 @@ impl<R: Runtime> Connection<R> {
                 Side::Server => (&mut self.from_server, &mut self.to_client),
             };
             if from.is_empty() || from.waiting || !to.is_empty() || self.start_tls || self.finish.is_some() {
+                return moved;
+            }
+            if side == Side::Client && self.to_client.own() > MOST_UNREAD {
                 return moved;
             }
             let verdict = self.session.handle_input(side, from.bytes(), now);

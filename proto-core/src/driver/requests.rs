@@ -20,7 +20,7 @@ use crate::secret::Secret;
 use crate::session::{Credential, Leased, Reply, Return, ReturnState, Wish};
 use crate::session_id::SessionId;
 use crate::time::Now;
-use crate::upstream::{self, BackendKey, LoggedIn, LoginFailure, LoginSettings, Reset, ResetPlan, Scope};
+use crate::upstream::{self, BackendKey, LoggedIn, LoginFailure, LoginSettings, Reset, ResetPlan};
 
 /// How long a server may take to answer a reset before its connection is closed instead.
 const RESET_TIME: Duration = Duration::from_secs(5);
@@ -139,7 +139,7 @@ impl<R: Runtime> Connection<R> {
     fn reset(&mut self, lease: Lease, mut connection: ServerConnection<R::Socket>) {
         let proof = self.shared.with_hub(|hub, _| hub.random());
         let job = async move {
-            let plan = ResetPlan { rollback: false, scope: Some(Scope::Identity), proof };
+            let plan = ResetPlan { rollback: false, discard_all: true, proof };
             let reset = Reset::new(TransactionStatus::Idle, plan, RESET_TIME, R::now());
             server::reset::<R>(&mut connection, reset).await.then_some(connection)
         };
@@ -304,7 +304,7 @@ impl<R: Runtime> Connection<R> {
         let session = self.session.id();
         // What a transaction left unread is nobody's answer, and was judged to the last byte.
         let (connection, certain) = match back.state {
-            ReturnState::Between => self.take_server_between(),
+            ReturnState::Between | ReturnState::InDoubt => self.take_server_between(),
             _ => self.take_server(),
         };
         let Some(mut connection) = connection else {
@@ -319,12 +319,17 @@ impl<R: Runtime> Connection<R> {
                 None => return,
                 Some(kept) => (lease, connection) = kept,
             }
+        } else if matches!(state, ReturnState::Between | ReturnState::InDoubt) {
+            // What the server left off reading is nobody's any more; what the client said behind it is for the next one.
+            self.from_client.consume(self.to_server.span());
+            self.to_server.drop_all();
         }
         let may_hand_on = self.shared.with_hub(|hub, _| hub.cancels.handle_unlease(session));
         let state = match state {
             ReturnState::Quiet { .. } if !certain => ReturnState::Broken,
+            ReturnState::InDoubt if certain => ReturnState::Quiet { status: TransactionStatus::Idle, touched: true },
             // Its hand-over has failed.
-            ReturnState::Between => ReturnState::Broken,
+            ReturnState::Between | ReturnState::InDoubt => ReturnState::Broken,
             state => state,
         };
         let returning = self.shared.begin_return();
@@ -423,7 +428,7 @@ async fn give_back<R: Runtime>(
         ReturnState::Quiet { touched: false, .. } => true,
         ReturnState::Quiet { status, touched: true } => {
             let proof = shared.with_hub(|hub, _| hub.random());
-            let plan = ResetPlan { rollback: true, scope: Some(Scope::Everything), proof };
+            let plan = ResetPlan { rollback: true, discard_all: true, proof };
             server::reset::<R>(&mut connection, Reset::new(status, plan, RESET_TIME, R::now())).await
         }
         ReturnState::Busy => {
@@ -435,7 +440,7 @@ async fn give_back<R: Runtime>(
             }
             false
         }
-        ReturnState::Between | ReturnState::Broken => false,
+        ReturnState::Between | ReturnState::InDoubt | ReturnState::Broken => false,
     };
     if clean {
         shared.park(slot, connection);
@@ -443,7 +448,9 @@ async fn give_back<R: Runtime>(
     } else {
         match state {
             ReturnState::Quiet { .. } => connection.close::<R>().await,
-            ReturnState::Busy | ReturnState::Between | ReturnState::Broken => connection.abandon::<R>().await,
+            ReturnState::Busy | ReturnState::Between | ReturnState::InDoubt | ReturnState::Broken => {
+                connection.abandon::<R>().await
+            }
         }
         shared.with_hub(|hub, now| hub.pools.handle_release(lease, Returned::Broken, now));
     }

@@ -225,7 +225,8 @@ impl Relay {
             if self.pooled.is_some() && self.is_own_turn(header.tag) {
                 return if at > 0 { Step::Forward(at) } else { self.own_answer(header, bytes, now) };
             }
-            let Rule::Pass(keep) = rules::from_server(header.tag, self.ledger.is_some()) else {
+            let Rule::Pass(keep) = rules::from_server(header.tag, self.ledger.is_some() || self.pooled.is_some())
+            else {
                 return forward_or(at, Step::Broken(Violation::UnexpectedMessage(header.tag)));
             };
             at += HEADER_LEN;
@@ -310,6 +311,11 @@ impl Relay {
     fn client_message(&mut self, tag: u8, body: u32, seen: &[u8], now: Now) {
         self.look_for_pins(tag, seen);
         let op = self.tracker.handle_frontend(tag);
+        if let Some(pooled) = &mut self.pooled
+            && matches!(tag, front::PARSE | front::CLOSE)
+        {
+            pooled.statements.handle_whole(op.is_some());
+        }
         if let Some(ledger) = &mut self.ledger
             && !ledger.handle_frontend(tag, op, seen, body, now)
         {
@@ -362,7 +368,9 @@ impl Relay {
             }
         };
         if let Some(pooled) = pooled {
-            pooled.handle_settled(settled, failed);
+            if !pooled.handle_settled(settled, failed) && self.fault.is_none() {
+                self.fault = Some(Violation::OutOfStep);
+            }
         }
         self.note_confusion();
     }

@@ -1,7 +1,6 @@
 //! What a session needs that changes its server connection: its reported parameters, what ties it to one, and queries of
 //! gprxy's own that bring a connection to the session's parameters.
 
-use super::names::Name;
 use super::pins::{self, Pins};
 use super::prepared::{OnServer, Statements};
 use super::tracker::{Op, Settled};
@@ -21,15 +20,13 @@ pub struct Pooled {
     told: Reported,
     pins: pins::Book,
     pub(super) statements: Statements,
-    /// What a DEALLOCATE under way names.
-    pub(super) deallocating: Option<Name>,
 }
 
 impl Pooled {
     /// For a client that has been told these values.
     #[must_use]
     pub fn new(told: Reported) -> Self {
-        Self { told, pins: pins::Book::default(), statements: Statements::default(), deallocating: None }
+        Self { told, pins: pins::Book::default(), statements: Statements::default() }
     }
 
     pub(super) fn handle_server(&mut self, tag: u8, seen: &[u8]) {
@@ -37,16 +34,16 @@ impl Pooled {
             back::PARAMETER_STATUS => {
                 if let Ok((name, value)) = parameter_status(seen) {
                     let _ = self.told.set(name, value);
+                    if !value.is_ascii() {
+                        // It cannot be said to another connection, whatever that one's encoding is.
+                        self.pins.handle_unsettable();
+                    }
                 }
             }
             back::ERROR_RESPONSE => self.pins.handle_error(),
             back::COMMAND_COMPLETE if seen.starts_with(b"D") => match seen.strip_suffix(b"\0").unwrap_or(seen) {
                 b"DEALLOCATE ALL" | b"DISCARD ALL" => self.statements.handle_all_gone(),
-                b"DEALLOCATE" => {
-                    if let Some(name) = self.deallocating.take() {
-                        self.statements.handle_gone(&name);
-                    }
-                }
+                b"DEALLOCATE" => self.statements.handle_doubt(),
                 _ => {}
             },
             back::READY_FOR_QUERY if seen.first() == Some(&b'I') => self.pins.handle_idle(),
@@ -55,12 +52,15 @@ impl Pooled {
     }
 
     /// What an answer of the server means for prepared statements; `failed` others will not be answered because of it.
-    pub(super) fn handle_settled(&mut self, settled: Settled, failed: usize) {
+    /// `false` when the server has other statements than are known here.
+    #[must_use]
+    pub(super) fn handle_settled(&mut self, settled: Settled, failed: usize) -> bool {
         match settled {
-            Settled::Done(op) if op.prepares() => self.statements.handle_done(),
+            Settled::Done(op) if op.prepares() => return self.statements.handle_done(),
             Settled::Failed(op) => self.statements.handle_failed(failed + usize::from(op.prepares())),
             _ => {}
         }
+        true
     }
 
     /// Something of a name of its own is prepared that cannot go elsewhere.
@@ -74,6 +74,12 @@ impl Relay {
     #[must_use]
     pub fn pins(&self) -> Pins {
         self.pooled.as_ref().map_or_else(Pins::default, |pooled| pooled.pins.pins())
+    }
+
+    /// Whether the connection may hold what is not known here, so that nobody may find it as it is.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        self.pooled.as_ref().is_some_and(|pooled| pooled.statements.is_in_doubt())
     }
 
     /// Whether the server connection may go to somebody else: nothing is owed, half said or open. What pins it is asked for by itself.
@@ -168,7 +174,7 @@ impl Relay {
             ledger.handle_backend(tag, b"", self.tracker.status(), now);
         }
         if let Some(pooled) = &mut self.pooled {
-            pooled.statements.handle_done();
+            let _ = pooled.statements.handle_done();
         }
         Some(Step::SayClient(vec![tag, 0, 0, 0, 4]))
     }
@@ -196,7 +202,7 @@ impl Relay {
             back::PARSE_COMPLETE | back::CLOSE_COMPLETE => {
                 let settled = self.tracker.handle_backend(header.tag, body, |_| {});
                 if let Some(pooled) = &mut self.pooled {
-                    pooled.handle_settled(settled, 0);
+                    let _ = pooled.handle_settled(settled, 0);
                 }
             }
             back::ROW_DESCRIPTION | back::DATA_ROW | back::COMMAND_COMPLETE | back::READY_FOR_QUERY => {

@@ -237,6 +237,11 @@ impl Book {
         self.pins.add(Pin::Prepared);
     }
 
+    /// A setting has a value that cannot be given to another connection.
+    pub(super) const fn handle_unsettable(&mut self) {
+        self.pins.add(Pin::Setting);
+    }
+
     /// The server has reported an error.
     pub(super) const fn handle_error(&mut self) {
         self.clearing = Pins(0);

@@ -19,7 +19,7 @@ use super::names::Name;
 /// The longest Parse that is kept, in bytes; a longer one ties its session to the connection.
 pub(super) const MAX_PARSE: usize = 12 * 1024;
 /// Prepared statements of one session. Beyond that it is tied to its connection.
-const MAX_STATEMENTS: usize = 10_000;
+const MAX_STATEMENTS: usize = 1000;
 /// How names of gprxy's own begin.
 const NAMES_OF_OURS: &str = "gprxy_";
 
@@ -124,6 +124,8 @@ struct Undo {
     /// It was about the unnamed statement. One that fails is gone, as in PostgreSQL; one that was skipped behind another's
     /// failure is taken for gone.
     unnamed: bool,
+    /// The name is taken: the server must refuse it.
+    refused: bool,
     /// The Syncs that were sent before it.
     group: u32,
 }
@@ -203,6 +205,10 @@ pub(super) struct Statements {
     undo: VecDeque<Undo>,
     /// Names that were prepared here for this session alone; it does not leave the connection.
     fixed: BTreeSet<Name>,
+    /// SQL has deallocated something.
+    in_doubt: bool,
+    /// The newest note is about a message that is not all sent.
+    open: bool,
     /// Syncs that were sent.
     group: u32,
     /// Notes that matter and stand behind an earlier Sync.
@@ -223,6 +229,7 @@ impl Statements {
         };
         self.undo.clear();
         self.fixed.clear();
+        self.in_doubt = false;
         self.unsettled = 0;
         self.here.take()
     }
@@ -246,6 +253,22 @@ impl Statements {
 
     fn note(&mut self, undo: Undo) {
         self.undo.push_back(Undo { group: self.group, ..undo });
+        self.open = true;
+    }
+
+    /// A Parse or Close of the client's has been sent to its end. It counts unless an error came while it was on its way.
+    pub(super) fn handle_whole(&mut self, counts: bool) {
+        if std::mem::take(&mut self.open)
+            && !counts
+            && let Some(undo) = self.undo.pop_back()
+        {
+            self.revert(undo, false);
+        }
+    }
+
+    /// The same for a message of gprxy's own, or one that gprxy answers.
+    pub(super) const fn handle_own(&mut self) {
+        self.open = false;
     }
 
     fn settle(&mut self, undo: &Undo) {
@@ -344,6 +367,8 @@ impl Statements {
                 undo.here = on_server.map(|other| (other, here.insert(other, definition.clone())));
             }
             undo.mine = Some((name, self.mine.insert(name, definition)));
+        } else {
+            undo.refused = true;
         }
         self.note(undo);
     }
@@ -416,11 +441,13 @@ impl Statements {
         self.note(undo);
     }
 
-    /// The oldest Parse or Close is done.
-    pub(super) fn handle_done(&mut self) {
-        if let Some(undo) = self.undo.pop_front() {
-            self.settle(&undo);
-        }
+    /// The oldest Parse or Close is done. `false` when the server has accepted what it had to refuse: it has other
+    /// statements than are known here.
+    #[must_use]
+    pub(super) fn handle_done(&mut self) -> bool {
+        let Some(undo) = self.undo.pop_front() else { return false };
+        self.settle(&undo);
+        !undo.refused
     }
 
     /// The oldest of these have failed, or will not happen because of it.
@@ -431,18 +458,26 @@ impl Statements {
         }
         // One that was sent behind a later Sync stands on its own feet.
         let replaced = self.undo.iter().any(|undo| undo.unnamed);
-        for Undo { mine, here, unnamed, .. } in failed.into_iter().rev() {
-            match mine {
-                Some((name, Some(definition))) => drop(self.mine.insert(name, definition)),
-                Some((name, None)) => drop(self.mine.remove(&name)),
-                None => {}
-            }
-            if let (Some((name, before)), Some(on_server)) = (here, &mut self.here) {
-                on_server.restore(name, before);
-            }
-            if unnamed && !replaced {
-                self.unnamed = Unnamed::Unknown;
-            }
+        for undo in failed.into_iter().rev() {
+            self.revert(undo, replaced);
+        }
+        // A query that was skipped has not used the place of the unnamed statement.
+        if self.unnamed == Unnamed::Gone {
+            self.unnamed = Unnamed::Unknown;
+        }
+    }
+
+    fn revert(&mut self, undo: Undo, replaced: bool) {
+        match undo.mine {
+            Some((name, Some(definition))) => drop(self.mine.insert(name, definition)),
+            Some((name, None)) => drop(self.mine.remove(&name)),
+            None => {}
+        }
+        if let (Some((name, before)), Some(on_server)) = (undo.here, &mut self.here) {
+            on_server.restore(name, before);
+        }
+        if undo.unnamed && !replaced {
+            self.unnamed = Unnamed::Unknown;
         }
     }
 
@@ -451,21 +486,34 @@ impl Statements {
         self.unnamed = Unnamed::Gone;
     }
 
-    /// `DEALLOCATE ALL`, `DISCARD ALL`.
+    /// `DEALLOCATE ALL`, `DISCARD ALL`: what was there is gone; what was sent behind it is still to come.
     pub(super) fn handle_all_gone(&mut self) {
-        self.mine.clear();
+        let (mut mine, mut here) = (BTreeMap::new(), BTreeMap::new());
+        for undo in &mut self.undo {
+            if let Some((name, before)) = &mut undo.mine {
+                *before = None;
+                mine.extend(self.mine.remove_entry(name));
+            }
+            if let (Some((name, before)), Some(on_server)) = (&mut undo.here, &mut self.here) {
+                *before = None;
+                here.extend(on_server.by_name.remove_entry(name));
+            }
+        }
+        self.mine = mine;
         self.fixed.clear();
-        if let Some(here) = &mut self.here {
-            here.clear();
+        if let Some(on_server) = &mut self.here {
+            on_server.by_name = here;
         }
     }
 
-    /// `DEALLOCATE name`.
-    pub(super) fn handle_gone(&mut self, name: &Name) {
-        self.mine.remove(name);
-        if let Some(here) = &mut self.here {
-            here.by_name.remove(name);
-        }
+    /// A DEALLOCATE that the server has carried out, of something that is not known for certain.
+    pub(super) const fn handle_doubt(&mut self) {
+        self.in_doubt = true;
+    }
+
+    /// Whether the connection may have other statements than are known here.
+    pub(super) const fn is_in_doubt(&self) -> bool {
+        self.in_doubt
     }
 
     /// Whether the session has a statement of this name.

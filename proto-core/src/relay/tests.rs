@@ -1,5 +1,7 @@
 //! The relay's steps, one by one. Whole conversations are in [`crate::session`]'s tests.
 
+mod pooled;
+
 use super::*;
 use crate::audit::AuditProfile;
 use crate::testing::corp;

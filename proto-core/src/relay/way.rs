@@ -6,7 +6,7 @@ use super::prepared::{Before, MAX_PARSE, Use, Way};
 use super::tracker::Op;
 use super::{Relay, Step, rules};
 use crate::codec::backend::{TransactionStatus, emit_command_complete, emit_ready_for_query, tag as back};
-use crate::codec::frontend::{BindView, Target, emit_close, emit_parse, emit_sync, tag as front, target};
+use crate::codec::frontend::{BindView, Target, emit_close, emit_parse, tag as front, target};
 use crate::codec::{HEADER_LEN, Header, Malformed, Reader};
 use crate::fault::Violation;
 use crate::time::Now;
@@ -21,7 +21,7 @@ impl Relay {
     /// What is to be done with a message of the client before, or instead of, passing it; `None`: it passes. Nothing is
     /// done while it is not at the `front`.
     pub(super) fn way(&mut self, header: Header, bytes: &[u8], front: bool, now: Now) -> Option<Step> {
-        if self.tracker.is_skipping() && !matches!(header.tag, front::QUERY | front::SYNC) {
+        if self.tracker.is_skipping() && header.tag != front::SYNC {
             return None;
         }
         if header.tag == front::SYNC {
@@ -198,11 +198,7 @@ impl Relay {
                 if !front {
                     return Some(Step::Wait);
                 }
-                let Step::SayServer(mut bytes) = self.first(&Before::Close(name)) else { return None };
-                // Its own Sync: a simple query is none.
-                emit_sync(&mut bytes);
-                self.tracker.handle_own(Op::Own);
-                return Some(Step::SayServer(bytes));
+                return Some(self.first(&Before::Close(name)));
             }
         }
         self.pooled.as_mut()?.statements.handle_query();
@@ -255,6 +251,7 @@ impl Relay {
         }
         if let Some(pooled) = &mut self.pooled {
             pooled.statements.handle_before(before);
+            pooled.statements.handle_own();
         }
         Step::SayServer(bytes)
     }
@@ -281,6 +278,9 @@ impl Relay {
     fn answered(&mut self, op: Op, header: Header, body: &[u8], now: Now) -> Step {
         self.look_for_pins(header.tag, body);
         self.tracker.handle_own(op);
+        if let Some(pooled) = &mut self.pooled {
+            pooled.statements.handle_own();
+        }
         if let Some(ledger) = &mut self.ledger {
             let like = if op == Op::AnsweredParse { Op::Parse } else { Op::Close };
             let _ = ledger.handle_frontend(header.tag, Some(like), body, header.body, now);
@@ -297,10 +297,7 @@ impl Relay {
 
 /// What must go so that an extended DEALLOCATE or EXECUTE finds what the session means.
 fn before_sql(pooled: &mut super::Pooled, text: &[u8]) -> Option<Before> {
-    let (name, deallocates) = names::in_sql(text)?;
-    if deallocates {
-        pooled.deallocating = Some(name);
-    }
+    let (name, _) = names::in_sql(text)?;
     pooled.statements.before_sql(&name)
 }
 

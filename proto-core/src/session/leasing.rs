@@ -148,8 +148,13 @@ impl Session {
     }
 
     pub(super) fn give_back_unused(&mut self, leased: Leased) {
-        let state = ReturnState::Quiet { status: TransactionStatus::Idle, touched: false };
-        let back = Return { lease: leased.lease, state, changed: Vec::new(), statements: leased.statements };
+        // Nobody has used it: it is what it was, and its owner's if it had one.
+        let back = Return {
+            lease: leased.lease,
+            state: ReturnState::Between,
+            changed: Vec::new(),
+            statements: leased.statements,
+        };
         self.out.push_back(Output::Do(Action::Release(back)));
     }
 }

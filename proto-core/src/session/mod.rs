@@ -305,6 +305,8 @@ pub enum ReturnState {
     },
     /// Between transactions, nothing owed: as it is, it serves the same owner again.
     Between,
+    /// The same, but it may have other prepared statements than are known: it serves nobody before it is reset.
+    InDoubt,
     /// A statement may still run: it is cancelled, and the connection closed.
     Busy,
     /// The server is gone or its protocol state is not certain: it is closed.

@@ -163,6 +163,7 @@ impl Session {
     /// The server has said something; `all`: nothing of it is left.
     pub(super) fn answered(&mut self, all: bool) {
         let Phase::Relaying(relaying) = &mut self.phase else { return };
+        relaying.unread = !all;
         if relaying.mode == PoolMode::Session || !all {
             return;
         }
@@ -176,7 +177,8 @@ impl Session {
     /// Gives the server connection back when the session can do without.
     pub(super) fn release_between(&mut self) {
         let Phase::Relaying(relaying) = &mut self.phase else { return };
-        if relaying.mode == PoolMode::Session || !relaying.has_server() || !relaying.relay.is_between_transactions() {
+        let can_leave = relaying.relay.is_between_transactions() && !relaying.unread;
+        if relaying.mode == PoolMode::Session || !relaying.has_server() || !can_leave {
             return;
         }
         if !relaying.relay.pins().is_empty() {
@@ -186,8 +188,10 @@ impl Session {
             return;
         }
         if let Server::Leased(lease) = std::mem::replace(&mut relaying.server, Server::Away) {
+            let in_doubt = relaying.relay.is_in_doubt();
             let (changed, statements) = (relaying.relay.take_changed(), relaying.relay.take_statements());
-            let back = Return { lease, state: ReturnState::Between, changed, statements };
+            let state = if in_doubt { ReturnState::InDoubt } else { ReturnState::Between };
+            let back = Return { lease, state, changed, statements };
             self.out.push_back(Output::Do(Action::Release(back)));
         }
     }

@@ -32,6 +32,8 @@ pub(super) struct Relaying {
     pub(super) doomed: Option<Box<Refusal>>,
     /// Whether the client has been told that it keeps its server connection.
     pub(super) pinned: Pinned,
+    /// The server has sent the beginning of something that is not judged yet.
+    pub(super) unread: bool,
     /// Its server connection is being brought to its parameters.
     pub(super) preparing: bool,
     /// Whether what waits for a server connection has been cancelled.
@@ -92,6 +94,7 @@ impl Relaying {
             unrecorded: false,
             doomed: None,
             pinned: Pinned::No,
+            unread: false,
             preparing: false,
             cancelled: Cancelled::No,
             began,
@@ -152,8 +155,10 @@ impl Session {
             Step::Discard(n) => {
                 if from == Side::Server {
                     self.prepared();
+                    self.answered(n == bytes.len());
+                } else {
+                    self.release_between();
                 }
-                self.answered(n == bytes.len());
                 Verdict::Take(n)
             }
             Step::NeedPermit => self.need_permit(bytes, now),
@@ -294,7 +299,7 @@ impl Session {
     pub(super) fn leave(&mut self, finish: Finish, now: Now) {
         let phase = std::mem::replace(&mut self.phase, Phase::Closing(now.tick));
         let Phase::Relaying(relaying) = phase else { return };
-        let Relaying { server, facts, mut relay, began, .. } = *relaying;
+        let Relaying { server, mode, facts, mut relay, began, .. } = *relaying;
         let server_unusable = matches!(finish, Finish::Lost(Side::Server, _) | Finish::Broken(Side::Server, _))
             || relay.server_is_leaving()
             || relay.tracker().is_confused()
@@ -304,7 +309,9 @@ impl Session {
             // A client that takes its leave behind its last statements has them run, as by PostgreSQL itself.
             ReturnState::Broken
         } else if relay.is_quiet() {
-            ReturnState::Quiet { status: relay.status(), touched: relay.is_touched() }
+            // Between transactions it holds what its owner has left there before.
+            let touched = relay.is_touched() || mode != PoolMode::Session;
+            ReturnState::Quiet { status: relay.status(), touched }
         } else {
             ReturnState::Busy
         };

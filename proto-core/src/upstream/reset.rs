@@ -1,13 +1,10 @@
-//! Cleaning a server connection before somebody else gets it: `ROLLBACK` when it is in a transaction, then what the
-//! [`Scope`] says, then a `SELECT` of a random text.
+//! Cleaning a server connection before somebody else gets it: `ROLLBACK` when it is in a transaction, then
+//! `DISCARD ALL`, then a `SELECT` of a random text.
 //!
-//! They go out together. Only the exact replies prove that the connection is clean; at the slightest doubt it is broken,
+//! They go out together, as simple queries of their own (`DISCARD ALL` cannot run inside the implicit transaction
+//! of a shared one). Only the exact replies prove that the connection is clean; at the slightest doubt it is broken,
 //! and the caller closes it. The random text is what the former client cannot have foreseen: replies that it left
 //! behind, however much they look like those of a reset, do not contain it.
-//!
-//! Between two identities the prepared statements of the protocol stay, since they are shared and their texts are known.
-//! Those that somebody has made by SQL, perhaps inside of a function, are not: the `SELECT` counts them, and where there
-//! are any, `DISCARD ALL` follows.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,23 +17,13 @@ use crate::codec::{Malformed, Reader, frontend};
 use crate::fault::{Lost, Violation};
 use crate::time::{Deadline, Now, Timer};
 
-/// How much of a session is undone.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Scope {
-    /// All of it: `DISCARD ALL`.
-    Everything,
-    /// All but prepared statements and plans: settings, roles, cursors, listening, temporary objects, sequences, advisory
-    /// locks. What `DISCARD ALL` does besides (PostgreSQL manual, DISCARD).
-    Identity,
-}
-
 /// What may be done to the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ResetPlan {
     /// Send `ROLLBACK` when a transaction is open. Without it, such a connection is broken.
     pub rollback: bool,
-    /// How much is undone; `None`: nothing.
-    pub scope: Option<Scope>,
+    /// Send `DISCARD ALL`.
+    pub discard_all: bool,
     /// Fresh random bytes: the server repeats them behind everything else.
     pub proof: [u8; 16],
 }
@@ -125,27 +112,14 @@ enum Due {
     Ready,
     /// The RowDescription in front of the proof.
     Description,
-    /// The row with the proof; with `counted`, also with the number of statements that were prepared by SQL.
-    Proof { counted: bool },
+    /// The row with the proof.
+    Proof,
 }
-
-/// What is undone between two identities, and the words that the tags begin with.
-const IDENTITY: [(&str, &str); 7] = [
-    ("SET SESSION AUTHORIZATION DEFAULT", "SET"),
-    ("RESET ROLE", "RESET"),
-    ("RESET ALL", "RESET"),
-    ("CLOSE ALL", "CLOSE"),
-    ("UNLISTEN *", "UNLISTEN"),
-    ("DISCARD TEMP", "DISCARD"),
-    ("DISCARD SEQUENCES", "DISCARD"),
-];
 
 /// The machine.
 pub struct Reset {
     /// Empty when it has ended.
     due: VecDeque<Due>,
-    /// Somebody has prepared statements by SQL.
-    foreign_statements: bool,
     statements_gone: bool,
     proof: String,
     frames: Frames,
@@ -160,7 +134,6 @@ impl Reset {
     pub fn new(status: TransactionStatus, plan: ResetPlan, timeout: Duration, now: Now) -> Self {
         let mut reset = Self {
             due: VecDeque::new(),
-            foreign_statements: false,
             statements_gone: false,
             proof: plan.proof.iter().map(|byte| format!("{byte:02x}")).collect(),
             frames: Frames::new(),
@@ -178,11 +151,11 @@ impl Reset {
             frontend::emit_query(&mut bytes, b"ROLLBACK");
             reset.due.extend([Due::Command("ROLLBACK"), Due::Ready]);
         }
-        match plan.scope {
-            Some(Scope::Everything) => reset.discard_all(&mut bytes),
-            Some(Scope::Identity) => reset.discard_identity(&mut bytes),
-            None if in_transaction => reset.prove(&mut bytes),
-            None => {}
+        if plan.discard_all {
+            reset.discard_all(&mut bytes);
+        }
+        if !reset.due.is_empty() {
+            reset.prove(&mut bytes);
         }
         if reset.due.is_empty() {
             reset.finish_clean();
@@ -193,32 +166,14 @@ impl Reset {
     }
 
     fn discard_all(&mut self, bytes: &mut Vec<u8>) {
-        // On its own: it cannot run inside of the implicit transaction of a shared query.
         frontend::emit_query(bytes, b"DISCARD ALL");
         self.due.extend([Due::Command("DISCARD"), Due::Ready]);
         self.statements_gone = true;
-        self.prove(bytes);
-    }
-
-    fn discard_identity(&mut self, bytes: &mut Vec<u8>) {
-        let mut text = String::new();
-        for (statement, word) in IDENTITY {
-            text.push_str(statement);
-            text.push(';');
-            self.due.push_back(Due::Command(word));
-        }
-        let proof = &self.proof;
-        text.push_str(&format!(
-            "SELECT '{proof}', pg_catalog.pg_advisory_unlock_all(), (SELECT pg_catalog.count(*) FROM \
-             pg_catalog.pg_prepared_statements WHERE from_sql)"
-        ));
-        frontend::emit_query(bytes, text.as_bytes());
-        self.due.extend([Due::Description, Due::Proof { counted: true }, Due::Command("SELECT"), Due::Ready]);
     }
 
     fn prove(&mut self, bytes: &mut Vec<u8>) {
         frontend::emit_query(bytes, format!("SELECT '{}'", self.proof).as_bytes());
-        self.due.extend([Due::Description, Due::Proof { counted: false }, Due::Command("SELECT"), Due::Ready]);
+        self.due.extend([Due::Description, Due::Proof, Due::Command("SELECT"), Due::Ready]);
     }
 
     /// Takes bytes from the server, chopped in any way, and says how many it took: all of them, up to the end.
@@ -288,8 +243,7 @@ impl Reset {
             }
             (Some(Due::Ready), tag::READY_FOR_QUERY) => self.handle_ready(body, more),
             (Some(Due::Description), tag::ROW_DESCRIPTION) => Ok(()),
-            (Some(Due::Proof { counted: false }), tag::DATA_ROW) if is_row_of(body, &[&self.proof]) => Ok(()),
-            (Some(Due::Proof { counted: true }), tag::DATA_ROW) if self.is_proof_and_count(body) => Ok(()),
+            (Some(Due::Proof), tag::DATA_ROW) if is_row_of(body, self.proof.as_bytes()) => Ok(()),
             (_, other) => Err(Violation::UnexpectedMessage(other).into()),
         }
     }
@@ -306,20 +260,8 @@ impl Reset {
         if more {
             return Err(ResetFault::BytesBehind);
         }
-        if std::mem::take(&mut self.foreign_statements) {
-            let mut bytes = Vec::new();
-            self.discard_all(&mut bytes);
-            self.outputs.push_back(ResetOutput::Send(bytes));
-        } else {
-            self.finish_clean();
-        }
+        self.finish_clean();
         Ok(())
-    }
-
-    /// The proof, the `void` of the unlocking, and a number.
-    fn is_proof_and_count(&mut self, body: &[u8]) -> bool {
-        self.foreign_statements = !is_row_of(body, &[&self.proof, "", "0"]);
-        !self.foreign_statements || is_row_of_any_count(body, &[&self.proof, ""])
     }
 
     fn finish_clean(&mut self) {
@@ -333,31 +275,11 @@ impl Reset {
     }
 }
 
-/// Whether a DataRow has these columns and no others.
-fn is_row_of(body: &[u8], columns: &[&str]) -> bool {
+/// Whether a DataRow has one column with this text.
+fn is_row_of(body: &[u8], text: &[u8]) -> bool {
     let mut reader = Reader::new(body);
-    reader.i16().ok() == i16::try_from(columns.len()).ok()
-        && has_columns(&mut reader, columns)
-        && reader.rest().is_empty()
-}
-
-/// Whether a DataRow has these columns, and behind them one that is a number.
-fn is_row_of_any_count(body: &[u8], columns: &[&str]) -> bool {
-    let mut reader = Reader::new(body);
-    if reader.i16().ok() != i16::try_from(columns.len() + 1).ok() || !has_columns(&mut reader, columns) {
-        return false;
-    }
-    let length = reader.i32();
-    let number = reader.rest();
-    length.is_ok_and(|length| usize::try_from(length) == Ok(number.len()))
-        && !number.is_empty()
-        && number.iter().all(u8::is_ascii_digit)
-}
-
-fn has_columns(reader: &mut Reader<'_>, columns: &[&str]) -> bool {
-    columns.iter().all(|column| {
-        reader.i32().ok() == i32::try_from(column.len()).ok() && reader.take(column.len()) == Ok(column.as_bytes())
-    })
+    let header = (reader.i16(), reader.i32());
+    header == (Ok(1), i32::try_from(text.len()).map_err(|_| Malformed)) && reader.rest() == text
 }
 
 #[cfg(test)]

@@ -147,7 +147,7 @@ fn a_connection_that_comes_too_late_goes_back_unused() {
         statements: None,
         proof: None,
     }));
-    assert!(matches!(duel.returned[..], [ReturnState::Quiet { touched: false, .. }]));
+    assert_eq!(duel.returned, [ReturnState::Between]);
     assert_eq!(duel.pools.counts(&key), Counts { idle: 1, ..Counts::default() });
 }
 

@@ -84,6 +84,7 @@ impl Duel {
         self.backend = None;
         let returned = match back.state {
             ReturnState::Quiet { .. } | ReturnState::Between => Returned::Clean,
+            ReturnState::InDoubt => Returned::Broken,
             ReturnState::Busy | ReturnState::Broken => Returned::Broken,
         };
         self.pools.handle_release(back.lease, returned, self.now);

@@ -6,7 +6,7 @@ use super::cuts::{Cut, Script};
 use crate::codec::backend::{TransactionStatus, split};
 use crate::fault::Lost;
 use crate::time::{Now, Tick};
-use crate::upstream::{Reset, ResetFault, ResetOutcome, ResetOutput, ResetPlan, Scope};
+use crate::upstream::{Reset, ResetFault, ResetOutcome, ResetOutput, ResetPlan};
 
 /// What the server is asked to repeat, in hexadecimal digits.
 pub const PROOF: [u8; 16] = [7; 16];
@@ -44,11 +44,7 @@ const fn status(setup: u8) -> TransactionStatus {
 }
 
 const fn plan(setup: u8) -> ResetPlan {
-    ResetPlan { rollback: setup & 4 == 0, scope: scope(setup), proof: PROOF }
-}
-
-const fn scope(setup: u8) -> Option<Scope> {
-    if setup & 8 == 0 { Some(Scope::Everything) } else { None }
+    ResetPlan { rollback: setup & 4 == 0, discard_all: setup & 8 == 0, proof: PROOF }
 }
 
 fn play(setup: u8, bytes: &[u8], cut: Cut) -> (ResetOutcome, usize) {
@@ -94,7 +90,7 @@ fn finished(machine: &mut Reset, mut outcome: Option<ResetOutcome>) -> Option<Re
 fn replies_are_exact(setup: u8, taken: &[u8]) {
     let rollback = status(setup) != TransactionStatus::Idle;
     assert!(!rollback || plan(setup).rollback, "a transaction was left open");
-    let statements = usize::from(rollback) + usize::from(plan(setup).scope.is_some());
+    let statements = usize::from(rollback) + usize::from(plan(setup).discard_all);
     let tags: Vec<u8> = split(taken).expect("it was accepted").into_iter().map(|(tag, _)| tag).collect();
     let answers: Vec<u8> = tags.iter().copied().filter(|tag| !b"NAS".contains(tag)).collect();
     let proof: &[u8] = if statements == 0 { b"" } else { b"TDCZ" };

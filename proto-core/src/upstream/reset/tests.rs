@@ -2,7 +2,7 @@ use super::*;
 use crate::fault::SqlState;
 use crate::time::Tick;
 
-const BOTH: ResetPlan = ResetPlan { rollback: true, scope: Some(Scope::Everything), proof: [0xab; 16] };
+const BOTH: ResetPlan = ResetPlan { rollback: true, discard_all: true, proof: [0xab; 16] };
 const SELECT: &[u8] = b"Q\0\0\0\x2eSELECT 'abababababababababababababababab'\0";
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -63,8 +63,7 @@ fn fault(bytes: &[u8]) -> ResetFault {
 fn sends_only_what_the_status_and_the_plan_call_for() {
     use TransactionStatus::{Failed, Idle, InTransaction};
     let sent = |status, rollback, discard_all: bool| {
-        let scope = discard_all.then_some(Scope::Everything);
-        begin(status, ResetPlan { rollback, scope, ..BOTH }).poll_output().unwrap()
+        begin(status, ResetPlan { rollback, discard_all, ..BOTH }).poll_output().unwrap()
     };
     let discard = b"Q\0\0\0\x10DISCARD ALL\0";
     let rollback = b"Q\0\0\0\x0dROLLBACK\0";
@@ -177,65 +176,4 @@ fn losses_and_timeouts_end_it_once() {
     reset.handle_timeout(at(100));
     reset.handle_close(Lost::Closed, at(100));
     assert_eq!(outcome(&mut reset), Some(clean(vec![], true)));
-}
-
-/// The replies to a reset between two identities, with so many statements that were prepared by SQL.
-fn identity(statements: &str) -> Vec<u8> {
-    let tags = ["SET", "RESET", "RESET", "CLOSE CURSOR ALL", "UNLISTEN", "DISCARD TEMP", "DISCARD SEQUENCES"];
-    let mut replies: Vec<u8> = tags.iter().flat_map(|tag| msg(b'C', format!("{tag}\0").as_bytes())).collect();
-    let mut row = vec![0, 3];
-    for column in ["ab".repeat(16).as_str(), "", statements] {
-        row.extend((column.len() as u32).to_be_bytes());
-        row.extend(column.as_bytes());
-    }
-    replies.extend([msg(b'T', b"\0\0"), msg(b'D', &row), done("SELECT 1", b'I')].concat());
-    replies
-}
-
-fn between_identities() -> Reset {
-    begin(TransactionStatus::Idle, ResetPlan { scope: Some(Scope::Identity), ..BOTH })
-}
-
-#[test]
-fn between_identities_prepared_statements_stay() {
-    let mut reset = between_identities();
-    let Some(ResetOutput::Send(sent)) = reset.poll_output() else { panic!("nothing is sent") };
-    assert_eq!(crate::codec::Header::parse(&sent).unwrap().unwrap().body as usize, sent.len() - 5, "one query");
-    for part in [
-        "SET SESSION AUTHORIZATION DEFAULT;RESET ROLE;RESET ALL;CLOSE ALL;UNLISTEN *;",
-        "DISCARD TEMP;DISCARD SEQUENCES;",
-        "pg_advisory_unlock_all",
-    ] {
-        assert!(memchr::memmem::find(&sent, part.as_bytes()).is_some(), "{part}");
-    }
-    let replies = identity("0");
-    for end in 0..replies.len() {
-        let mut reset = between_identities();
-        reset.handle_input(&replies[..end], at(0));
-        assert_eq!(outcome(&mut reset), None, "cut at {end}");
-    }
-    reset.handle_input(&replies, at(0));
-    assert_eq!(outcome(&mut reset), Some(clean(vec![], false)));
-}
-
-#[test]
-fn statements_that_somebody_prepared_by_sql_do_not() {
-    let mut reset = between_identities();
-    let _ = reset.poll_output();
-    reset.handle_input(&identity("12"), at(0));
-    let expected = [&b"Q\0\0\0\x10DISCARD ALL\0"[..], SELECT].concat();
-    assert_eq!(reset.poll_output(), Some(ResetOutput::Send(expected)));
-    assert_eq!(outcome(&mut reset), None);
-    reset.handle_input(&[done("DISCARD ALL", b'I'), proven()].concat(), at(0));
-    assert_eq!(outcome(&mut reset), Some(clean(vec![], true)));
-}
-
-#[test]
-fn a_count_that_is_none_breaks_it() {
-    for count in ["", "-1", "0 ", "x"] {
-        let mut reset = between_identities();
-        reset.handle_input(&identity(count), at(0));
-        let fault = ResetFault::Protocol(Violation::UnexpectedMessage(b'D'));
-        assert_eq!(outcome(&mut reset), Some(ResetOutcome::Broken(fault)), "{count:?}");
-    }
 }
