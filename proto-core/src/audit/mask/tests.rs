@@ -135,6 +135,7 @@ const UNTOUCHED: &[&str] = &[
     "update t set crossword = 'x' where password is null",
     "select 'password_encryption=md5'",
     "select 'passw=x'",
+    "select 'a passworde''s end'",
     "select 'your password is wrong'",
     "comment on column password is 'the word'",
     "alter user mapping for a server s options (set \"user\" 'bob') -- no password",
