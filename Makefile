@@ -6,7 +6,7 @@ E2E_THREADS ?= 6
 # What the end-to-end tests run on, one after the other, with one and the same binary.
 RUNTIMES ?= tokio smol
 
-.PHONY: help demo test test-unit test-e2e soak mutants mutation-survivors fuzz bench edge fmt lint
+.PHONY: help demo man test test-unit test-e2e soak mutants mutation-survivors fuzz bench edge fmt lint
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -15,6 +15,11 @@ help:
 demo:
 	@scripts/install-build-deps
 	@cargo run --quiet --locked -p gprxy -- demo
+
+## make man        the manual, one page for each command, into target/man
+man:
+	@scripts/install-build-deps
+	@cargo run --quiet --locked -p gprxy -- man --dir target/man
 
 ## make test       everything: unit tests, then the end-to-end tests on real servers and drivers
 test: test-unit test-e2e

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+#[cfg(feature = "login")]
+use crate::commands::{self, examples};
+
 const EXAMPLES: &str = "\
 Examples:
   gprxy demo                               see it work on this machine, nothing to prepare
@@ -12,12 +15,17 @@ Examples:
   AUTH0_TENANT=corp.eu.auth0.com AUDIENCE=https://db.corp.example \\
   ROLE_MAPPING_reader=app_reader:secret DB_HOST=db.corp.example gprxy start
 
-Then, with a token of your provider, any PostgreSQL client:
+Every morning, on your own computer:
+  gprxy login                              single sign-on in the browser
+  gprxy psql -d app                        psql as always, through the proxy
+
+Or with a token of your provider, any PostgreSQL client:
   PGPASSWORD=$TOKEN psql \"host=localhost port=7777 dbname=app user=alice@corp.example\"
 
-Exit codes: 0 well, 1 failed while running, 2 wrong command line,
-  69 something does not answer (check),
-  78 wrong or missing settings: one line for each on standard error.";
+Exit codes: 0 well, 1 failed while running, not logged in or refused,
+  2 wrong command line, 69 something does not answer,
+  78 wrong or missing settings: one line for each on standard error,
+  127 psql is not installed.";
 
 const START_EXAMPLES: &str = "\
 Examples:
@@ -61,6 +69,50 @@ pub(crate) enum Command {
     /// Show everything on this machine: PostgreSQL, a development issuer, the proxy, and what people do with them
     #[cfg(feature = "demo")]
     Demo(crate::demo::DemoArgs),
+    /// Log in with single sign-on
+    #[cfg(feature = "login")]
+    #[command(after_help = examples::LOGIN)]
+    Login(commands::LoginArgs),
+    /// Show who is logged in, for how long, and what the proxy makes of it
+    #[cfg(feature = "login")]
+    #[command(visible_alias = "whoami", after_help = examples::STATUS)]
+    Status(commands::StatusArgs),
+    /// Revoke the tokens at the provider and delete them
+    #[cfg(feature = "login")]
+    #[command(after_help = examples::LOGOUT)]
+    Logout(commands::LogoutArgs),
+    /// Print a fresh access token and nothing else
+    #[cfg(feature = "login")]
+    #[command(after_help = examples::TOKEN)]
+    Token(commands::TokenArgs),
+    /// Start psql through the proxy, with a fresh token
+    #[cfg(feature = "login")]
+    #[command(after_help = examples::PSQL, disable_help_flag = true)]
+    Psql(commands::PsqlArgs),
+    /// Start psql on a database, in the words of the first gprxy
+    #[cfg(feature = "login")]
+    #[command(after_help = examples::CONNECT)]
+    Connect(commands::ConnectArgs),
+    /// Open a port of this computer that leads to the proxy, for programs that cannot renew a token
+    #[cfg(feature = "login")]
+    #[command(after_help = examples::TUNNEL)]
+    Tunnel(crate::tunnel::TunnelArgs),
+    /// Print libpq's variables for a shell
+    #[cfg(feature = "login")]
+    #[command(after_help = examples::ENV)]
+    Env(commands::EnvArgs),
+    /// Write an entry into libpq's service file
+    #[cfg(feature = "login")]
+    #[command(after_help = examples::SERVICE)]
+    Service(commands::ServiceArgs),
+    /// Print a completion script for a shell
+    #[cfg(feature = "login")]
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions(commands::CompletionsArgs),
+    /// Print the manual page
+    #[cfg(feature = "login")]
+    #[command(after_help = examples::MAN)]
+    Man(commands::ManArgs),
 }
 
 /// Where the settings are.

@@ -5,19 +5,35 @@ compile_error!("gprxy needs a runtime: build it with the feature `tokio` (defaul
 
 mod args;
 mod check;
+#[cfg(feature = "login")]
+mod commands;
 mod config;
+#[cfg(feature = "login")]
+mod credentials;
 #[cfg(feature = "demo")]
 mod demo;
 mod http;
+#[cfg(feature = "login")]
+mod interrupts;
 mod logging;
+#[cfg(feature = "login")]
+mod profile;
 mod server_tls;
+#[cfg(feature = "login")]
+mod spinner;
+#[cfg(feature = "login")]
+mod sso;
 mod start;
+#[cfg(feature = "login")]
+mod tunnel;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use args::{Cli, Command, StartArgs};
+#[cfg(feature = "login")]
+use commands::Workstation;
 use config::{Problem, Sources};
 
 /// `EX_UNAVAILABLE` of sysexits.h: something that is needed does not answer.
@@ -31,6 +47,28 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&Sources::of_process(args.config.config), args.offline),
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(args),
+        #[cfg(feature = "login")]
+        Command::Login(args) => Workstation::Login(args).run(),
+        #[cfg(feature = "login")]
+        Command::Status(args) => Workstation::Status(args).run(),
+        #[cfg(feature = "login")]
+        Command::Logout(args) => Workstation::Logout(args).run(),
+        #[cfg(feature = "login")]
+        Command::Token(args) => Workstation::Token(args).run(),
+        #[cfg(feature = "login")]
+        Command::Psql(args) => Workstation::Psql(args).run(),
+        #[cfg(feature = "login")]
+        Command::Connect(args) => Workstation::Connect(args).run(),
+        #[cfg(feature = "login")]
+        Command::Tunnel(args) => tunnel::run(args),
+        #[cfg(feature = "login")]
+        Command::Env(args) => Workstation::Env(args).run(),
+        #[cfg(feature = "login")]
+        Command::Service(args) => Workstation::Service(args).run(),
+        #[cfg(feature = "login")]
+        Command::Completions(args) => Workstation::Completions(args).run(),
+        #[cfg(feature = "login")]
+        Command::Man(args) => Workstation::Man(args).run(),
     }
 }
 

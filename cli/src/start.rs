@@ -20,11 +20,14 @@ use crate::EX_UNAVAILABLE;
 use crate::args::RuntimeName;
 use crate::config::Settings;
 
+#[cfg(feature = "login")]
+pub(crate) use listen::{Listening, listen_tcp, listen_unix};
+
 /// How long the first client waits for the issuers' keys: a proxy that listens should be able to let people in, but an
 /// issuer that is down must not keep it from starting.
 const FIRST_KEYS: Duration = Duration::from_secs(10);
 /// How long sessions that are ended by force may take to say so, before what they left running is cancelled.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Runs the proxy until it is told to end.
 pub(crate) fn run(settings: Settings, runtime: RuntimeName) -> ExitCode {
@@ -163,7 +166,7 @@ async fn drain<H: Host>(signals: &mut H::Signals, shared: &Arc<Shared<H>>, limit
 
 /// Descriptors as many as allowed, and no core file: tokens and passwords are in this memory.
 #[cfg(unix)]
-fn guard_process() {
+pub(crate) fn guard_process() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -176,4 +179,4 @@ fn guard_process() {
 }
 
 #[cfg(not(unix))]
-fn guard_process() {}
+pub(crate) fn guard_process() {}

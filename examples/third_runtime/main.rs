@@ -88,7 +88,9 @@ impl Listener for Door {
             }
             Self::Unix(door) => {
                 let accept = poll_fn(|context| door.attempt(Way::In, context, UnixListener::accept));
-                Ok((Socket::new(accept.await?.0)?, Caller::unix()))
+                let stream = accept.await?.0;
+                let uid = rustix::net::sockopt::socket_peercred(&stream).ok().map(|peer| peer.uid.as_raw());
+                Ok((Socket::new(stream)?, Caller::unix(uid)))
             }
         }
     }

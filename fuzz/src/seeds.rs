@@ -3,6 +3,7 @@
 //! `cargo run -p gprxy-fuzz --bin make-seeds` writes them to `seeds/`; a test compares.
 
 mod client;
+mod gate;
 mod relay;
 mod server;
 mod token;
@@ -24,6 +25,7 @@ pub struct Seed {
 pub fn all() -> Vec<Seed> {
     [
         of("frames", relay::frames()),
+        of("gate", gate::gate()),
         of("keys", token::keys()),
         of("login", server::login()),
         of("mask", words::mask()),

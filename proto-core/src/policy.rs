@@ -30,6 +30,19 @@ impl AllowPlaintext {
     }
 }
 
+/// How a client proves itself with a password that the proxy can check: PgBouncer's `auth_type`, same names and meanings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AuthType {
+    /// By nothing; the user has to be known.
+    Trust,
+    /// By the password in clear.
+    Plain,
+    /// By the password under MD5, or by SCRAM where a verifier is kept.
+    Md5,
+    /// By SCRAM-SHA-256.
+    ScramSha256,
+}
+
 /// A PostgreSQL account that roles map to, with its own credentials.
 pub struct Account {
     /// The PostgreSQL role name.
@@ -66,6 +79,20 @@ pub enum Endpoint {
     },
     /// The path of a Unix socket, the file itself (`/var/run/postgresql/.s.PGSQL.5432`).
     Unix(Arc<str>),
+}
+
+impl Endpoint {
+    /// Whether what is sent there stays on this machine. `localhost` is always loopback (RFC 6761 section 6.3).
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp { host, .. } => {
+                host.eq_ignore_ascii_case("localhost")
+                    || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.to_canonical().is_loopback())
+            }
+            Self::Unix(_) => true,
+        }
+    }
 }
 
 impl std::fmt::Display for Endpoint {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 
 use async_io::Async;
 use gprxy_proto::driver::host::Bound;
@@ -28,6 +28,18 @@ impl SmolListener {
     }
 }
 
+/// The user at the other end (SO_PEERCRED), as it was when it connected.
+#[cfg(target_os = "linux")]
+fn peer_uid(stream: &Async<UnixStream>) -> Option<u32> {
+    rustix::net::sockopt::socket_peercred(stream).ok().map(|peer| peer.uid.as_raw())
+}
+
+/// Not known here: whoever asks for a certain user lets nobody in.
+#[cfg(not(target_os = "linux"))]
+const fn peer_uid(_: &Async<UnixStream>) -> Option<u32> {
+    None
+}
+
 impl Listener for SmolListener {
     type Socket = SmolSocket;
 
@@ -39,7 +51,8 @@ impl Listener for SmolListener {
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((SmolSocket::unix(stream), Caller::unix()))
+                let uid = peer_uid(&stream);
+                Ok((SmolSocket::unix(stream), Caller::unix(uid)))
             }
         }
     }

@@ -43,7 +43,8 @@ impl Listener for TokioListener {
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((TokioSocket::Unix(stream), Caller::unix()))
+                let uid = stream.peer_cred().ok().map(|peer| peer.uid());
+                Ok((TokioSocket::Unix(stream), Caller::unix(uid)))
             }
         }
     }

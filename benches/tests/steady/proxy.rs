@@ -32,6 +32,7 @@ pub(crate) fn shared<R: Runtime>(server: Endpoint, audited: bool) -> Arc<Shared<
     let profile = Profile {
         tls: false,
         allow_plaintext: AllowPlaintext::Loopback,
+        gate: None,
         password_fallback: true,
         roles: RoleMap::default(),
         databases: Databases::new([(Databases::ANY.into(), database)]),
@@ -43,6 +44,7 @@ pub(crate) fn shared<R: Runtime>(server: Endpoint, audited: bool) -> Arc<Shared<
         hub,
         tls: None,
         server_tls: ServerTls::new(),
+        tokens: None,
         audit: audited.then(trail),
         http: ureq::Agent::new_with_defaults(),
     })

@@ -268,7 +268,7 @@ impl Listener for OneClient {
     async fn accept(&self) -> io::Result<(Socket, Caller)> {
         let socket = self.0.lock().expect("no test panics with it").take();
         match socket {
-            Some(socket) => Ok((socket, Caller { address: "memory".into(), is_local: true })),
+            Some(socket) => Ok((socket, Caller { address: "memory".into(), is_local: true, uid: None })),
             None => pending().await,
         }
     }

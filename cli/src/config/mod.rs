@@ -40,12 +40,22 @@ pub(crate) use draft::Effective;
 pub(crate) use files::words as io_words;
 pub(crate) use problem::Problem;
 pub(crate) use settings::*;
+#[cfg(all(test, feature = "login"))]
+pub(crate) use sources::Environment;
 pub(crate) use sources::Sources;
 pub(crate) use tls::{certificates, private_key};
 pub(crate) use url::parse as parse_url;
+#[cfg(feature = "login")]
+pub(crate) use {
+    files::{read_text, readable_by_all},
+    issuers::auth0_issuer,
+    sources::{Layer, Variables},
+    url::is_loopback,
+};
 
 use draft::Draft;
 use merge::Merged;
+#[cfg(not(feature = "login"))]
 use sources::Variables;
 
 /// The path that marks the development issuer of `gprxy demo`. `gprxy start` refuses every issuer that has it.
@@ -74,6 +84,16 @@ pub(crate) fn load(sources: &Sources) -> Loaded {
         _ => Err(problems),
     };
     Loaded { settings, effective, warnings }
+}
+
+/// The environment and `.env` for the commands of a workstation, and what is odd about them. There a `.env` of some
+/// project that is none of ours is no reason to stop.
+#[cfg(feature = "login")]
+pub(crate) fn variables(sources: &Sources) -> (Variables<'_>, Vec<String>) {
+    let mut draft = Draft::default();
+    let variables = Variables::read(sources, &mut draft);
+    let warnings = draft.problems.iter().map(ToString::to_string).chain(draft.warnings).collect();
+    (variables, warnings)
 }
 
 /// Reads every table. The settings are only worth something when no problem was noted.

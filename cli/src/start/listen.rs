@@ -14,15 +14,21 @@ use crate::config::Listen;
 const BACKLOG: i32 = 4096;
 
 /// A bound socket; a Unix socket's file goes with it.
-pub(super) struct Listening {
+pub(crate) struct Listening {
     bound: Bound,
     path: Option<PathBuf>,
 }
 
 impl Listening {
     /// The same socket for a worker.
-    pub(super) fn share(&self) -> Result<Bound, String> {
+    pub(crate) fn share(&self) -> Result<Bound, String> {
         self.bound.share().map_err(|error| format!("{self} cannot be shared with a worker: {error}"))
+    }
+
+    /// The address that was bound; `None` for Unix sockets.
+    #[cfg(feature = "login")]
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.bound.address()
     }
 }
 
@@ -49,16 +55,16 @@ pub(super) fn bind(listen: &Listen) -> Result<Vec<Listening>, String> {
     let mut all = Vec::new();
     for name in &listen.addresses {
         for address in resolve(name, listen.port)? {
-            match bind_tcp(address) {
-                Ok(bound) => all.push(Listening { bound, path: None }),
+            match listen_tcp(address) {
+                Ok(listening) => all.push(listening),
                 // "*" means what the machine has, and not every machine has IPv6.
                 Err(_) if name == "*" && address.is_ipv6() => {}
-                Err(error) => return Err(format!("cannot listen on {address}: {error}")),
+                Err(problem) => return Err(problem),
             }
         }
     }
     if let Some(directory) = &listen.unix_socket_dir {
-        all.push(bind_unix(&directory.join(format!(".s.PGSQL.{}", listen.port)))?);
+        all.push(listen_unix(&directory.join(format!(".s.PGSQL.{}", listen.port)))?);
     }
     if all.is_empty() { Err("there is no address to listen on".into()) } else { Ok(all) }
 }
@@ -71,6 +77,14 @@ fn resolve(name: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     match (name, port).to_socket_addrs() {
         Ok(addresses) => Ok(addresses.collect()),
         Err(error) => Err(format!("listen_addr: {name:?} is no address of this machine: {error}")),
+    }
+}
+
+/// Listens on one address.
+pub(crate) fn listen_tcp(address: SocketAddr) -> Result<Listening, String> {
+    match bind_tcp(address) {
+        Ok(bound) => Ok(Listening { bound, path: None }),
+        Err(error) => Err(format!("cannot listen on {address}: {error}")),
     }
 }
 
@@ -87,8 +101,8 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Bound> {
     Ok(Bound::Tcp(socket.into()))
 }
 
-/// A socket file that nobody listens on is left over from a process that was killed.
-fn bind_unix(path: &Path) -> Result<Listening, String> {
+/// Listens on a Unix socket. A file that nobody listens on is left over from a process that was killed.
+pub(crate) fn listen_unix(path: &Path) -> Result<Listening, String> {
     if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
         let _ = std::fs::remove_file(path);
     }

@@ -29,6 +29,7 @@ pub(super) fn assemble(settings: Settings, now: Now) -> Result<Parts, String> {
     let profile = Profile {
         tls: tls.is_some(),
         allow_plaintext: settings.access.allow_plaintext,
+        gate: None,
         password_fallback: settings.access.password_fallback,
         roles: role_map(settings.roles)?,
         databases: Databases::new(settings.databases),
@@ -36,7 +37,7 @@ pub(super) fn assemble(settings: Settings, now: Now) -> Result<Parts, String> {
         audit: settings.audit.enabled.then(|| audit_profile(&settings.audit)),
     };
     let audit = super::audit::open(&settings.audit, now)?;
-    Ok(Parts { profile: Arc::new(profile), hub, tls, server_tls, audit, http: crate::http::agent() })
+    Ok(Parts { profile: Arc::new(profile), hub, tls, server_tls, tokens: None, audit, http: crate::http::agent() })
 }
 
 fn audit_profile(audit: &AuditSettings) -> AuditProfile {

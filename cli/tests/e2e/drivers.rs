@@ -12,8 +12,15 @@ use crate::support::target::Target;
 
 /// Runs a client program against a target and returns its lines.
 #[track_caller]
-fn lines(mut client: Command, target: &Target) -> Vec<String> {
+pub(crate) fn lines(client: Command, target: &Target) -> Vec<String> {
+    lines_with(client, target, &[])
+}
+
+/// The same with further variables.
+#[track_caller]
+pub(crate) fn lines_with(mut client: Command, target: &Target, variables: &[(&str, &str)]) -> Vec<String> {
     client.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8").envs(target.environment());
+    client.envs(variables.iter().copied());
     let Output { status, stdout, stderr } = client.output().expect("the client program starts");
     let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     assert!(status.success(), "{client:?} failed\n{out}\n{err}");
@@ -22,7 +29,7 @@ fn lines(mut client: Command, target: &Target) -> Vec<String> {
 
 /// Runs it directly and checks that it reached its last step; then, unless told otherwise, through gprxy.
 #[track_caller]
-fn direct(version: Version, client: fn() -> Command, steps: usize) -> Vec<String> {
+pub(crate) fn direct(version: Version, client: fn() -> Command, steps: usize) -> Vec<String> {
     let lines = lines(client(), &Target::direct(version));
     assert_eq!(lines.len(), steps, "{lines:#?}");
     assert!(lines.last().expect("lines").starts_with("after the cancel:"), "{lines:#?}");
@@ -40,7 +47,7 @@ fn through_gprxy(version: Version, client: fn() -> Command, steps: usize) {
 }
 
 /// The same lines, except the one that says whether TLS is in use.
-fn plain(lines: &[String]) -> Vec<String> {
+pub(crate) fn plain(lines: &[String]) -> Vec<String> {
     lines.iter().map(|line| line.replace("tls: True", "tls: False")).collect()
 }
 

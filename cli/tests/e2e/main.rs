@@ -7,6 +7,8 @@
 mod support;
 
 mod audit_trail;
+#[cfg(feature = "tokio")]
+mod auth_types;
 mod cancel;
 mod copy_attack;
 mod drivers;
@@ -25,6 +27,12 @@ mod rig;
 mod runtimes;
 mod rust_driver;
 mod settings;
+mod sso;
+mod sso_hostile;
+mod sso_psql;
+mod sso_quickstart;
+mod sso_renewal;
+mod tunnel;
 mod upstream;
 mod ways_in;
 mod ways_out;

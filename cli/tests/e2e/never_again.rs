@@ -7,10 +7,10 @@
 //! | 02 claimed name in the audit, 16 secrets in logs | `audit_trail.rs` |
 //! | 04 one crash ends all, 14 memory and deadlines before login | `hostile.rs` |
 //! | 07 shifted answers, 14 waiting clients, 15 the sixth session | `pool.rs` |
-//! | 11 plaintext to PostgreSQL | `upstream.rs` |
+//! | 11 plaintext to PostgreSQL, unverified proxy | `upstream.rs`, `sso_psql.rs` |
 //! | 05, 06, 08 extended protocol, idle clients, startup parameters | here, as the long form of `relay.rs` |
 //! | 03, 09, 10, 13, 18, 19 | here |
-//! | 17 `login` and `connect` | with those commands |
+//! | 17 `login` and `connect` | here, `sso.rs`, `sso_renewal.rs`, `sso_psql.rs` |
 
 use std::io::Read;
 use std::net::TcpListener;
@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::support::desk::{Desk, visit};
 use crate::support::fixtures::DATABASE;
 use crate::support::gprxy::Config;
 use crate::support::postgres::{Cluster, Version};
@@ -169,6 +170,26 @@ fn a_second_signal_ends_the_drain_at_once() {
     gprxy.child.signal("TERM");
     eventually("the process to end", || gprxy.child.has_ended().then_some(()));
     gprxy.server().await_gone("endless-drain");
+}
+
+#[test]
+fn never_again_17_a_provider_that_answers_an_error_ends_the_login_and_its_words_stay_text() {
+    let desk = Desk::new(Provider::shared());
+    let login = desk.start(&["login"]);
+    let url = login.opened();
+    let (_, rest) = url.split_once("redirect_uri=http%3A%2F%2F127.0.0.1%3A").expect("a callback on this machine");
+    let port = rest.split('%').next().expect("a port");
+    let (status, page) = visit(&format!(
+        "http://127.0.0.1:{port}/callback?error=%3Cscript%3Ealert(1)%3C/script%3E&error_description=%3Cimg%20src=x%3E"
+    ));
+    assert_eq!(status, 400);
+    assert!(
+        page.contains("&lt;script&gt;alert(1)") && !page.contains("<script>alert") && !page.contains("<img"),
+        "{page}"
+    );
+    let ran = login.end();
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.contains("the provider refuses the login"), "{}", ran.err);
 }
 
 #[test]

@@ -7,11 +7,27 @@
 //                       (a claim of null is left out), signed with the provider's own key
 //   POST /_test/rotate  new keys in front of the old ones; ?drop=1: the old ones leave the set
 //   POST /_test/jwks    ?down=1 | ?down=0: the key set answers 503 from now on, or works again
-//   GET  /_test/stats   {"jwks": requests for the key set so far}
+//   POST /_test/token   ?answer=ERROR: the token endpoint refuses with this OAuth error; ?answer=503: it is down;
+//                       ?answer=hold: it does not answer before the next of these; ?answer=bare: it gives no refresh
+//                       token; ?answer=well: as always
+//   POST /_test/id      {claims?, header?, forge?}  from now on ID tokens have these claims over their true ones, and
+//                       forge: a signature by somebody else's key; without a body they are true again
+//   GET  /_test/stats   {"jwks": requests for the key set so far, "token": those to the token endpoint}
+//
+// GPRXY_TEST_CLOCK_AHEAD=SECONDS: the provider's clock is ahead of this computer's.
 import http from 'node:http';
 import { Provider, errors } from 'oidc-provider';
 import { createMemoryAdapter } from 'oidc-provider/lib/adapters/memory_adapter.js';
 import { CompactSign, calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK } from 'jose';
+
+// Standard output is for one line, and nobody reads it afterwards.
+console.info = console.error;
+
+const AHEAD = Number(process.env.GPRXY_TEST_CLOCK_AHEAD ?? 0) * 1000;
+if (AHEAD) {
+  const real = Date.now;
+  Date.now = () => real() + AHEAD;
+}
 
 const AUDIENCE = 'gprxy-test';
 const PEOPLE = {
@@ -104,7 +120,10 @@ let issuer;
 let keys = await freshKeys();
 let handler;
 let jwksDown = false;
-const stats = { jwks: 0 };
+const stats = { jwks: 0, token: 0 };
+let tokenAnswer = 'well';
+let release = [];
+let idChange = {};
 
 async function mint({ alg = 'RS256', kid, header = {}, claims = {} }) {
   const now = Math.floor(Date.now() / 1000);
@@ -136,6 +155,14 @@ async function sideDoor(request, response, url) {
     case 'POST /_test/jwks':
       jwksDown = url.searchParams.get('down') === '1';
       return response.end(jwksDown ? 'down' : 'up');
+    case 'POST /_test/token':
+      tokenAnswer = url.searchParams.get('answer');
+      release.forEach((resume) => resume());
+      release = [];
+      return response.end(tokenAnswer);
+    case 'POST /_test/id':
+      idChange = await body(request);
+      return response.end('changed');
     case 'GET /_test/stats':
       return response.end(JSON.stringify(stats));
     default:
@@ -144,8 +171,47 @@ async function sideDoor(request, response, url) {
   }
 }
 
+async function changed(token) {
+  const [header, payload] = token.split('.', 2).map((part) => JSON.parse(Buffer.from(part, 'base64url').toString()));
+  const claims = { ...payload, ...idChange.claims };
+  for (const name of Object.keys(claims)) if (claims[name] === null) delete claims[name];
+  const jwk = (idChange.forge ? await freshKeys() : keys).find((key) => key.alg === 'RS256');
+  return new CompactSign(new TextEncoder().encode(JSON.stringify(claims)))
+    .setProtectedHeader({ ...header, ...idChange.header })
+    .sign(await importJWK(jwk, 'RS256'));
+}
+
+// What the token endpoint is told to do besides its work; true when that was all.
+async function tamper(response) {
+  stats.token += 1;
+  if (tokenAnswer === 'hold') {
+    await new Promise((resume) => release.push(resume));
+  } else if (tokenAnswer === '503') {
+    response.statusCode = 503;
+    response.end('down for a test');
+    return true;
+  } else if (tokenAnswer === 'bare' || Object.keys(idChange).length) {
+    const end = response.end.bind(response);
+    response.end = async (text, ...rest) => {
+      const answer = JSON.parse(text);
+      if (tokenAnswer === 'bare') delete answer.refresh_token;
+      if (answer.id_token) answer.id_token = await changed(answer.id_token);
+      const json = JSON.stringify(answer);
+      response.setHeader('content-length', Buffer.byteLength(json));
+      return end(json, ...rest);
+    };
+  } else if (tokenAnswer !== 'well') {
+    response.statusCode = 400;
+    response.setHeader('content-type', 'application/json');
+    response.end(JSON.stringify({ error: tokenAnswer, error_description: 'as a test <b>wants</b>' }));
+    return true;
+  }
+  return false;
+}
+
 const server = http.createServer(async (request, response) => {
   const url = new URL(request.url, issuer);
+  if (AHEAD) response.setHeader('date', new Date(Date.now()).toUTCString());
   if (url.pathname.startsWith('/_test/')) return sideDoor(request, response, url);
   if (url.pathname === '/jwks') {
     stats.jwks += 1;
@@ -154,6 +220,7 @@ const server = http.createServer(async (request, response) => {
       return response.end('down for a test');
     }
   }
+  if (url.pathname === '/token' && (await tamper(response))) return undefined;
   return handler(request, response);
 });
 server.listen(0, '127.0.0.1', () => {

@@ -58,6 +58,7 @@ impl SessionFacts {
             who.map(|who| match who.method {
                 Method::Token => "token",
                 Method::Password => "password",
+                Method::Trust => "trust",
             }),
         );
         object.string("account", sheet.account);

@@ -1,10 +1,12 @@
 //! Evidence in, proof out.
 
+pub mod gate;
 pub mod jwks;
 pub mod jwt;
 pub mod md5;
 pub mod roles;
 pub mod scram;
+pub mod users;
 
 use std::sync::Arc;
 
@@ -16,8 +18,10 @@ use crate::time::UnixMicros;
 pub enum Method {
     /// A token of a configured issuer.
     Token,
-    /// A password that PostgreSQL itself accepted.
+    /// A password that PostgreSQL itself accepted, or that is in the proxy's own list of users.
     Password,
+    /// Nothing: the settings trust whoever can connect.
+    Trust,
 }
 
 /// A verified person or service.

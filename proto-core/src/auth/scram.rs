@@ -1,4 +1,4 @@
-//! SCRAM-SHA-256, the client's side: proves to a PostgreSQL server that the proxy knows an account's password, and
+//! SCRAM-SHA-256, the client's side ([`server`] has the other): proves to a PostgreSQL server that the proxy knows an account's password, and
 //! makes the server prove that it does too (RFC 5802, RFC 7677; PostgreSQL manual, section 54.3).
 //!
 //! ```text
@@ -11,6 +11,8 @@
 //!
 //! Every step is a type of its own and is used up by the next, so none can be left out or repeated. Channel binding
 //! is not offered (gs2 header `n,,`): the TLS layer is the driver's and does not hand its certificate down here.
+
+pub mod server;
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -142,8 +144,9 @@ impl ScramChallenge {
     #[must_use]
     pub fn fits(&self, keys: &ScramKeys, password: &Arc<Secret<Vec<u8>>>) -> bool {
         self.asks_for(keys)
-            && (Arc::ptr_eq(&keys.password, password)
-                || equal_in_constant_time(keys.password.expose(), password.expose()))
+            && keys.password.as_ref().is_some_and(|known| {
+                Arc::ptr_eq(known, password) || equal_in_constant_time(known.expose(), password.expose())
+            })
     }
 
     fn asks_for(&self, keys: &ScramKeys) -> bool {
@@ -153,7 +156,7 @@ impl ScramChallenge {
     /// The work that makes the keys. It takes from under a millisecond to some tenths of a second.
     #[must_use]
     pub fn derivation(&self, password: &Arc<Secret<Vec<u8>>>) -> Derivation {
-        Derivation { password: password.clone(), salt: self.salt.clone(), iterations: self.iterations }
+        Derivation::new(password, &self.salt, self.iterations)
     }
 
     /// The client-final-message, for SASLResponse, and what is needed to check the server's answer to it.
@@ -187,6 +190,12 @@ pub struct Derivation {
 }
 
 impl Derivation {
+    /// Of a password with this salt and so many rounds.
+    #[must_use]
+    pub fn new(password: &Arc<Secret<Vec<u8>>>, salt: &[u8], iterations: NonZeroU32) -> Self {
+        Self { password: password.clone(), salt: salt.into(), iterations }
+    }
+
     /// Rounds of PBKDF2: how much work it is.
     #[must_use]
     pub const fn iterations(&self) -> u32 {
@@ -205,7 +214,7 @@ impl Derivation {
             server_key: key(salted.expose(), b"Server Key"),
             salt: self.salt,
             iterations: self.iterations,
-            password: self.password,
+            password: Some(self.password),
         }
     }
 }
@@ -213,13 +222,14 @@ impl Derivation {
 /// What PBKDF2 made of a password: kept per account, so that the work is done once and not with every login.
 ///
 /// As good as the password itself towards the server that issued the salt, hence secret. The password stays beside
-/// it, because keys must never answer for another password than their own.
+/// it where it is known, because keys must never answer for another password than their own.
 pub struct ScramKeys {
     client_key: Secret<[u8; KEY_LEN]>,
     server_key: Secret<[u8; KEY_LEN]>,
     salt: Box<[u8]>,
     iterations: NonZeroU32,
-    password: Arc<Secret<Vec<u8>>>,
+    /// `None` where a client's proof showed the keys, and the password itself was never here.
+    password: Option<Arc<Secret<Vec<u8>>>>,
 }
 
 /// Our proof is on its way; the server's is due.

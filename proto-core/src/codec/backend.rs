@@ -234,6 +234,41 @@ pub fn emit_cleartext_password(out: &mut Vec<u8>) {
     message(out, tag::AUTHENTICATION, |out| out.extend_from_slice(&3u32.to_be_bytes()));
 }
 
+/// Appends AuthenticationMD5Password.
+pub fn emit_md5_password(out: &mut Vec<u8>, salt: [u8; 4]) {
+    message(out, tag::AUTHENTICATION, |out| {
+        out.extend_from_slice(&5u32.to_be_bytes());
+        out.extend_from_slice(&salt);
+    });
+}
+
+/// Appends AuthenticationSASL with these mechanisms.
+pub fn emit_sasl(out: &mut Vec<u8>, mechanisms: &[&str]) {
+    message(out, tag::AUTHENTICATION, |out| {
+        out.extend_from_slice(&10u32.to_be_bytes());
+        for mechanism in mechanisms {
+            cstr(out, mechanism.as_bytes());
+        }
+        out.push(0);
+    });
+}
+
+/// Appends AuthenticationSASLContinue.
+pub fn emit_sasl_continue(out: &mut Vec<u8>, data: &[u8]) {
+    message(out, tag::AUTHENTICATION, |out| {
+        out.extend_from_slice(&11u32.to_be_bytes());
+        out.extend_from_slice(data);
+    });
+}
+
+/// Appends AuthenticationSASLFinal.
+pub fn emit_sasl_final(out: &mut Vec<u8>, data: &[u8]) {
+    message(out, tag::AUTHENTICATION, |out| {
+        out.extend_from_slice(&12u32.to_be_bytes());
+        out.extend_from_slice(data);
+    });
+}
+
 /// Appends BackendKeyData.
 pub fn emit_backend_key_data(out: &mut Vec<u8>, pid: u32, key: &[u8]) {
     message(out, tag::BACKEND_KEY_DATA, |out| {

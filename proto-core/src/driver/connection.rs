@@ -15,6 +15,7 @@ use super::server::{OpenFailure, ServerConnection};
 use super::shared::Shared;
 use crate::audit::Record;
 use crate::auth::jwks::Awaited;
+use crate::auth::scram::ScramKeys;
 use crate::fault::{Lost, Refusal, SqlState};
 use crate::pool::{How, Lease};
 use crate::secret::Secret;
@@ -32,8 +33,17 @@ type Opened<S> = Result<(ServerConnection<S>, LoggedIn), OpenFailure>;
 pub(super) enum Slow<R: Runtime> {
     /// A login to the server, under this lease.
     Opening(Option<Lease>, Job<Opened<R::Socket>>),
+    /// PBKDF2, for a client's proof.
+    Deriving(Job<ScramKeys>),
     /// A cancel request that is passed on.
     Cancelling(Job<()>),
+}
+
+/// What came of it.
+enum Done<S> {
+    Opened(Option<Lease>, Box<Opened<S>>),
+    Derived(ScramKeys),
+    Cancelled,
 }
 
 /// What the task has to do outside of the pump.
@@ -331,20 +341,20 @@ impl<R: Runtime> Connection<R> {
     }
 
     fn poll_slow(&mut self, context: &mut Context<'_>, now: Now) {
-        let (lease, opened) = match &mut self.slow {
+        let done = match &mut self.slow {
             None => return,
-            Some(Slow::Cancelling(job)) => match job.as_mut().poll(context) {
-                Poll::Ready(()) => (None, None),
-                Poll::Pending => return,
-            },
-            Some(Slow::Opening(lease, job)) => match job.as_mut().poll(context) {
-                Poll::Ready(opened) => (lease.take(), Some(opened)),
-                Poll::Pending => return,
-            },
+            Some(Slow::Cancelling(job)) => job.as_mut().poll(context).map(|()| Done::Cancelled),
+            Some(Slow::Deriving(job)) => job.as_mut().poll(context).map(Done::Derived),
+            Some(Slow::Opening(lease, job)) => {
+                job.as_mut().poll(context).map(|opened| Done::Opened(lease.take(), Box::new(opened)))
+            }
         };
+        let Poll::Ready(done) = done else { return };
         self.slow = None;
-        if let (Some(lease), Some(opened)) = (lease, opened) {
-            self.opened(lease, opened, now);
+        match done {
+            Done::Cancelled | Done::Opened(None, _) => {}
+            Done::Derived(keys) => self.reply(Reply::Derived(keys), now),
+            Done::Opened(Some(lease), opened) => self.opened(lease, *opened, now),
         }
     }
 
@@ -431,6 +441,15 @@ impl<R: Runtime> Connection<R> {
     pub(super) fn perform(&mut self, action: Action, now: Now) {
         match action {
             Action::Verify(token) => self.verify(token, now),
+            Action::Nonce => {
+                let nonce = self.shared.with_hub(|hub, _| hub.random());
+                self.reply(Reply::Nonce(nonce), now);
+            }
+            Action::Derive(derivation) => {
+                self.slow = Some(Slow::Deriving(Box::pin(R::blocking(move || derivation.run()))));
+                // It is polled for the first time with this task's next wake-up.
+                self.mailbox.wake();
+            }
             Action::Lease(wish) => self.request(wish, now),
             Action::GiveUp => self.give_up(),
             Action::Reserve => {

@@ -20,3 +20,4 @@ pub mod serve;
 mod server;
 pub mod shared;
 pub mod tls;
+pub mod tokens;

@@ -19,6 +19,8 @@ pub struct Seen {
     pub endpoint: Endpoint,
     /// `server_version`, as PostgreSQL reports it.
     pub version: String,
+    /// `session_authorization`: the account that queries run as, which behind a proxy may not be the one that logged in.
+    pub session_user: String,
     /// Whether the connection was encrypted.
     pub tls: bool,
 }
@@ -50,10 +52,14 @@ pub async fn log_in<R: Runtime>(
         }
     });
     let (connection, login) = opened.await.map_err(|failure| failure.refusal())?;
-    let version = login.parameters.iter().find(|(name, _)| **name == *b"server_version");
+    let parameter = |name: &[u8]| {
+        let found = login.parameters.iter().find(|(known, _)| **known == *name);
+        found.map_or_else(String::new, |(_, value)| String::from_utf8_lossy(value).into_owned())
+    };
     let seen = Seen {
         endpoint: connection.endpoint.clone(),
-        version: version.map_or_else(String::new, |(_, value)| String::from_utf8_lossy(value).into_owned()),
+        version: parameter(b"server_version"),
+        session_user: parameter(b"session_authorization"),
         tls: login.tls,
     };
     connection.close::<R>().await;

@@ -105,16 +105,24 @@ impl<R: Runtime> Connection<R> {
         let Some(wish) = &self.wish else { return self.shared.discard(lease) };
         let (shared, wish) = (self.shared.clone(), wish.clone());
         let job = async move {
-            let (target, is_own) = (&*wish.target, matches!(wish.credential, Credential::Own(_)));
+            let target = &*wish.target;
             let tls = shared.server_tls(&target.tls_terms());
+            let token = match &wish.credential {
+                Credential::Provided => Some(fresh_token(&shared).await?),
+                _ => None,
+            };
             server::open::<R>(target, tls, |endpoint| {
-                let keys = if is_own { None } else { shared.scram_keys(&wish.account, endpoint) };
                 let settings = wish.login_settings(shared.with_hub(|hub, _| hub.random()));
-                LoginSettings {
-                    tls_possible: server::tls_possible(endpoint, target.sslmode),
-                    credential: settings.credential.with_keys(keys),
-                    ..settings
-                }
+                let credential = match (&wish.credential, &token) {
+                    (Credential::Account(_), _) => {
+                        settings.credential.with_keys(shared.scram_keys(&wish.account, endpoint))
+                    }
+                    (_, Some(token)) => {
+                        upstream::Credential::Token { token: token.clone(), stays_here: endpoint.is_local() }
+                    }
+                    _ => settings.credential,
+                };
+                LoginSettings { tls_possible: server::tls_possible(endpoint, target.sslmode), credential, ..settings }
             })
             .await
         };
@@ -129,10 +137,11 @@ impl<R: Runtime> Connection<R> {
         opened: Result<(ServerConnection<R::Socket>, LoggedIn), OpenFailure>,
         now: Now,
     ) {
-        let (connection, login) = match opened {
+        let (mut connection, login) = match opened {
             Ok(opened) => opened,
             Err(failure) => return self.open_failed(lease, &failure, now),
         };
+        connection.single_use = self.wish.as_ref().is_some_and(|wish| !wish.credential.may_be_shared());
         let proof = match self.wish.as_ref().map(|wish| &wish.credential) {
             None => return self.shared.discard(lease),
             Some(Credential::Account(account)) => {
@@ -141,6 +150,7 @@ impl<R: Runtime> Connection<R> {
                 }
                 None
             }
+            Some(Credential::Passed(_) | Credential::Provided) => None,
             Some(Credential::Own(_)) => match Authenticated::by_server(&login) {
                 Some(who) => Some(who),
                 None => {
@@ -236,6 +246,13 @@ impl<R: Runtime> Connection<R> {
     }
 }
 
+/// A token for a login that begins now.
+async fn fresh_token<R: Runtime>(shared: &Shared<R>) -> Result<Arc<Secret<Vec<u8>>>, OpenFailure> {
+    let tokens = shared.tokens.clone().ok_or_else(|| OpenFailure::NoToken(no_source()))?;
+    let token = R::blocking(move || tokens.fresh()).await;
+    token.map(Arc::new).map_err(OpenFailure::NoToken)
+}
+
 /// A cancel order that is finished in any case, also when its task ends early.
 struct UnderWay<R: Runtime> {
     shared: Arc<Shared<R>>,
@@ -281,7 +298,7 @@ async fn give_back<R: Runtime>(
     let slot = lease.slot();
     let clean = match state {
         // A cancel that is still on its way must hit neither the reset nor whoever comes next.
-        ReturnState::Quiet { .. } if !may_hand_on => false,
+        ReturnState::Quiet { .. } if !may_hand_on || connection.single_use => false,
         ReturnState::Quiet { touched: false, .. } => true,
         ReturnState::Quiet { status, touched: true } => {
             let proof = shared.with_hub(|hub, _| hub.random());
@@ -309,6 +326,10 @@ async fn give_back<R: Runtime>(
         }
         shared.with_hub(|hub, now| hub.pools.handle_release(lease, Returned::Broken, now));
     }
+}
+
+fn no_source() -> Refusal {
+    Refusal::new(SqlState::CANNOT_CONNECT, "gprxy has no source of tokens for this server")
 }
 
 fn password_not_asked() -> Refusal {

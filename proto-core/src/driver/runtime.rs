@@ -33,6 +33,9 @@ pub struct Caller {
     pub address: Arc<str>,
     /// Loopback or a Unix socket.
     pub is_local: bool,
+    /// Over a Unix socket, the user that the peer's process ran as when it connected; `None` where the system does not
+    /// say.
+    pub uid: Option<u32>,
 }
 
 impl Caller {
@@ -40,13 +43,13 @@ impl Caller {
     #[must_use]
     pub fn tcp(peer: SocketAddr) -> Self {
         let ip = peer.ip().to_canonical();
-        Self { address: SocketAddr::new(ip, peer.port()).to_string().into(), is_local: ip.is_loopback() }
+        Self { address: SocketAddr::new(ip, peer.port()).to_string().into(), is_local: ip.is_loopback(), uid: None }
     }
 
     /// At the other end of a Unix socket: somebody on this machine.
     #[must_use]
-    pub fn unix() -> Self {
-        Self { address: "unix".into(), is_local: true }
+    pub fn unix(uid: Option<u32>) -> Self {
+        Self { address: "unix".into(), is_local: true, uid }
     }
 }
 

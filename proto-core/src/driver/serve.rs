@@ -73,6 +73,10 @@ pub async fn pause<R: Runtime>(span: Duration) {
 }
 
 async fn client<R: Runtime>(shared: Arc<Shared<R>>, socket: R::Socket, caller: Caller) {
+    if let Some(refusal) = shared.profile.gate.as_ref().and_then(|gate| gate.refuse_peer(caller.uid)) {
+        log::warn!("a client from {} is refused: {refusal}", caller.address);
+        return Box::pin(refuse_at_the_door::<R>(socket, &refusal)).await;
+    }
     let (id, crowded, mailbox) = match shared.arrive() {
         Ok(arrived) => arrived,
         // Boxed, as are the handshake and the farewell: their buffers would be part of every session's task.
@@ -129,7 +133,8 @@ async fn start_tls<R: Runtime>(connection: &mut Connection<R>) {
     }
 }
 
-/// So many clients beyond the limit that no more are even listened to: said in plain, since no TLS was set up.
+/// Nothing is read of a client of the wrong user of this machine, or of one so far beyond the limit that it is not even
+/// listened to: said in plain, since no TLS was set up.
 async fn refuse_at_the_door<R: Runtime>(socket: R::Socket, refusal: &Refusal) {
     let mut bytes = Vec::new();
     emit_error(&mut bytes, Severity::Fatal, refusal);

@@ -31,6 +31,8 @@ pub(super) struct ServerConnection<S> {
     pub(super) endpoint: Endpoint,
     /// How it is encrypted, if it is: a cancel request goes the same way.
     pub(super) tls: Option<TlsTerms>,
+    /// It serves the session that opened it, and no other.
+    pub(super) single_use: bool,
 }
 
 impl<S: Socket> ServerConnection<S> {
@@ -75,6 +77,8 @@ pub(super) enum OpenFailure {
     },
     /// No connection came about.
     Connect(Endpoint, io::Error),
+    /// There was nothing to log in with.
+    NoToken(Refusal),
 }
 
 impl OpenFailure {
@@ -82,6 +86,7 @@ impl OpenFailure {
     pub(super) fn refusal(&self) -> Refusal {
         match self {
             Self::Login { failure, .. } => failure.refusal(),
+            Self::NoToken(refusal) => refusal.clone(),
             Self::Connect(endpoint, error) => Refusal::new(
                 SqlState::CANNOT_CONNECT,
                 format!("gprxy cannot connect to the PostgreSQL server at {endpoint}: {error}"),
@@ -97,6 +102,8 @@ impl OpenFailure {
         match self {
             // Parameters that do not fit into a startup packet are a client's, too.
             Self::Login { failure: LoginFailure::Settings(_), .. } => false,
+            // The next one asks the source again.
+            Self::NoToken(_) => false,
             Self::Connect(..) | Self::Login { let_in: false, .. } => true,
             Self::Login { failure, let_in: true } => {
                 let code = failure.refusal().code;
@@ -157,6 +164,7 @@ async fn open_one<R: Runtime>(
         key: Arc::new(BackendKey { pid: logged_in.key.pid, key: logged_in.key.key.clone() }),
         endpoint: endpoint.clone(),
         tls: terms.filter(|_| logged_in.tls),
+        single_use: false,
     };
     Ok((connection, logged_in))
 }

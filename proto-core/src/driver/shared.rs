@@ -16,6 +16,7 @@ use super::audit_log::AuditLog;
 use super::mailbox::{Mail, Mailbox, lock};
 use super::runtime::{Alarm, Runtime};
 use super::server::ServerConnection;
+use super::tokens::TokenSource;
 use crate::auth::jwks::Fetch;
 use crate::auth::jwt::Keyring;
 use crate::auth::scram::ScramKeys;
@@ -43,6 +44,8 @@ pub struct Parts {
     pub tls: Option<Arc<ServerConfig>>,
     /// TLS for servers.
     pub server_tls: ServerTls,
+    /// Where tokens for [`crate::session::Credential::Provided`] come from.
+    pub tokens: Option<Arc<dyn TokenSource>>,
     /// Where statements are written down.
     pub audit: Option<AuditLog>,
     /// For issuers' documents; it gives up by itself and follows no redirects.
@@ -53,7 +56,7 @@ impl Parts {
     /// Without TLS and audit trail, which are set afterwards where they are wanted.
     #[must_use]
     pub fn new(profile: impl Into<Arc<Profile>>, hub: Hub, http: ureq::Agent) -> Self {
-        Self { profile: profile.into(), hub, tls: None, server_tls: ServerTls::new(), audit: None, http }
+        Self { profile: profile.into(), hub, tls: None, server_tls: ServerTls::new(), tokens: None, audit: None, http }
     }
 }
 
@@ -65,6 +68,7 @@ pub struct Shared<R: Runtime> {
     pub(super) profile: Arc<Profile>,
     pub(super) tls: Option<Arc<ServerConfig>>,
     server_tls: ServerTls,
+    pub(super) tokens: Option<Arc<dyn TokenSource>>,
     pub(super) audit: Option<AuditLog>,
     http: ureq::Agent,
     hub: Mutex<Hub>,
@@ -106,6 +110,7 @@ impl<R: Runtime> Shared<R> {
             profile: parts.profile,
             tls: parts.tls,
             server_tls: parts.server_tls,
+            tokens: parts.tokens,
             audit: parts.audit,
             http: parts.http,
             hub: Mutex::new(parts.hub),

@@ -11,6 +11,7 @@
 //! verdict forwards; answer every [`Action`] with [`Session::handle_reply`]; call [`Session::handle_timeout`] when
 //! [`Session::poll_timeout`] has passed. Any call order is legal; late and repeated replies are ignored.
 
+mod gating;
 mod leasing;
 mod opening;
 mod proving;
@@ -23,8 +24,9 @@ use std::sync::Arc;
 
 use crate::audit::{AuditProfile, Event, Record, Refused, SessionFacts, Sheet, Tls};
 use crate::auth::Authenticated;
+use crate::auth::gate::Gate;
 use crate::auth::roles::RoleMap;
-use crate::auth::scram::NONCE_LEN;
+use crate::auth::scram::{Derivation, NONCE_LEN, ScramKeys};
 use crate::cancel::CancelKey;
 use crate::codec::backend::{Severity, TransactionStatus, emit_error};
 use crate::fault::{Lost, Refusal, SqlState, Violation};
@@ -82,6 +84,8 @@ pub struct Profile {
     pub tls: bool,
     /// Where secrets may travel in clear.
     pub allow_plaintext: AllowPlaintext,
+    /// Who is let in by another proof than a token; `None`: tokens count, and what `password_fallback` says.
+    pub gate: Option<Arc<Gate>>,
     /// Whether a password that is no token may be checked by PostgreSQL itself.
     pub password_fallback: bool,
     /// Which role runs as which account.
@@ -101,6 +105,7 @@ impl Default for Profile {
         Self {
             tls: false,
             allow_plaintext: AllowPlaintext::default(),
+            gate: None,
             password_fallback: false,
             roles: RoleMap::default(),
             databases: Databases::default(),
@@ -153,6 +158,10 @@ pub enum Output {
 pub enum Action {
     /// Is this token good? Answer: [`Reply::Verified`].
     Verify(Secret<Vec<u8>>),
+    /// Fresh random bytes: [`Reply::Nonce`].
+    Nonce,
+    /// Run this where blocking is allowed: [`Reply::Derived`].
+    Derive(Derivation),
     /// A cancel key first ([`Reply::Enrolled`]), then a server connection ([`Reply::Leased`]).
     Lease(Box<Wish>),
     /// The wish is withdrawn.
@@ -198,24 +207,27 @@ impl Wish {
             session,
             key: PoolKey { account: self.account.clone(), database: self.database.clone(), own_password },
             parameters: self.parameters.clone(),
-            reuse: !own_password,
+            reuse: self.credential.may_be_shared(),
             settings: Arc::new(self.target.pool.clone()),
         }
     }
 
     /// How to log in to the server, once there is a socket and a fresh random nonce. TLS goes by the target's `sslmode`:
-    /// who has none, or stands at a Unix socket, clears `tls_possible`.
+    /// who has none, or stands at a Unix socket, clears `tls_possible`. For [`Credential::Provided`] the credential is still
+    /// to be put in.
     #[must_use]
     pub fn login_settings(&self, nonce: [u8; NONCE_LEN]) -> LoginSettings {
-        let password = match &self.credential {
-            Credential::Own(password) => Some(password),
-            Credential::Account(account) => account.password.as_ref(),
+        let credential = match &self.credential {
+            Credential::Own(password) => upstream::Credential::of(Some(password.clone())),
+            Credential::Account(account) => upstream::Credential::of(account.password.clone()),
+            Credential::Passed(credential) => credential.clone(),
+            Credential::Provided => upstream::Credential::None,
         };
         LoginSettings {
             user: self.account.clone(),
             database: self.target.dbname.clone().unwrap_or_else(|| self.database.clone()),
             parameters: self.parameters.clone(),
-            credential: upstream::Credential::of(password.cloned()),
+            credential,
             sslmode: self.target.sslmode,
             tls_possible: true,
             nonce,
@@ -225,12 +237,28 @@ impl Wish {
 }
 
 /// What the proxy shows to the server.
+#[derive(Clone)]
 #[non_exhaustive]
 pub enum Credential {
     /// That of a mapped account.
     Account(Arc<crate::policy::Account>),
     /// A person's own, which PostgreSQL itself must check.
     Own(Arc<Secret<Vec<u8>>>),
+    /// What somebody's login at the proxy's own gate left for an account of the same name.
+    Passed(upstream::Credential),
+    /// One that the driver asks its source of tokens for, anew for each server connection; that serves one session.
+    Provided,
+}
+
+impl Credential {
+    /// Whether server connections that were opened with it may serve one session after the other.
+    #[must_use]
+    pub const fn may_be_shared(&self) -> bool {
+        match self {
+            Self::Account(_) | Self::Passed(_) => true,
+            Self::Own(_) | Self::Provided => false,
+        }
+    }
 }
 
 /// A server connection on its way back.
@@ -266,6 +294,10 @@ pub enum ReturnState {
 pub enum Reply {
     /// To [`Action::Verify`].
     Verified(Result<Authenticated, Refusal>),
+    /// To [`Action::Nonce`].
+    Nonce([u8; NONCE_LEN]),
+    /// To [`Action::Derive`].
+    Derived(ScramKeys),
     /// To [`Action::Lease`], at once.
     Enrolled(CancelKey),
     /// To [`Action::Lease`], when a server connection is there.
@@ -402,6 +434,8 @@ impl Session {
     pub fn handle_reply(&mut self, reply: Reply, now: Now) {
         match reply {
             Reply::Verified(verdict) => self.proving_verified(verdict, now),
+            Reply::Nonce(nonce) => self.gate_nonce(nonce, now),
+            Reply::Derived(keys) => self.gate_derived(keys, now),
             Reply::Enrolled(key) => self.leasing_enrolled(key),
             Reply::Leased(leased) => self.leasing_leased(*leased, now),
             Reply::Refused(refusal) => self.leasing_refused(refusal, now),

@@ -96,9 +96,13 @@ impl Session {
             self.write(|out| emit_negotiate_protocol_version(out, version, &unknown));
         }
         let encrypted = self.tls.is_some();
-        let may_ask = encrypted || self.profile.allow_plaintext.allows(self.peer.is_local);
+        // A gate that does not ask in clear does not need to know who reads along.
+        let hidden = self.profile.gate.as_ref().is_some_and(|gate| !gate.asks_in_clear());
+        let may_ask = hidden || encrypted || self.profile.allow_plaintext.allows(self.peer.is_local);
         self.phase = Phase::Proving(Box::new(Proving::new(startup)));
-        if may_ask {
+        if may_ask && self.profile.gate.is_some() {
+            self.gate_opened();
+        } else if may_ask {
             self.write(emit_cleartext_password);
         } else {
             let refusal = plaintext_refused(self.profile.tls);

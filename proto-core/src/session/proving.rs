@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::auth::gate::Passage;
 use crate::auth::{Authenticated, looks_like_token};
 use crate::codec::backend::emit_authentication_ok;
 use crate::codec::frontend::tag;
@@ -25,13 +26,28 @@ pub(super) struct Proving {
     /// Bytes of the body that are still to come; `None` before the header is whole.
     left: Option<usize>,
     secret: Secret<Vec<u8>>,
-    /// The token is being verified.
-    waiting: bool,
+    /// The token is being verified, or an answer judged: what comes meanwhile waits.
+    pub(super) waiting: bool,
+    /// Where there is a gate, and random bytes for it.
+    pub(super) passage: Option<Passage>,
 }
 
 impl Proving {
     pub(super) const fn new(startup: Startup) -> Self {
-        Self { startup, header: Vec::new(), left: None, secret: Secret::new(Vec::new()), waiting: false }
+        let secret = Secret::new(Vec::new());
+        Self { startup, header: Vec::new(), left: None, secret, waiting: false, passage: None }
+    }
+
+    /// The next message of the client is due.
+    pub(super) fn expect_message(&mut self) {
+        self.header.clear();
+        self.left = None;
+        self.waiting = false;
+    }
+
+    /// The longest body that is taken.
+    fn max_body(&self, max_password: usize) -> usize {
+        self.passage.as_ref().map_or(max_password + 1, |passage| passage.max_answer(max_password))
     }
 
     /// Keeps a piece of the secret. Memory grows with what has really come, and old pieces are wiped.
@@ -59,7 +75,7 @@ impl Session {
             proving.header.extend_from_slice(&bytes[..n]);
             match Header::parse(&proving.header) {
                 Ok(None) => {}
-                Ok(Some(header)) if header.tag == tag::PASSWORD && header.body as usize <= limit + 1 => {
+                Ok(Some(header)) if header.tag == tag::PASSWORD && header.body as usize <= proving.max_body(limit) => {
                     proving.left = Some(header.body as usize);
                     if header.body == 0 {
                         self.violate(Violation::Malformed, now);
@@ -84,6 +100,9 @@ impl Session {
     fn password_given(&mut self, now: Now) {
         let Phase::Proving(proving) = &mut self.phase else { return };
         let mut secret = std::mem::replace(&mut proving.secret, Secret::new(Vec::new()));
+        if proving.passage.is_some() {
+            return self.gate_answered(&secret, now);
+        }
         let text = secret.expose_mut();
         if text.pop() != Some(0) || memchr::memchr(0, text).is_some() {
             return self.violate(Violation::Malformed, now);
@@ -133,7 +152,7 @@ impl Session {
         self.lease(Credential::Own(Arc::new(secret)), now);
     }
 
-    fn lease(&mut self, credential: Credential, now: Now) {
+    pub(super) fn lease(&mut self, credential: Credential, now: Now) {
         let Phase::Leasing(leasing) = &self.phase else { return };
         let startup = &leasing.startup;
         let Some(account) = leasing.account.clone() else { return };

@@ -2,6 +2,7 @@
 
 mod contract;
 mod drain;
+mod gating;
 mod leasing;
 mod opening;
 mod proving;

@@ -19,6 +19,7 @@ use std::fmt::Debug;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -154,6 +155,12 @@ impl Place {
                 Self { bound: Bound::Unix(listener), endpoint, path: Some(path) }
             }
         }
+    }
+
+    /// The user whose socket file it is.
+    fn owner(&self) -> u32 {
+        let path = self.path.as_ref().expect("a Unix socket");
+        std::fs::metadata(path).expect("the file is there").uid()
     }
 
     fn listen<H: Host>(&self) -> H::Listener {

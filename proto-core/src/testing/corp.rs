@@ -145,6 +145,7 @@ pub fn profile() -> Profile {
     Profile {
         tls: false,
         allow_plaintext: AllowPlaintext::Always,
+        gate: None,
         password_fallback: true,
         roles: roles(),
         databases: databases(PoolSettings::default()),

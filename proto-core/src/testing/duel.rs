@@ -12,7 +12,7 @@ mod host;
 
 use std::time::Duration;
 
-pub use host::log_in;
+pub use host::{PROVIDED, log_in};
 
 use super::corp;
 use super::dice::Dice;

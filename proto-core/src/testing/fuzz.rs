@@ -6,6 +6,7 @@
 
 mod cuts;
 mod frames;
+pub mod gate;
 mod keys;
 pub mod login;
 mod mask;
@@ -18,6 +19,7 @@ mod statements;
 pub mod token;
 
 pub use frames::frames;
+pub use gate::gate;
 pub use keys::keys;
 pub use login::login;
 pub use mask::mask;
@@ -33,8 +35,9 @@ pub use token::token;
 pub type Body = fn(&[u8]);
 
 /// Every body under the name of its target.
-pub const TARGETS: [(&str, Body); 12] = [
+pub const TARGETS: [(&str, Body); 13] = [
     ("frames", frames),
+    ("gate", gate),
     ("keys", keys),
     ("login", login),
     ("mask", mask),

@@ -34,6 +34,10 @@ pub enum LoginFailure {
     },
     /// The server wants a password, and there is none.
     PasswordMissing,
+    /// The server wants a proof that cannot be made of what there is.
+    Unfit(&'static str),
+    /// There is a token, and nothing says that nobody else would read it on its way.
+    Unprotected,
     /// The SCRAM exchange failed.
     Scram(ScramFault),
     /// The server's first ReadyForQuery told of an open transaction.
@@ -78,6 +82,10 @@ impl LoginFailure {
             }
             Self::PasswordMissing => cannot("the server wants a password, but the account has none configured")
                 .hint("Set the account's password in gprxy's configuration."),
+            Self::Unfit(what) => cannot(&format!("the server wants another proof than {what} can give"))
+                .hint("A verifier or hash serves only a server that keeps the same one; a token, only another gprxy."),
+            Self::Unprotected => cannot("the token is not sent: TLS with the server is missing or not verified")
+                .hint("Use sslmode=verify-full, with the authority's certificate where it is not a public one."),
             // The server could not say it as an ErrorResponse with a code; it still is a refused password.
             Self::Scram(fault @ ScramFault::Refused(_)) => Refusal::new(SqlState::INVALID_PASSWORD, fault.to_string()),
             Self::Scram(fault) => failed(&fault.to_string()),

@@ -256,8 +256,12 @@ impl Login {
     fn handle_authentication(&mut self, body: &[u8]) -> Result<(), LoginFailure> {
         let asked = Authentication::parse(body)?;
         let Phase::Proving(proving) = std::mem::replace(&mut self.phase, Phase::Finished) else { return Ok(()) };
-        let evidence =
-            Evidence { user: &self.settings.user, credential: &self.settings.credential, nonce: self.settings.nonce };
+        let evidence = Evidence {
+            user: &self.settings.user,
+            credential: &self.settings.credential,
+            verified: self.tls && matches!(self.settings.sslmode, SslMode::VerifyCa | SslMode::VerifyFull),
+            nonce: self.settings.nonce,
+        };
         let step = proving.handle(&asked, &evidence)?;
         self.follow(step);
         Ok(())
@@ -333,7 +337,7 @@ impl Login {
             Phase::Starting(checked) => checked.in_clear,
             _ => false,
         };
-        let sent = self.settings.credential.password().ok().map(|password| password.expose().as_slice());
+        let sent = self.settings.credential.in_clear();
         // A password that is part of the account's own name is no news in a message that names the account.
         let sent = sent.filter(|sent| in_clear && memchr::memmem::find(self.settings.user.as_bytes(), sent).is_none());
         LoginFailure::Server(ServerError::new(body, sent))

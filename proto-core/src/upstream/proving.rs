@@ -21,6 +21,8 @@ use crate::secret::Secret;
 pub(super) struct Evidence<'a> {
     pub(super) user: &'a str,
     pub(super) credential: &'a Credential,
+    /// Whether the server has shown who it is, and nobody else can read what is sent.
+    pub(super) verified: bool,
     pub(super) nonce: [u8; 18],
 }
 
@@ -69,18 +71,28 @@ impl Proving {
             (Self::Asked, Authentication::CleartextPassword) => {
                 // As libpq does, over any transport: who must not send a password in clear to this server sets
                 // sslmode to `require` or above, or gives the account a SCRAM verifier and demands it in pg_hba.conf.
-                let answer = password_message(with.credential.password()?.expose())?;
+                // A token opens more than one account, so it has a rule of its own.
+                let secret = match with.credential {
+                    Credential::Token { token, stays_here } if with.verified || *stays_here => token,
+                    Credential::Token { .. } => return Err(LoginFailure::Unprotected),
+                    credential => credential.password()?,
+                };
+                let answer = password_message(secret.expose())?;
                 Ok(Step::Next(Self::PasswordSent { in_clear: true }, Some(answer)))
             }
             (Self::Asked, Authentication::Md5Password { salt }) => {
-                let password = with.credential.password()?;
-                let answer = md5::answer(with.user.as_bytes(), password.expose(), *salt);
+                let answer = match with.credential {
+                    Credential::Md5(stored) => md5::answer_with(stored, *salt),
+                    credential => md5::answer(with.user.as_bytes(), credential.password()?.expose(), *salt),
+                };
                 let answer = password_message(answer.expose())?;
                 Ok(Step::Next(Self::PasswordSent { in_clear: false }, Some(answer)))
             }
             (Self::Asked, Authentication::Sasl { mechanisms }) => {
                 choose(mechanisms)?;
-                with.credential.password()?;
+                if !matches!(with.credential, Credential::Keys(_)) {
+                    with.credential.password()?;
+                }
                 let client = ScramClient::new(with.nonce);
                 let mut answer = Vec::new();
                 frontend::emit_sasl_initial(&mut answer, MECHANISM.as_bytes(), &client.first_message());
@@ -99,6 +111,12 @@ impl Proving {
     }
 
     fn answer_challenge(challenge: ScramChallenge, with: &Evidence<'_>) -> Result<Step, LoginFailure> {
+        if let Credential::Keys(keys) = with.credential {
+            return match Self::prove(challenge, keys, None) {
+                Step::Next(Self::Deriving(_), _) => Err(LoginFailure::Unfit("this SCRAM verifier")),
+                step => Ok(step),
+            };
+        }
         let password = with.credential.password()?;
         let derivation = challenge.derivation(password);
         match with.credential.keys().filter(|keys| challenge.fits(keys, password)) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::failure::LoginFailure;
+use crate::auth::md5::StoredDigest;
 use crate::auth::scram::{NONCE_LEN, ScramKeys};
 use crate::codec::{Reader, startup};
 use crate::policy::SslMode;
@@ -22,6 +23,17 @@ pub enum Credential {
         /// The `new_keys` of an earlier login with it, if there was one. Used only when they fit.
         keys: Option<Arc<ScramKeys>>,
     },
+    /// The keys of a verifier, where the password itself is not known: they serve a server that keeps the same one.
+    Keys(Arc<ScramKeys>),
+    /// The hash of a password, as a server keeps it: as good as the password where that asks for MD5.
+    Md5(Arc<StoredDigest>),
+    /// A token, which is sent as it is, and so only where nobody else can read it.
+    Token {
+        /// As its issuer made it.
+        token: Arc<Secret<Vec<u8>>>,
+        /// Whether the server is on this machine: then it may be sent without verified TLS.
+        stays_here: bool,
+    },
 }
 
 impl Credential {
@@ -31,12 +43,12 @@ impl Credential {
         password.map_or(Self::None, |password| Self::Password { password, keys: None })
     }
 
-    /// The same with the keys of an earlier login.
+    /// The same with the keys of an earlier login, where it is a password.
     #[must_use]
     pub fn with_keys(self, keys: Option<Arc<ScramKeys>>) -> Self {
         match self {
             Self::Password { password, .. } => Self::Password { password, keys },
-            Self::None => Self::None,
+            other => other,
         }
     }
 
@@ -44,13 +56,25 @@ impl Credential {
         match self {
             Self::Password { password, .. } if !password.expose().is_empty() => Ok(password),
             Self::Password { .. } | Self::None => Err(LoginFailure::PasswordMissing),
+            Self::Keys(_) => Err(LoginFailure::Unfit("a SCRAM verifier")),
+            Self::Md5(_) => Err(LoginFailure::Unfit("an MD5 hash")),
+            Self::Token { .. } => Err(LoginFailure::Unfit("a token")),
+        }
+    }
+
+    /// What the server gets in clear, if it asks for that.
+    pub(super) fn in_clear(&self) -> Option<&[u8]> {
+        match self {
+            Self::Password { password: secret, .. } | Self::Token { token: secret, .. } => Some(secret.expose()),
+            Self::None | Self::Keys(_) | Self::Md5(_) => None,
         }
     }
 
     pub(super) const fn keys(&self) -> Option<&Arc<ScramKeys>> {
         match self {
             Self::Password { keys, .. } => keys.as_ref(),
-            Self::None => None,
+            Self::Keys(keys) => Some(keys),
+            Self::None | Self::Md5(_) | Self::Token { .. } => None,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The rig: real PostgreSQL servers, a real OIDC provider, the real `gprxy`, and clients for them.
 
 pub(crate) mod audit;
+pub(crate) mod bad_idp;
 pub(crate) mod deps;
+pub(crate) mod desk;
 pub(crate) mod fault;
 pub(crate) mod fixtures;
 pub(crate) mod gprxy;
@@ -15,6 +17,7 @@ pub(crate) mod reaper;
 pub(crate) mod sign_in;
 pub(crate) mod target;
 pub(crate) mod tls;
+pub(crate) mod tunnel;
 pub(crate) mod wire;
 
 use std::time::{Duration, Instant};

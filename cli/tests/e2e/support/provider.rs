@@ -37,8 +37,14 @@ impl Provider {
 
     /// A provider of one's own, to rotate and to break.
     pub(crate) fn start() -> Self {
+        Self::with_clock_ahead(0)
+    }
+
+    /// One whose clock is ahead of this computer's by so many seconds.
+    pub(crate) fn with_clock_ahead(seconds: i64) -> Self {
         let log = std::fs::File::create(fresh_path("provider.log")).unwrap();
         let mut command = deps::node("idp/provider.mjs");
+        command.env("GPRXY_TEST_CLOCK_AHEAD", seconds.to_string());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         let mut child = Leashed::spawn(&mut command);
         let stdin = child.0.stdin.take().expect("piped");
@@ -95,11 +101,30 @@ impl Provider {
         self.post(&format!("/_test/jwks?down={}", u8::from(down)), None);
     }
 
+    /// What the token endpoint does from now on: an OAuth error, `503`, `hold`, `bare`, or `well`.
+    pub(crate) fn set_token_answer(&self, answer: &str) {
+        self.post(&format!("/_test/token?answer={answer}"), None);
+    }
+
+    /// Changes what ID tokens say from now on: `claims`, `header`, `forge`; nothing in it makes them true again.
+    pub(crate) fn set_id_change(&self, change: Value) {
+        self.post("/_test/id", Some(change));
+    }
+
     /// How often the key set was asked for.
     pub(crate) fn jwks_requests(&self) -> u64 {
+        self.count("jwks")
+    }
+
+    /// How often the token endpoint was asked.
+    pub(crate) fn token_requests(&self) -> u64 {
+        self.count("token")
+    }
+
+    fn count(&self, what: &str) -> u64 {
         let mut response = sign_in::agent().get(format!("{}/_test/stats", self.issuer)).call().unwrap();
         let stats: Value = serde_json::from_str(&response.body_mut().read_to_string().unwrap()).unwrap();
-        stats["jwks"].as_u64().expect("a number")
+        stats[what].as_u64().expect("a number")
     }
 
     fn post(&self, path: &str, body: Option<Value>) -> String {

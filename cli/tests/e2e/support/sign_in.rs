@@ -37,7 +37,7 @@ pub(crate) fn code_and_pkce(issuer: &str, person: &str, resource: &str) -> Strin
         "{issuer}/auth?client_id=gprxy-cli&response_type=code&redirect_uri={CALLBACK}&scope=openid+email+offline_access+sql\
          &prompt=consent&resource={resource}&code_challenge={challenge}&code_challenge_method=S256&state=s1"
     );
-    let arrival = Browser { issuer, cookies: BTreeMap::new() }.walk(start, person);
+    let arrival = Browser::new(issuer, person).walk(start);
     let code = arrival
         .split(['?', '&'])
         .find_map(|part| part.strip_prefix("code="))
@@ -52,37 +52,84 @@ pub(crate) fn code_and_pkce(issuer: &str, person: &str, resource: &str) -> Strin
     access_token(agent().post(format!("{issuer}/token")).send_form(form).unwrap())
 }
 
-struct Browser<'a> {
+/// A browser without pictures, and the person in front of it.
+pub(crate) struct Browser<'a> {
     issuer: &'a str,
+    person: &'a str,
     cookies: BTreeMap<String, String>,
+    /// What stands on the other device's screen.
+    user_code: Option<String>,
+    refuses: bool,
 }
 
-impl Browser<'_> {
-    /// From page to page, filling in what is asked, until the provider sends us to the callback.
-    fn walk(mut self, mut url: String, person: &str) -> String {
-        for _ in 0..12 {
+impl<'a> Browser<'a> {
+    pub(crate) fn new(issuer: &'a str, person: &'a str) -> Self {
+        Self { issuer, person, cookies: BTreeMap::new(), user_code: None, refuses: false }
+    }
+
+    /// Enters this code where one is asked for.
+    pub(crate) fn with_user_code(mut self, code: &str) -> Self {
+        self.user_code = Some(code.to_owned());
+        self
+    }
+
+    /// Presses the button that gives up.
+    pub(crate) fn refusing(mut self) -> Self {
+        self.refuses = true;
+        self
+    }
+
+    /// From page to page, filling in what is asked, until the provider sends us away or has nothing more to ask. The
+    /// answer is where the way leads to, or the last page.
+    pub(crate) fn walk(mut self, mut url: String) -> String {
+        for _ in 0..16 {
             let mut response = self.visit(&url, None);
             let mut next = location(&response);
-            if next.is_none() {
+            while next.is_none() {
                 let page = response.body_mut().read_to_string().unwrap();
-                let form: Vec<(&str, &str)> = if page.contains(r#"name="prompt" value="login""#) {
-                    vec![("prompt", "login"), ("login", person), ("password", "anything")]
-                } else if page.contains(r#"name="prompt" value="consent""#) {
-                    vec![("prompt", "consent")]
+                if page.contains("Sign-in Success") || page.contains("interrupted") {
+                    return page;
+                }
+                let form = self.fill_in(&page, &url);
+                if form.is_empty() {
+                    next = Some(format!("{url}/abort"));
                 } else {
-                    panic!("neither a login nor a consent page at {url}: {page}");
-                };
-                next = location(&self.visit(&url, Some(&form)));
+                    let form: Vec<_> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                    response = self.visit(&url, Some(&form));
+                    next = location(&response);
+                }
             }
             url = next.expect("every step of the sign-in redirects");
             if url.starts_with('/') {
                 url.insert_str(0, self.issuer);
             }
-            if url.starts_with(CALLBACK) {
+            if !url.starts_with(self.issuer) {
                 return url;
             }
         }
         panic!("the sign-in goes in circles at {url}");
+    }
+
+    /// The form of a page; empty when the person turns away from it.
+    fn fill_in(&self, page: &str, url: &str) -> Vec<(&'static str, String)> {
+        let own = |name: &'static str, value: &str| (name, value.to_owned());
+        let xsrf = || {
+            let (_, rest) = page.split_once("name=\"xsrf\" value=\"").expect("a form with a token");
+            own("xsrf", rest.split('"').next().unwrap_or_default())
+        };
+        let code = || own("user_code", self.user_code.as_deref().expect("a code to enter"));
+        if page.contains(r#"name="prompt" value="login""#) {
+            let login = vec![own("prompt", "login"), own("login", self.person), own("password", "anything")];
+            if self.refuses { Vec::new() } else { login }
+        } else if page.contains(r#"name="prompt" value="consent""#) {
+            vec![own("prompt", "consent")]
+        } else if page.contains("op.deviceInputForm") {
+            vec![xsrf(), code()]
+        } else if page.contains("op.deviceConfirmForm") {
+            vec![xsrf(), code(), own(if self.refuses { "abort" } else { "confirm" }, "yes")]
+        } else {
+            panic!("a page that nobody expects at {url}: {page}");
+        }
     }
 
     fn visit(&mut self, url: &str, form: Option<&[(&str, &str)]>) -> Response<ureq::Body> {

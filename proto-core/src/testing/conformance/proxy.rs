@@ -112,6 +112,7 @@ impl<H: Host> Rig<H> {
             hub,
             tls: Some(certificate()),
             server_tls: unverified(terms.sslmode).map(|config| (to_server, config)).into_iter().collect(),
+            tokens: None,
             audit: None,
             http: ureq::Agent::new_with_defaults(),
         });

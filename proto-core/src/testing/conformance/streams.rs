@@ -248,6 +248,10 @@ pub fn callers_are_named<H: Host>() {
         let listener = place.listen::<H>();
         let (_client, (_server, caller)) = both(connect::<H>(&place.endpoint), accept::<H>(&listener)).await;
         assert_eq!((&*caller.address, caller.is_local), ("unix", true));
+        // Whoever made the socket file is the one who connects here.
+        if cfg!(target_os = "linux") {
+            assert_eq!(caller.uid, Some(place.owner()));
+        }
     });
 }
 

@@ -4,12 +4,17 @@ use super::{Duel, Permits};
 use crate::audit::Event;
 use crate::auth::Authenticated;
 use crate::auth::jwt::Verdict as TokenVerdict;
+use crate::entropy::Entropy as _;
 use crate::fault::Lost;
 use crate::pool::{PoolOutput, Returned};
+use crate::secret::Secret;
 use crate::session::{Action, Credential, Leased, Output, Reply, Return, ReturnState, Side, Wish};
 use crate::testing::postgres::Backend;
 use crate::time::Now;
 use crate::upstream::{self, LoggedIn, Login, LoginOutput, LoginSettings};
+
+/// What a duel's source of credentials gives.
+pub const PROVIDED: &[u8] = b"provided by the driver";
 
 impl Duel {
     pub(super) fn carry_out(&mut self) {
@@ -37,6 +42,12 @@ impl Duel {
                 };
                 self.answer(Reply::Verified(verdict));
             }
+            Action::Nonce => {
+                let mut nonce = [0; 18];
+                self.entropy.fill(&mut nonce);
+                self.answer(Reply::Nonce(nonce));
+            }
+            Action::Derive(derivation) => self.answer(Reply::Derived(derivation.run())),
             Action::Lease(wish) => {
                 let key = self.cancels.enroll(self.session.id(), wish.wide_key, &mut self.entropy);
                 self.answer(Reply::Enrolled(key));
@@ -116,7 +127,11 @@ impl Duel {
 /// As the server says.
 pub fn log_in(wish: &Wish, backend: &mut Backend, now: Now) -> Result<LoggedIn, upstream::LoginFailure> {
     let settings = LoginSettings { tls_possible: false, ..wish.login_settings([7; 18]) };
-    let mut login = Login::new(settings, now);
+    let credential = match &wish.credential {
+        Credential::Provided => upstream::Credential::of(Some(Secret::new(PROVIDED.to_vec()).into())),
+        _ => settings.credential,
+    };
+    let mut login = Login::new(LoginSettings { credential, ..settings }, now);
     loop {
         while let Some(output) = login.poll_output() {
             match output {

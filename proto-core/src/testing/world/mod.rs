@@ -155,6 +155,7 @@ impl World {
             hub,
             tls: setup.tls.clients,
             server_tls: setup.tls.to_server,
+            tokens: None,
             audit: Some(audit.clone()),
             http: provider.agent(),
         });

@@ -344,7 +344,8 @@ impl Listener for SimListener {
             arrival.map_or(Poll::Pending, Poll::Ready)
         })
         .await;
-        let caller = Caller { address: format!("192.0.2.1:{}", 40_000 + arrival.read).into(), is_local: true };
+        let caller =
+            Caller { address: format!("192.0.2.1:{}", 40_000 + arrival.read).into(), is_local: true, uid: None };
         Ok((SimSocket::new(self.handle.clone(), &arrival), caller))
     }
 }

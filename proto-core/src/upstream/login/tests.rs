@@ -13,6 +13,8 @@ use crate::codec::frontend;
 use crate::fault::SqlState;
 use crate::time::Tick;
 
+mod credentials;
+
 const PASSWORD: &[u8] = b"correct horse";
 const NONCE: [u8; 18] = [7; 18];
 const TIMEOUT: Duration = Duration::from_secs(5);

@@ -48,6 +48,7 @@ pub(super) fn profile(setup: u8) -> Profile {
     Profile {
         tls: setup & 1 != 0,
         allow_plaintext: if setup & 2 != 0 { AllowPlaintext::Never } else { AllowPlaintext::Loopback },
+        gate: None,
         password_fallback: setup & 4 == 0,
         roles: RoleMap::new([role("reader", "app_reader"), role("writer", "app_writer")], None)
             .expect("the mapping is good"),

@@ -216,6 +216,7 @@ impl Stage {
                 assert!(looks_like_token(secret.expose()) && secret.expose().len() <= 2048);
                 "verify"
             }
+            Action::Nonce | Action::Derive(_) => unreachable!("there is no gate"),
             Action::Lease(wish) => {
                 self.wish(&wish);
                 "lease"
@@ -258,6 +259,7 @@ impl Stage {
                 assert!(account.name == wish.account && ["app_reader", "app_writer"].contains(&&*wish.account));
                 false
             }
+            Credential::Passed(_) | Credential::Provided => unreachable!("there is no gate"),
         };
         self.account = wish.account.clone();
         let request = wish.request(ID);

@@ -1,0 +1,277 @@
+//! One client's way through a gate: what it is asked, one question after the other.
+
+use std::sync::Arc;
+
+use ring::digest;
+
+use super::{Admission, Gate, Users};
+use crate::auth::md5;
+use crate::auth::scram::server::{ClientFault, ClientProof, ScramServer, ServerChallenge, Verifier};
+use crate::auth::scram::{Derivation, MAX_MESSAGE, MECHANISM, NONCE_LEN, ScramKeys};
+use crate::auth::users::StoredSecret;
+use crate::codec::Reader;
+use crate::fault::{Refusal, SqlState, Violation};
+use crate::policy::AuthType;
+use crate::secret::{Secret, equal_in_constant_time};
+use crate::upstream::Credential;
+
+/// What a client is asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Question {
+    /// The password.
+    Cleartext,
+    /// The password under MD5.
+    Md5 {
+        /// With this salt.
+        salt: [u8; 4],
+    },
+    /// SCRAM-SHA-256.
+    Sasl,
+    /// The next SCRAM message.
+    SaslContinue(Vec<u8>),
+}
+
+/// What comes next on somebody's way through the gate.
+#[must_use]
+pub enum Step {
+    /// The client is asked, and its answer goes to [`Passage::handle_answer`].
+    Ask(Question),
+    /// Work that may block; what it makes goes to [`Passage::handle_derived`].
+    Derive(Derivation),
+    /// The end: in.
+    Admitted(Box<Admission>),
+    /// The end: out.
+    Refused(Refusal),
+}
+
+enum State {
+    Plain,
+    /// A password in clear beside a verifier, or beside nothing at all.
+    PlainDerived,
+    Md5([u8; 4]),
+    /// The mechanism is due.
+    Sasl(ScramServer),
+    /// The mechanism was chosen without a first message.
+    SaslFirst(ScramServer),
+    SaslFinal(ServerChallenge),
+    /// The verifier of a password in clear is being made.
+    SaslDerived(ClientProof),
+    Over,
+}
+
+/// One client's way through a gate.
+pub struct Passage {
+    gate: Arc<Gate>,
+    user: Arc<str>,
+    state: State,
+}
+
+impl Passage {
+    /// For whoever says to be `user`. The random bytes must be fresh.
+    pub fn new(gate: Arc<Gate>, user: Arc<str>, nonce: [u8; NONCE_LEN]) -> (Self, Step) {
+        let scram = || (State::Sasl(ScramServer::new(nonce)), Step::Ask(Question::Sasl));
+        let (state, step) = match (gate.auth_type, gate.find(&user).map(|user| &user.secret)) {
+            (AuthType::Trust, None) if matches!(gate.users, Users::Listed(_)) => {
+                (State::Over, Step::Refused(unknown(&user)))
+            }
+            (AuthType::Trust, _) => (State::Over, admitted(gate.admission(&user, None, None))),
+            (AuthType::Plain, _) => (State::Plain, Step::Ask(Question::Cleartext)),
+            // As in PgBouncer and PostgreSQL: who has a verifier is asked by SCRAM where the setting says md5.
+            (AuthType::Md5, Some(StoredSecret::Scram(_))) | (AuthType::ScramSha256, _) => scram(),
+            (AuthType::Md5, _) => {
+                let salt = [nonce[0], nonce[1], nonce[2], nonce[3]];
+                (State::Md5(salt), Step::Ask(Question::Md5 { salt }))
+            }
+        };
+        (Self { gate, user, state }, step)
+    }
+
+    /// The longest answer that is worth reading, when passwords have at most so many bytes.
+    #[must_use]
+    pub fn max_answer(&self, max_password: usize) -> usize {
+        match self.state {
+            State::Plain => max_password + 1,
+            // The name of a mechanism, a length, and the message.
+            _ => MAX_MESSAGE + 64,
+        }
+    }
+
+    /// The body of the client's message.
+    ///
+    /// # Errors
+    /// What the protocol does not allow.
+    pub fn handle_answer(&mut self, body: &Secret<Vec<u8>>) -> Result<Step, Violation> {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Plain => Ok(self.check_plain(password(body.expose())?)),
+            State::Md5(salt) => Ok(self.check_md5(password(body.expose())?, salt)),
+            State::Sasl(server) => {
+                let mut reader = Reader::new(body.expose());
+                let mechanism = reader.cstr()?;
+                if mechanism != MECHANISM.as_bytes() {
+                    return Ok(Step::Refused(Refusal::new(
+                        SqlState::PROTOCOL_VIOLATION,
+                        "client selected an invalid SASL authentication mechanism",
+                    )));
+                }
+                match reader.i32()? {
+                    // No initial response: the mechanism begins with an empty challenge (RFC 4422 section 5).
+                    -1 => {
+                        reader.finish()?;
+                        self.state = State::SaslFirst(server);
+                        Ok(Step::Ask(Question::SaslContinue(Vec::new())))
+                    }
+                    length if usize::try_from(length) == Ok(reader.rest().len()) => {
+                        let at = body.expose().len() - usize::try_from(length).unwrap_or_default();
+                        Ok(self.client_first(server, &body.expose()[at..]))
+                    }
+                    _ => Err(Violation::Malformed),
+                }
+            }
+            State::SaslFirst(server) => Ok(self.client_first(server, body.expose())),
+            State::SaslFinal(challenge) => Ok(match challenge.handle_client_final(body.expose()) {
+                Ok(proof) => self.check_proof(proof),
+                Err(fault) => Step::Refused(not_scram(fault)),
+            }),
+            state @ (State::PlainDerived | State::SaslDerived(_) | State::Over) => {
+                self.state = state;
+                Err(Violation::OutOfStep)
+            }
+        }
+    }
+
+    /// What a derivation has made; without one that is awaited it changes nothing and gives `None`.
+    pub fn handle_derived(&mut self, keys: ScramKeys) -> Option<Step> {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::PlainDerived => {
+                let user = self.gate.find(&self.user);
+                let right = match user.map(|user| &user.secret) {
+                    Some(StoredSecret::Scram(verifier)) => verifier.is_of(&keys),
+                    _ => false,
+                };
+                Some(self.verdict(right, Some(Credential::Keys(Arc::new(keys)))))
+            }
+            State::SaslDerived(proof) => {
+                let verifier = Arc::new(Verifier::new(&keys));
+                if let Some(user) = self.gate.find(&self.user) {
+                    let _ = user.verifier.set(verifier.clone());
+                }
+                Some(self.check_with(proof, &verifier))
+            }
+            state => {
+                self.state = state;
+                None
+            }
+        }
+    }
+
+    fn check_plain(&mut self, given: &[u8]) -> Step {
+        if given.is_empty() {
+            return Step::Refused(Refusal::new(SqlState::INVALID_PASSWORD, "empty password returned by client"));
+        }
+        let derive = |verifier: &Verifier| verifier.derivation(&Arc::new(Secret::new(given.to_vec())));
+        let step = match self.gate.find(&self.user).map(|user| &user.secret) {
+            Some(StoredSecret::Plain(password)) => {
+                // Hashed first, so that not even the length shows.
+                let [given, right] = [given, password.expose()].map(|text| digest::digest(&digest::SHA256, text));
+                return self.verdict(equal_in_constant_time(given.as_ref(), right.as_ref()), None);
+            }
+            Some(StoredSecret::Md5(right)) => {
+                let given = md5::stored(self.user.as_bytes(), given);
+                return self.verdict(equal_in_constant_time(given.expose(), right.expose()), None);
+            }
+            Some(StoredSecret::Scram(verifier)) => Some(derive(verifier)),
+            None => self.gate.some_verifier().map(|verifier| derive(verifier)),
+        };
+        match step {
+            Some(derivation) => {
+                self.state = State::PlainDerived;
+                Step::Derive(derivation)
+            }
+            None => self.verdict(false, None),
+        }
+    }
+
+    fn check_md5(&self, answer: &[u8], salt: [u8; 4]) -> Step {
+        let name = self.user.as_bytes();
+        let right = match self.gate.find(&self.user).map(|user| &user.secret) {
+            Some(StoredSecret::Plain(password)) if !password.expose().is_empty() => {
+                md5::is_answer(answer, &md5::stored(name, password.expose()), salt)
+            }
+            Some(StoredSecret::Md5(digest)) => md5::is_answer(answer, digest, salt),
+            _ => {
+                let _ = md5::is_answer(answer, &md5::stored(name, self.gate.mock.expose()), salt);
+                false
+            }
+        };
+        self.verdict(right, None)
+    }
+
+    fn client_first(&mut self, server: ScramServer, message: &[u8]) -> Step {
+        let (salt, iterations) = self.gate.challenge(&self.user);
+        match server.handle_client_first(message, &salt, iterations) {
+            Ok((answer, challenge)) => {
+                self.state = State::SaslFinal(challenge);
+                Step::Ask(Question::SaslContinue(answer))
+            }
+            Err(fault) => Step::Refused(not_scram(fault)),
+        }
+    }
+
+    fn check_proof(&mut self, proof: ClientProof) -> Step {
+        let user = self.gate.find(&self.user);
+        match user.map(|user| (&user.secret, user.verifier.get())) {
+            Some((StoredSecret::Scram(verifier), _)) | Some((_, Some(verifier))) => self.check_with(proof, verifier),
+            Some((StoredSecret::Plain(password), None)) if !password.expose().is_empty() => {
+                let (salt, iterations) = self.gate.mock(&self.user);
+                let derivation = Derivation::new(password, &salt, iterations);
+                self.state = State::SaslDerived(proof);
+                Step::Derive(derivation)
+            }
+            _ => self.verdict(false, None),
+        }
+    }
+
+    fn check_with(&self, proof: ClientProof, verifier: &Verifier) -> Step {
+        match proof.check(verifier) {
+            Some(proven) => {
+                let keys = Credential::Keys(Arc::new(proven.keys));
+                admitted(self.gate.admission(&self.user, Some(keys), Some(proven.server_final)))
+            }
+            None => Step::Refused(wrong(&self.user)),
+        }
+    }
+
+    fn verdict(&self, right: bool, shown: Option<Credential>) -> Step {
+        if right { admitted(self.gate.admission(&self.user, shown, None)) } else { Step::Refused(wrong(&self.user)) }
+    }
+}
+
+fn admitted(admission: Admission) -> Step {
+    Step::Admitted(Box::new(admission))
+}
+
+/// The text of a PasswordMessage.
+fn password(body: &[u8]) -> Result<&[u8], Violation> {
+    match body.split_last() {
+        Some((0, text)) if memchr::memchr(0, text).is_none() => Ok(text),
+        _ => Err(Violation::Malformed),
+    }
+}
+
+/// PostgreSQL's words, the same for whoever does not exist.
+fn wrong(user: &str) -> Refusal {
+    Refusal::new(SqlState::INVALID_PASSWORD, format!("password authentication failed for user \"{user}\""))
+}
+
+fn unknown(user: &str) -> Refusal {
+    Refusal::new(SqlState::INVALID_AUTHORIZATION, format!("user \"{user}\" is not in gprxy's list of users"))
+        .hint("Connect under a name that is in auth_file, or add this one.")
+}
+
+fn not_scram(fault: ClientFault) -> Refusal {
+    let code = match fault {
+        ClientFault::AuthorizationIdentity => SqlState::FEATURE_NOT_SUPPORTED,
+        _ => SqlState::PROTOCOL_VIOLATION,
+    };
+    Refusal::new(code, fault.to_string())
+}
