@@ -213,7 +213,8 @@ fn places_that_no_statement_took_are_given_back_once() {
 
 #[test]
 fn the_trail_says_how_a_session_ended() {
-    let cases: [(&str, Option<SqlState>, fn(&mut Duel)); 7] = [
+    type Ending = fn(&mut Duel);
+    let cases: [(&str, Option<SqlState>, Ending); 7] = [
         ("client terminated", None, |duel| duel.client(&front::terminate())),
         ("client lost", None, |duel| duel.close(Side::Client, Lost::Broken)),
         ("server lost", None, |duel| duel.close(Side::Server, Lost::Closed)),
