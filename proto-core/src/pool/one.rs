@@ -195,3 +195,19 @@ impl Pool {
         self.idle.oldest().map_or(Turn::Wait, Turn::Evict)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_back_off_is_over_at_its_tick_even_before_its_timer_is_handled() {
+        let key = PoolKey { account: "reader".into(), database: "app".into(), own_password: false };
+        let mut pool = Pool::new(key, Arc::default());
+        let refusal = Refusal::new(SqlState::CONNECTION_FAILURE, "no");
+        let (since, until) = (Tick::from_nanos(1), Tick::from_nanos(10));
+        pool.backoff = Some(Backoff { since, until, concerns: Concerns::Everyone, refusal });
+        assert!(pool.backoff_for(true, Tick::from_nanos(9)).is_some());
+        assert!(pool.backoff_for(true, Tick::from_nanos(10)).is_none());
+    }
+}

@@ -593,6 +593,34 @@ fn a_storm_of_waiters_that_give_up_leaves_nothing() {
     assert!(room.pools.is_empty());
 }
 
+/// The laws end with "nothing is left": that must look at every table.
+#[test]
+fn emptiness_looks_at_every_table() {
+    assert!(Pools::new().is_empty());
+    let (id, slot) = (one::PoolId(1), SlotId(2));
+    let fill: [fn(&mut Pools, one::PoolId, SlotId); 6] = [
+        |pools, id, _| {
+            pools.ids.insert(key("reader"), id);
+        },
+        |pools, id, _| drop(pools.pools.insert(id, one::Pool::new(key("reader"), Arc::default()))),
+        |pools, id, slot| {
+            let rest = one::Rest { stamp: one::Stamp(3), retire: Tick::default() };
+            let (parameters, opened, state) = ([].into(), Tick::default(), one::SlotState::Idle(rest));
+            pools.slots.insert(slot, one::Slot { pool: id, parameters, opened, generation: 0, reuse: true, state });
+        },
+        |pools, _, slot| {
+            pools.places.insert(SessionId(4), Place::Leased(slot));
+        },
+        |pools, _, slot| pools.timers.set(Tick::default(), Due::Retire(slot)),
+        |pools, _, slot| pools.outputs.push_back(super::pools::Pending::Close(slot)),
+    ];
+    for (n, fill) in fill.into_iter().enumerate() {
+        let mut pools = Pools::new();
+        fill(&mut pools, id, slot);
+        assert!(!pools.is_empty(), "table {n}");
+    }
+}
+
 #[test]
 fn failures_of_many_databases_do_not_fill_the_memory() {
     let mut room = Room::of_size(1);

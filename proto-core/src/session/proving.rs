@@ -195,3 +195,30 @@ fn no_database(name: &str) -> Refusal {
     Refusal::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" is not configured in gprxy"))
         .hint("Name one of the [databases] of gprxy's configuration.")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A piece of memory that `Vec` grew by itself would be freed unwiped.
+    #[test]
+    fn a_secret_grows_only_by_new_pieces() {
+        let startup = Startup {
+            version: PROTOCOL_3_2,
+            negotiate: None,
+            user: "alice".into(),
+            database: "app".into(),
+            application: None,
+            parameters: [].into(),
+        };
+        let mut proving = Proving::new(startup);
+        proving.keep(&[b'x'; 10]);
+        assert_eq!(proving.secret.expose().capacity(), FIRST_PIECE);
+        let first = proving.secret.expose().as_ptr();
+        proving.keep(&[b'y'; FIRST_PIECE - 10]);
+        assert_eq!(proving.secret.expose().as_ptr(), first, "what fits stays where it is");
+        proving.keep(&[b'z'; 1]);
+        assert_eq!(proving.secret.expose().capacity(), 2 * FIRST_PIECE);
+        assert_eq!(proving.secret.expose().len(), FIRST_PIECE + 1);
+    }
+}
