@@ -604,9 +604,12 @@ fn emptiness_looks_at_every_table() {
         },
         |pools, id, _| drop(pools.pools.insert(id, one::Pool::new(key("reader"), Arc::default()))),
         |pools, id, slot| {
-            let rest = one::Rest { stamp: one::Stamp(3), retire: Tick::default() };
+            let rest = idle::Rest { stamp: idle::Stamp(3), retire: Tick::default() };
             let (parameters, opened, state) = ([].into(), Tick::default(), one::SlotState::Idle(rest));
-            pools.slots.insert(slot, one::Slot { pool: id, parameters, opened, generation: 0, reuse: true, state });
+            pools.slots.insert(
+                slot,
+                one::Slot { pool: id, parameters, owner: None, opened, generation: 0, reuse: true, state },
+            );
         },
         |pools, _, slot| {
             pools.places.insert(SessionId(4), Place::Leased(slot));

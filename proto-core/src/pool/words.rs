@@ -95,7 +95,7 @@ mod tests {
     fn a_queue_is_counted_only_so_far() {
         let mut pool = pool(1, 1);
         for ticket in 0..200 {
-            let claim = Claim { session: SessionId(ticket), parameters: [].into(), reuse: true };
+            let claim = Claim { session: SessionId(ticket), parameters: [].into(), owner: None, reuse: true };
             let waiter = Waiter { claim, since: Tick::default(), notice: None, deadline: None };
             pool.waiters.insert(Ticket(ticket), waiter);
         }
