@@ -6,7 +6,7 @@ E2E_THREADS ?= 6
 # What the end-to-end tests run on, one after the other, with one and the same binary.
 RUNTIMES ?= tokio smol
 
-.PHONY: help demo man test test-unit test-e2e soak mutants fuzz bench edge fmt lint
+.PHONY: help demo man test test-unit test-e2e soak mutants mutation-survivors fuzz bench edge fmt lint
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -49,6 +49,14 @@ soak:
 mutants:
 	@scripts/install-build-deps
 	@scripts/mutation-check
+
+## make mutation-survivors  changes every decision of cancel, pools, sessions and audit and lists what no unit test notices;
+##                 takes hours, installs cargo-mutants; ONLY=src/pool for some files (a regular expression)
+ONLY ?= .
+mutation-survivors:
+	@scripts/install-build-deps
+	@command -v cargo-mutants >/dev/null || cargo install --locked cargo-mutants
+	cargo mutants --package gprxy-proto --re '$(ONLY)' --output target
 
 ## make fuzz       every fuzz target for SECONDS; needs a nightly toolchain, installs cargo-fuzz
 SECONDS ?= 60

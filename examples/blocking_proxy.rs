@@ -78,7 +78,7 @@ impl Proxy<'_> {
             Output::Do(Action::Lease(wish)) => {
                 let key = Registry::new().enroll(self.session.id(), wish.wide_key, &mut SystemEntropy::new());
                 self.session.handle_reply(Reply::Enrolled(key), now());
-                let reply = self.lease(&wish).map_or_else(Reply::Refused, |leased| Reply::Leased(Box::new(leased)));
+                let reply = self.lease(&wish).map_or_else(Reply::Refused, Reply::Leased);
                 self.session.handle_reply(reply, now());
             }
             Output::Do(Action::Release(back)) => self.pools.handle_release(back.lease, Returned::Broken, now()),
@@ -100,7 +100,7 @@ impl Proxy<'_> {
         self.pools.handle_request(wish.request(self.session.id()), now());
         let Some(PoolOutput::Granted { lease, .. }) = self.pools.poll_output() else { unreachable!("it is empty") };
         self.pools.handle_opened(&lease, now());
-        Ok(Leased { lease, proof: Authenticated::by_server(&welcome), parameters: welcome.parameters })
+        Ok(Leased::new(lease, welcome.parameters.clone(), Authenticated::by_server(&welcome)))
     }
 }
 

@@ -132,12 +132,12 @@ fn assemble(way: &Way, gate: Gate, tokens: &Arc<dyn TokenSource>, now: Now) -> R
         sslmode: way.sslmode,
         sslrootcert: way.ca.clone(),
         connect_timeout: CONNECT_TIMEOUT,
-        pool: PoolSettings {
+        pool: Arc::new(PoolSettings {
             // A connection for each client, and nobody waits for another's failure.
             default_pool_size: MAX_CLIENTS,
             server_login_retry: Duration::ZERO,
             ..PoolSettings::default()
-        },
+        }),
     };
     let mut server_tls = ServerTls::new();
     if let Some(config) =

@@ -94,8 +94,6 @@ pub struct BackendTarget {
     pub backend: BackendKey,
     /// The connection in its pool.
     pub slot: SlotId,
-    /// The lease under which the session has it.
-    pub generation: u32,
 }
 
 /// One cancel on its way to a server.
@@ -338,7 +336,6 @@ mod tests {
             tls: None,
             backend: BackendKey { pid: 4711, key: Arc::new(Secret::new(key)) },
             slot: SlotId(slot),
-            generation: 0,
         })
     }
 

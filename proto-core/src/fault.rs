@@ -135,6 +135,8 @@ pub enum Violation {
     NameTooLong,
     /// More different parameters than are kept of a server.
     TooManyParameters,
+    /// The server refused, or answered wrongly, what gives a connection the parameters of the session that goes on there.
+    ParametersRefused,
     /// Direct TLS without the ALPN protocol `postgresql`.
     WrongAlpn,
 }
@@ -158,6 +160,7 @@ impl Violation {
             }
             Self::NameTooLong => "a statement or portal name is longer than 2,000 bytes".into(),
             Self::TooManyParameters => "the server reported too many parameters".into(),
+            Self::ParametersRefused => "it did not take over the session's parameters".into(),
             Self::WrongAlpn => "direct TLS needs the ALPN protocol \"postgresql\"".into(),
         }
     }

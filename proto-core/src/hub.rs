@@ -178,6 +178,7 @@ mod tests {
             session,
             key: PoolKey { account: "a".into(), database: "d".into(), own_password: false },
             parameters: Arc::new([]),
+            owner: None,
             reuse: true,
             settings: Arc::default(),
         };

@@ -67,8 +67,8 @@
 //!                     let Some(PoolOutput::Granted { lease, .. }) = pools.poll_output() else { panic!("no room") };
 //!                     // Here a driver connects, and logs in with an `upstream::Login`.
 //!                     pools.handle_opened(&lease, now);
-//!                     let leased = Leased { lease, parameters: Vec::new(), proof: None };
-//!                     session.handle_reply(Reply::Leased(Box::new(leased)), now);
+//!                     let leased = Leased::new(lease, Vec::new(), None);
+//!                     session.handle_reply(Reply::Leased(leased), now);
 //!                 }
 //!                 Output::Do(Action::Release(back)) => pools.handle_release(back.lease, Returned::Broken, now),
 //!                 Output::Finished(how) => break 'session how,

@@ -119,7 +119,7 @@ pub struct Database {
     /// How long opening and logging in to one endpoint may take.
     pub connect_timeout: Duration,
     /// Pool limits of this database.
-    pub pool: crate::pool::PoolSettings,
+    pub pool: Arc<crate::pool::PoolSettings>,
 }
 
 impl Database {
@@ -133,7 +133,7 @@ impl Database {
             sslmode: SslMode::default(),
             sslrootcert: None,
             connect_timeout: Duration::from_secs(5),
-            pool: crate::pool::PoolSettings::default(),
+            pool: Arc::default(),
         }
     }
 

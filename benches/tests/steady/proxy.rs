@@ -13,7 +13,6 @@ use gprxy_proto::driver::runtime::Runtime;
 use gprxy_proto::driver::shared::{Parts, ServerTls, Shared};
 use gprxy_proto::hub::Hub;
 use gprxy_proto::policy::{AllowPlaintext, Database, Databases, Endpoint, Limits, SslMode};
-use gprxy_proto::pool::PoolSettings;
 use gprxy_proto::session::Profile;
 
 /// In front of one server; with an audit trail, no statement runs without a place in it.
@@ -26,7 +25,7 @@ pub(crate) fn shared<R: Runtime>(server: Endpoint, audited: bool) -> Arc<Shared<
         sslmode: SslMode::Disable,
         sslrootcert: None,
         connect_timeout: Duration::from_secs(30),
-        pool: PoolSettings::default(),
+        pool: std::sync::Arc::default(),
     };
     let hub = Hub::new(keys, &limits, Box::new(SystemEntropy::new()));
     let profile = Profile {

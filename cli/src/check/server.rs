@@ -103,7 +103,7 @@ mod tests {
             sslmode,
             sslrootcert: None,
             connect_timeout: Duration::from_secs(5),
-            pool: gprxy_proto::pool::PoolSettings::default(),
+            pool: std::sync::Arc::default(),
         };
         let outcome = probe(&database, &endpoint);
         server.join().unwrap();

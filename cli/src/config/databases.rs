@@ -14,7 +14,7 @@ use super::kinds::{Choice, Kind, List, Span, Words};
 use super::problem::{Problem, quoted};
 use super::reader::{Entry, Reader};
 use super::schema;
-use super::server::POOL_SIZE;
+use super::server::{ISOLATION, POOL_MODE, POOL_SIZE, STATEMENTS};
 use super::tls::certificates;
 use super::url::is_loopback;
 
@@ -82,14 +82,21 @@ fn database(name: &str, reader: &mut Reader<'_>, pool: &PoolSettings, connect_ti
         sslmode,
         sslrootcert,
         connect_timeout: reader.inherited("connect_timeout", &Span::SOME, connect_timeout),
-        pool: PoolSettings {
+        pool: Arc::new(PoolSettings {
+            pool_mode: reader.inherited("pool_mode", &POOL_MODE, pool.pool_mode),
+            isolation: reader.inherited("isolation", &ISOLATION, pool.isolation),
             default_pool_size: reader.inherited("pool_size", &POOL_SIZE, pool.default_pool_size),
+            max_prepared_statements: reader.inherited(
+                "max_prepared_statements",
+                &STATEMENTS,
+                pool.max_prepared_statements,
+            ),
             server_lifetime: reader.inherited("server_lifetime", &Span::ANY, pool.server_lifetime),
             server_idle_timeout: reader.inherited("server_idle_timeout", &Span::ANY, pool.server_idle_timeout),
             query_wait_timeout: reader.inherited("query_wait_timeout", &Span::ANY, pool.query_wait_timeout),
             query_wait_notify: reader.inherited("query_wait_notify", &Span::ANY, pool.query_wait_notify),
             server_login_retry: reader.inherited("server_login_retry", &Span::ANY, pool.server_login_retry),
-        },
+        }),
     }
 }
 

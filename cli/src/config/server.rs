@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gprxy_proto::policy::{AllowPlaintext, Limits};
-use gprxy_proto::pool::PoolSettings;
+use gprxy_proto::pool::{Isolation, PoolMode, PoolSettings};
 use log::LevelFilter;
 
 use super::draft::Draft;
@@ -99,13 +99,24 @@ fn workers(reader: &mut Reader<'_>) -> usize {
 }
 
 /// The bounds of pool settings, the same in `[pool]` and in `[databases.NAME]`.
+pub(crate) const POOL_MODE: Choice<PoolMode> = Choice(&[
+    ("session", PoolMode::Session),
+    ("transaction", PoolMode::Transaction),
+    ("statement", PoolMode::Statement),
+]);
+pub(crate) const STATEMENTS: Whole = Whole { what: "a number of statements", min: 0, max: 100_000 };
+pub(crate) const ISOLATION: Choice<Isolation> =
+    Choice(&[("identity", Isolation::Identity), ("pgbouncer", Isolation::PgBouncer)]);
 pub(crate) const POOL_SIZE: Whole = Whole { what: "a number of connections", min: 1, max: 100_000 };
 
 /// Reads `[pool]`; the second value is the connect timeout of databases that state none.
 pub(crate) fn pool(entry: Entry, draft: &mut Draft) -> (PoolSettings, Duration) {
     let mut reader = Reader::of_section(&schema::POOL, entry, draft);
     let settings = PoolSettings {
+        pool_mode: reader.read("pool_mode", &POOL_MODE),
+        isolation: reader.read("isolation", &ISOLATION),
         default_pool_size: reader.read("default_pool_size", &POOL_SIZE),
+        max_prepared_statements: reader.read("max_prepared_statements", &STATEMENTS),
         server_lifetime: reader.read("server_lifetime", &Span::ANY),
         server_idle_timeout: reader.read("server_idle_timeout", &Span::ANY),
         query_wait_timeout: reader.read("query_wait_timeout", &Span::ANY),

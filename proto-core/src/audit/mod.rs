@@ -65,3 +65,17 @@ impl fmt::Display for AuditDown {
 }
 
 impl std::error::Error for AuditDown {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_has_words_of_its_own() {
+        let words = [AuditDown::Full, AuditDown::Failing, AuditDown::Closed].map(|why| why.to_string());
+        assert_eq!(
+            words,
+            ["too many audit records wait to be written", "the audit log cannot be written", "the audit log is closed"]
+        );
+    }
+}

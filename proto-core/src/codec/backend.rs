@@ -205,6 +205,11 @@ impl Severity {
     }
 }
 
+/// Appends a CommandComplete.
+pub fn emit_command_complete(out: &mut Vec<u8>, command: &[u8]) {
+    message(out, tag::COMMAND_COMPLETE, |out| cstr(out, command));
+}
+
 /// Appends an ErrorResponse, or a NoticeResponse for [`Severity::Notice`].
 pub fn emit_error(out: &mut Vec<u8>, severity: Severity, refusal: &Refusal) {
     let kind = if severity == Severity::Notice { tag::NOTICE_RESPONSE } else { tag::ERROR_RESPONSE };

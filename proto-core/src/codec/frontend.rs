@@ -71,6 +71,25 @@ pub fn emit_query(out: &mut Vec<u8>, text: &[u8]) {
     message(out, tag::QUERY, |out| cstr(out, text));
 }
 
+/// Appends a Parse; `definition` is what stands behind the name: text, zero byte, types of parameters.
+pub fn emit_parse(out: &mut Vec<u8>, name: &[u8], definition: &[u8]) {
+    message(out, tag::PARSE, |out| {
+        cstr(out, name);
+        out.extend_from_slice(definition);
+    });
+}
+
+/// Appends a Close.
+pub fn emit_close(out: &mut Vec<u8>, target: Target, name: &[u8]) {
+    message(out, tag::CLOSE, |out| {
+        out.push(match target {
+            Target::Statement => b'S',
+            Target::Portal => b'P',
+        });
+        cstr(out, name);
+    });
+}
+
 /// Appends a PasswordMessage.
 pub fn emit_password(out: &mut Vec<u8>, password: &[u8]) {
     message(out, tag::PASSWORD, |out| cstr(out, password));

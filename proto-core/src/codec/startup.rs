@@ -79,6 +79,12 @@ pub fn parameters(body: &[u8]) -> Result<Vec<Parameter<'_>>, Malformed> {
     }
 }
 
+/// The pairs of an encoding without a terminator at its end.
+pub fn encoded(pairs: &[u8]) -> impl Iterator<Item = Parameter<'_>> {
+    let mut reader = Reader::new(pairs);
+    std::iter::from_fn(move || Some((reader.cstr().ok()?, reader.cstr().ok()?)))
+}
+
 /// Appends a startup packet.
 pub fn emit<'a>(out: &mut Vec<u8>, version: u32, pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) {
     with_length(out, |out| {

@@ -16,8 +16,9 @@ use super::shared::Shared;
 use crate::audit::Record;
 use crate::auth::jwks::Awaited;
 use crate::auth::scram::ScramKeys;
+use crate::cancel::BackendTarget;
 use crate::fault::{Lost, Refusal, SqlState};
-use crate::pool::{How, Lease};
+use crate::pool::Lease;
 use crate::secret::Secret;
 use crate::session::{Action, Finish, Output, Reply, Session, Side, Verdict, Wish};
 use crate::time::{Now, Tick};
@@ -26,6 +27,9 @@ use crate::upstream::LoggedIn;
 /// Rounds of reading and writing per wake-up: a flooding peer gets its turn again, but after everybody else.
 const ROUNDS: usize = 16;
 
+/// Answers of the proxy's own that a client may leave unread before nothing more is taken from it, in bytes.
+const MOST_UNREAD: usize = 64 * 1024;
+
 type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type Opened<S> = Result<(ServerConnection<S>, LoggedIn), OpenFailure>;
 
@@ -33,6 +37,8 @@ type Opened<S> = Result<(ServerConnection<S>, LoggedIn), OpenFailure>;
 pub(super) enum Slow<R: Runtime> {
     /// A login to the server, under this lease.
     Opening(Option<Lease>, Job<Opened<R::Socket>>),
+    /// The removal of somebody else's state from a connection, under this lease; without one in the end, it has failed.
+    Resetting(Option<Lease>, Job<Option<ServerConnection<R::Socket>>>),
     /// PBKDF2, for a client's proof.
     Deriving(Job<ScramKeys>),
     /// A cancel request that is passed on.
@@ -42,6 +48,7 @@ pub(super) enum Slow<R: Runtime> {
 /// What came of it.
 enum Done<S> {
     Opened(Option<Lease>, Box<Opened<S>>),
+    Reset(Option<Lease>, Option<Box<ServerConnection<S>>>),
     Derived(ScramKeys),
     Cancelled,
 }
@@ -62,14 +69,19 @@ pub(super) struct Connection<R: Runtime> {
     pub(super) client: Option<Link<Replayed<R::Socket>>>,
     pub(super) server: Option<ServerConnection<R::Socket>>,
     pub(super) from_client: Inbound,
-    from_server: Inbound,
+    pub(super) from_server: Inbound,
     /// Bytes of the server were dropped that the machine had not judged.
     dropped_unjudged: bool,
     pub(super) to_client: Outbound,
     pub(super) to_server: Outbound,
     alarm: Option<R::Alarm>,
     alarm_at: Option<Tick>,
+    /// What the session wants of its pool.
     pub(super) wish: Option<Arc<Wish>>,
+    /// It has asked for a connection, and has neither got one nor a refusal.
+    pub(super) asked: bool,
+    /// What a cancel will be aimed at, once the connection runs what is the client's own.
+    pub(super) target: Option<Arc<BackendTarget>>,
     pub(super) slow: Option<Slow<R>>,
     /// A token whose key is being fetched.
     pub(super) unverified: Option<(Secret<Vec<u8>>, Awaited)>,
@@ -110,6 +122,8 @@ impl<R: Runtime> Connection<R> {
             alarm: None,
             alarm_at: None,
             wish: None,
+            asked: false,
+            target: None,
             slow: None,
             unverified: None,
             permits: Vec::new(),
@@ -125,7 +139,9 @@ impl<R: Runtime> Connection<R> {
         self.from_server.look_again();
         self.mailbox.register(context.waker());
         for mail in self.mailbox.take() {
-            self.read(mail, context, now);
+            self.read(mail, now);
+            // What it made the session give up must not be granted by the next one.
+            self.carry_out(now);
         }
         self.poll_slow(context, now);
         for round in 0..=ROUNDS {
@@ -217,10 +233,18 @@ impl<R: Runtime> Connection<R> {
             if from.is_empty() || from.waiting || !to.is_empty() || self.start_tls || self.finish.is_some() {
                 return moved;
             }
+            if side == Side::Client && self.to_client.own() > MOST_UNREAD {
+                return moved;
+            }
             let verdict = self.session.handle_input(side, from.bytes(), now);
             match verdict {
                 Verdict::Wait => from.waiting = true,
-                Verdict::Take(n) => from.consume(n),
+                Verdict::Take(n) => {
+                    from.consume(n);
+                    if side == Side::Server {
+                        self.from_client.waiting = false;
+                    }
+                }
                 Verdict::Forward(_) => {}
             }
             self.carry_out(now);
@@ -296,18 +320,21 @@ impl<R: Runtime> Connection<R> {
         }
     }
 
-    fn read(&mut self, mail: Mail, context: &mut Context<'_>, now: Now) {
+    fn read(&mut self, mail: Mail, now: Now) {
         match mail {
-            Mail::Granted(lease, how) => self.granted(lease, how, context, now),
+            Mail::Granted(lease, how) => self.granted(lease, how, now),
             Mail::Refused(refusal) => {
-                self.wish = None;
+                self.asked = false;
                 self.reply(Reply::Refused(refusal), now);
             }
             Mail::Notice(notice) => self.reply(Reply::Waiting(notice), now),
             Mail::KeysFetched => {
                 self.verify_again(now);
             }
-            Mail::Cancel => self.session.handle_cancel(now),
+            Mail::Cancel => {
+                self.session.handle_cancel(now);
+                self.from_client.waiting = false;
+            }
             Mail::Drain => self.session.handle_drain(now),
             Mail::Kill(refusal) => self.session.handle_kill(refusal, now),
         }
@@ -319,27 +346,6 @@ impl<R: Runtime> Connection<R> {
         self.from_client.waiting = false;
     }
 
-    fn granted(&mut self, lease: Lease, how: How, context: &mut Context<'_>, now: Now) {
-        let parked = self.shared.take_parked(lease.slot());
-        if self.wish.is_none() {
-            // The session gave up while its turn came.
-            if let Some(connection) = parked {
-                self.shared.park(lease.slot(), connection);
-            }
-            return self.shared.discard(lease);
-        }
-        if let (How::Reuse, Some(mut connection)) = (how, parked)
-            && connection.poll_alive(context)
-        {
-            return self.leased(lease, connection, None, now);
-        }
-        if how == How::Reuse {
-            // Its server has closed it meanwhile: a new one takes its place.
-            self.shared.with_hub(|hub, now| hub.pools.handle_reopen(&lease, now));
-        }
-        self.open(lease);
-    }
-
     fn poll_slow(&mut self, context: &mut Context<'_>, now: Now) {
         let done = match &mut self.slow {
             None => return,
@@ -348,13 +354,17 @@ impl<R: Runtime> Connection<R> {
             Some(Slow::Opening(lease, job)) => {
                 job.as_mut().poll(context).map(|opened| Done::Opened(lease.take(), Box::new(opened)))
             }
+            Some(Slow::Resetting(lease, job)) => {
+                job.as_mut().poll(context).map(|reset| Done::Reset(lease.take(), reset.map(Box::new)))
+            }
         };
         let Poll::Ready(done) = done else { return };
         self.slow = None;
         match done {
-            Done::Cancelled | Done::Opened(None, _) => {}
+            Done::Cancelled | Done::Opened(None, _) | Done::Reset(None, _) => {}
             Done::Derived(keys) => self.reply(Reply::Derived(keys), now),
             Done::Opened(Some(lease), opened) => self.opened(lease, *opened, now),
+            Done::Reset(Some(lease), connection) => self.was_reset(lease, connection.map(|it| *it), now),
         }
     }
 
@@ -414,6 +424,12 @@ impl<R: Runtime> Connection<R> {
         (self.server.take(), certain)
     }
 
+    /// The same between two transactions. What was read from the server has been judged, and goes to the client behind this.
+    pub(super) fn take_server_between(&mut self) -> (Option<ServerConnection<R::Socket>>, bool) {
+        let certain = !self.dropped_unjudged && self.to_server.is_empty() && !self.from_server.closed;
+        (self.server.take(), certain)
+    }
+
     /// Sets a place in the audit trail aside for a statement.
     fn reserve(&mut self) -> bool {
         let Some(audit) = &self.shared.audit else { return false };
@@ -451,13 +467,15 @@ impl<R: Runtime> Connection<R> {
                 self.mailbox.wake();
             }
             Action::Lease(wish) => self.request(wish, now),
+            Action::Borrow => self.borrow(now),
+            Action::Cancellable => self.cancellable(),
             Action::GiveUp => self.give_up(),
             Action::Reserve => {
                 let granted = self.reserve();
                 self.reply(Reply::Reserved(granted), now);
             }
             Action::Unreserve(places) => self.permits.truncate(self.permits.len().saturating_sub(places as usize)),
-            Action::Release(back) => self.give_back(*back),
+            Action::Release(back) => self.give_back(back),
             Action::Cancel { pid, key } => self.pass_on_cancel(pid, &key),
         }
     }

@@ -142,6 +142,11 @@ impl Outbound {
         self.span
     }
 
+    /// Own bytes of the proxy that are not written yet.
+    pub(super) const fn own(&self) -> usize {
+        self.before.len() - self.written + self.after.len()
+    }
+
     /// Everything has been handed to the transport.
     pub(super) const fn is_empty(&self) -> bool {
         self.before.is_empty() && self.span == 0 && self.after.is_empty()

@@ -1,6 +1,7 @@
 //! What a session's task does for its machine's actions: verifying, leasing, giving back, cancelling.
 
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use super::connection::{Connection, Slow};
@@ -11,8 +12,10 @@ use crate::auth::Authenticated;
 use crate::auth::jwks::Unknown;
 use crate::auth::jwt::{IssuerId, Verdict};
 use crate::cancel::{BackendTarget, CancelOrder, Decision};
+use crate::codec::backend::TransactionStatus;
 use crate::fault::{Refusal, SqlState};
-use crate::pool::{Lease, Returned};
+use crate::pool::{How, Lease, PoolMode, Returned};
+use crate::relay::OnServer;
 use crate::secret::Secret;
 use crate::session::{Credential, Leased, Reply, Return, ReturnState, Wish};
 use crate::session_id::SessionId;
@@ -73,25 +76,89 @@ impl<R: Runtime> Connection<R> {
         self.verify_finally(&token, now);
     }
 
+    /// A session wants its first server connection: it gets a cancel key, and where others have been greeted before, the
+    /// same greeting instead of the connection.
     pub(super) fn request(&mut self, wish: Box<Wish>, now: Now) {
         let session = self.session.id();
-        let request = wish.request(session);
-        let wide = wish.wide_key;
+        let key = self.shared.with_hub(|hub, _| hub.enroll(session, wish.wide_key));
+        let welcome = match wish.mode {
+            PoolMode::Session => None,
+            PoolMode::Transaction | PoolMode::Statement => self.shared.welcome(&wish.pool(), &wish.parameters),
+        };
         self.wish = Some(wish.into());
-        let key = self.shared.with_hub(|hub, now| {
-            let key = hub.enroll(session, wide);
+        self.reply(Reply::Enrolled(key), now);
+        match welcome {
+            Some(parameters) => self.reply(Reply::Welcome(parameters.into()), now),
+            None => self.borrow(now),
+        }
+    }
+
+    /// Asks the pool for a server connection, under the session's wish.
+    pub(super) fn borrow(&mut self, now: Now) {
+        let Some(wish) = &self.wish else { return };
+        let session = self.session.id();
+        let request = wish.request(session);
+        self.asked = true;
+        let ((), turn) = self.shared.with_hub_for(Some(session), |hub, now| {
             hub.cancels.handle_waiting(session);
             hub.pools.handle_request(request, now);
-            key
         });
-        self.reply(Reply::Enrolled(key), now);
+        if let Some((lease, how)) = turn {
+            self.granted(lease, how, now);
+        }
+    }
+
+    /// The session's turn has come.
+    pub(super) fn granted(&mut self, lease: Lease, how: How, now: Now) {
+        let parked = self.shared.take_parked(lease.slot());
+        if !self.asked {
+            // The session gave up while its turn came.
+            if let Some(connection) = parked {
+                self.shared.park(lease.slot(), connection);
+            }
+            return self.shared.discard(lease);
+        }
+        // Its socket wakes this task when it is read from next.
+        let context = &mut Context::from_waker(Waker::noop());
+        let alive = parked.and_then(|mut connection| connection.poll_alive(context).then_some(connection));
+        match (how, alive) {
+            (How::Open, _) => self.open(lease),
+            (How::Reuse, Some(connection)) => self.leased(lease, connection, None, now),
+            (How::Reset, Some(connection)) => self.reset(lease, connection),
+            (How::Reuse | How::Reset, None) => self.reopen(lease),
+        }
+    }
+
+    /// Its server has closed the connection meanwhile, or it cannot be cleaned: a new one takes its place.
+    fn reopen(&mut self, lease: Lease) {
+        self.shared.with_hub(|hub, now| hub.pools.handle_reopen(&lease, now));
+        self.open(lease);
+    }
+
+    /// Somebody else's state is in it.
+    fn reset(&mut self, lease: Lease, mut connection: ServerConnection<R::Socket>) {
+        let proof = self.shared.with_hub(|hub, _| hub.random());
+        let job = async move {
+            let plan = ResetPlan { rollback: false, discard_all: true, proof };
+            let reset = Reset::new(TransactionStatus::Idle, plan, RESET_TIME, R::now());
+            server::reset::<R>(&mut connection, reset).await.then_some(connection)
+        };
+        self.slow = Some(Slow::Resetting(Some(lease), Box::pin(job)));
+        self.mailbox.wake();
+    }
+
+    pub(super) fn was_reset(&mut self, lease: Lease, connection: Option<ServerConnection<R::Socket>>, now: Now) {
+        match connection {
+            Some(connection) => self.leased(lease, connection, None, now),
+            None => self.reopen(lease),
+        }
     }
 
     pub(super) fn give_up(&mut self) {
         let session = self.session.id();
-        self.wish = None;
+        self.asked = false;
         self.unverified = None;
-        if let Some(Slow::Opening(lease, _)) = &mut self.slow
+        if let Some(Slow::Opening(lease, _) | Slow::Resetting(lease, _)) = &mut self.slow
             && let Some(lease) = lease.take()
         {
             self.shared.discard(lease);
@@ -141,6 +208,11 @@ impl<R: Runtime> Connection<R> {
             Ok(opened) => opened,
             Err(failure) => return self.open_failed(lease, &failure, now),
         };
+        if let Some(wish) = self.wish.as_ref().filter(|wish| wish.mode != PoolMode::Session) {
+            let reported = self.shared.keep_welcome(wish.pool(), wish.parameters.clone(), &login.parameters);
+            connection.parameters = reported.into();
+            connection.statements = Some(Box::new(OnServer::new(wish.target.pool.max_prepared_statements as usize)));
+        }
         connection.single_use = self.wish.as_ref().is_some_and(|wish| !wish.credential.may_be_shared());
         let proof = match self.wish.as_ref().map(|wish| &wish.credential) {
             None => return self.shared.discard(lease),
@@ -176,7 +248,7 @@ impl<R: Runtime> Connection<R> {
         } else {
             self.shared.with_hub(|hub, now| hub.pools.handle_open_failed(lease, refusal.clone(), now));
         }
-        self.wish = None;
+        self.asked = false;
         let reply = match failure {
             OpenFailure::Login { failure: LoginFailure::Server(error), .. } => {
                 let mut message = Vec::new();
@@ -192,43 +264,97 @@ impl<R: Runtime> Connection<R> {
     pub(super) fn leased(
         &mut self,
         lease: Lease,
-        connection: ServerConnection<R::Socket>,
+        mut connection: ServerConnection<R::Socket>,
         proof: Option<Authenticated>,
         now: Now,
     ) {
-        self.wish = None;
-        let target = BackendTarget {
-            endpoint: connection.endpoint.clone(),
-            tls: connection.tls.clone(),
-            backend: BackendKey { pid: connection.key.pid, key: connection.key.key.clone() },
-            slot: lease.slot(),
-            generation: lease.generation(),
-        };
-        let session = self.session.id();
-        self.shared.with_hub(|hub, _| hub.cancels.handle_lease(session, Arc::new(target)));
+        self.asked = false;
+        let target = connection.target.get_or_insert_with(|| {
+            Arc::new(BackendTarget {
+                endpoint: connection.endpoint.clone(),
+                tls: connection.tls.clone(),
+                backend: BackendKey { pid: connection.key.pid, key: connection.key.key.clone() },
+                slot: lease.slot(),
+            })
+        });
+        self.target = Some(target.clone());
         let parameters = connection.parameters.clone();
+        if self.wish.as_ref().is_some_and(|wish| wish.mode == PoolMode::Session) {
+            // It needs no other one, and a person's own password is not kept longer than it takes.
+            self.wish = None;
+        }
+        let statements = connection.statements.take();
         self.server = Some(connection);
-        self.reply(Reply::Leased(Box::new(Leased { lease, parameters, proof })), now);
+        self.from_server.look_again();
+        self.reply(Reply::Leased(Leased { lease, parameters, statements, proof }), now);
+        if !self.session.is_preparing() {
+            self.cancellable();
+        }
+    }
+
+    /// A cancel of this session goes to its server from here on.
+    pub(super) fn cancellable(&mut self) {
+        if let Some(target) = self.target.take().filter(|_| self.server.is_some()) {
+            let session = self.session.id();
+            self.shared.with_hub(|hub, _| hub.cancels.handle_lease(session, target));
+        }
     }
 
     pub(super) fn give_back(&mut self, back: Return) {
         let session = self.session.id();
-        let (connection, certain) = self.take_server();
-        let may_hand_on = self.shared.with_hub(|hub, _| hub.cancels.handle_unlease(session));
-        let Some(mut connection) = connection else { return self.shared.discard(back.lease) };
-        for (name, value) in &back.changed {
-            let _ = upstream::remember(&mut connection.parameters, name, value);
+        // What a transaction left unread is nobody's answer, and was judged to the last byte.
+        let (connection, certain) = match back.state {
+            ReturnState::Between | ReturnState::InDoubt => self.take_server_between(),
+            _ => self.take_server(),
+        };
+        let Some(mut connection) = connection else {
+            let _ = self.shared.with_hub(|hub, _| hub.cancels.handle_unlease(session));
+            return self.shared.discard(back.lease);
+        };
+        let Return { mut lease, state, changed, statements } = back;
+        connection.parameters.set_all(&changed);
+        connection.statements = statements;
+        if state == ReturnState::Between && certain {
+            match self.hand_back(session, lease, connection) {
+                None => return,
+                Some(kept) => (lease, connection) = kept,
+            }
+        } else if matches!(state, ReturnState::Between | ReturnState::InDoubt) {
+            // What the server left off reading is nobody's any more; what the client said behind it is for the next one.
+            self.from_client.consume(self.to_server.span());
+            self.to_server.drop_all();
         }
-        let state = match back.state {
+        let may_hand_on = self.shared.with_hub(|hub, _| hub.cancels.handle_unlease(session));
+        let state = match state {
             ReturnState::Quiet { .. } if !certain => ReturnState::Broken,
+            ReturnState::InDoubt if certain => ReturnState::Quiet { status: TransactionStatus::Idle, touched: true },
+            // Its hand-over has failed.
+            ReturnState::Between | ReturnState::InDoubt => ReturnState::Broken,
             state => state,
         };
         let returning = self.shared.begin_return();
         let shared = self.shared.clone();
         R::spawn(async move {
-            give_back(shared, session, back.lease, connection, state, may_hand_on).await;
+            give_back(shared, session, lease, connection, state, may_hand_on).await;
             drop(returning);
         });
+    }
+
+    /// At once, and as it is, to the next one; not while a cancel is on its way to it.
+    fn hand_back(
+        &self,
+        session: SessionId,
+        lease: Lease,
+        connection: ServerConnection<R::Socket>,
+    ) -> Option<(Lease, ServerConnection<R::Socket>)> {
+        self.shared.with_hub(|hub, now| {
+            if !hub.cancels.handle_unlease(session) {
+                return Some((lease, connection));
+            }
+            self.shared.park(lease.slot(), connection);
+            hub.pools.handle_release(lease, Returned::Kept, now);
+            None
+        })
     }
 
     pub(super) fn pass_on_cancel(&mut self, pid: u32, key: &[u8]) {
@@ -314,7 +440,7 @@ async fn give_back<R: Runtime>(
             }
             false
         }
-        ReturnState::Broken => false,
+        ReturnState::Between | ReturnState::InDoubt | ReturnState::Broken => false,
     };
     if clean {
         shared.park(slot, connection);
@@ -322,7 +448,9 @@ async fn give_back<R: Runtime>(
     } else {
         match state {
             ReturnState::Quiet { .. } => connection.close::<R>().await,
-            ReturnState::Busy | ReturnState::Broken => connection.abandon::<R>().await,
+            ReturnState::Busy | ReturnState::Between | ReturnState::InDoubt | ReturnState::Broken => {
+                connection.abandon::<R>().await
+            }
         }
         shared.with_hub(|hub, now| hub.pools.handle_release(lease, Returned::Broken, now));
     }

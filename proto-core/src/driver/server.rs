@@ -11,12 +11,14 @@ use futures_rustls::rustls::ClientConfig;
 use super::link::Link;
 use super::runtime::{Alarm, Runtime, Socket};
 use super::tls;
+use crate::cancel::BackendTarget;
 use crate::codec::frontend::emit_terminate;
 use crate::fault::{Lost, Refusal, SqlState};
 use crate::policy::{Database, Endpoint, SslMode, TlsTerms};
+use crate::relay::OnServer;
 use crate::time::Tick;
 use crate::upstream::{
-    BackendKey, CancelOutput, CancelRequest, LoggedIn, Login, LoginFailure, LoginOutput, LoginSettings, Parameters,
+    BackendKey, CancelOutput, CancelRequest, LoggedIn, Login, LoginFailure, LoginOutput, LoginSettings, Reported,
     Reset, ResetOutcome, ResetOutput,
 };
 
@@ -26,11 +28,15 @@ const HANDSHAKE_READ: usize = 4096;
 /// A server connection between sessions, or of one.
 pub(super) struct ServerConnection<S> {
     pub(super) link: Link<S>,
-    pub(super) parameters: Parameters,
+    pub(super) parameters: Reported,
     pub(super) key: Arc<BackendKey>,
     pub(super) endpoint: Endpoint,
     /// How it is encrypted, if it is: a cancel request goes the same way.
     pub(super) tls: Option<TlsTerms>,
+    /// Which statements are prepared there; `None` where nobody needs to know.
+    pub(super) statements: Option<Box<OnServer>>,
+    /// What a cancel is aimed at, once it has a slot.
+    pub(super) target: Option<Arc<BackendTarget>>,
     /// It serves the session that opened it, and no other.
     pub(super) single_use: bool,
 }
@@ -160,10 +166,12 @@ async fn open_one<R: Runtime>(
     let Some(link) = link else { return Err(failed(LoginFailure::TimedOut)) };
     let connection = ServerConnection {
         link,
-        parameters: logged_in.parameters.clone(),
+        parameters: logged_in.parameters.clone().into(),
         key: Arc::new(BackendKey { pid: logged_in.key.pid, key: logged_in.key.key.clone() }),
         endpoint: endpoint.clone(),
         tls: terms.filter(|_| logged_in.tls),
+        statements: None,
+        target: None,
         single_use: false,
     };
     Ok((connection, logged_in))
@@ -247,9 +255,10 @@ pub(super) async fn reset<R: Runtime>(connection: &mut ServerConnection<R::Socke
                         reset.handle_close(Lost::Broken, R::now());
                     }
                 }
-                ResetOutput::Finished(ResetOutcome::Clean(parameters)) => {
-                    for (name, value) in parameters {
-                        let _ = crate::upstream::remember(&mut connection.parameters, &name, &value);
+                ResetOutput::Finished(ResetOutcome::Clean { parameters, statements_gone }) => {
+                    connection.parameters.set_all(&parameters);
+                    if let Some(statements) = connection.statements.as_mut().filter(|_| statements_gone) {
+                        statements.clear();
                     }
                     return true;
                 }

@@ -23,10 +23,11 @@ use crate::auth::scram::ScramKeys;
 use crate::fault::{Refusal, SqlState};
 use crate::hub::{Hub, HubOutput};
 use crate::policy::{Endpoint, TlsTerms};
-use crate::pool::{PoolOutput, SlotId};
+use crate::pool::{How, Lease, PoolKey, PoolOutput, SlotId};
 use crate::session::Profile;
 use crate::session_id::SessionId;
 use crate::time::{Deadline, Now};
+use crate::upstream::Parameters;
 
 /// TLS configurations for servers, one for each way to verify.
 pub type ServerTls = HashMap<TlsTerms, Arc<ClientConfig>>;
@@ -63,6 +64,12 @@ impl Parts {
 /// Keys that were derived for an account and a server.
 type ScramCache = HashMap<(Arc<str>, Endpoint), Arc<ScramKeys>>;
 
+/// What the servers of a pool report at a login with these startup parameters.
+type Welcomes = HashMap<(PoolKey, Arc<[u8]>), Arc<Parameters>>;
+
+/// Welcomes that are kept. Beyond that many different startup packets, clients wait for a server to greet them.
+const MAX_WELCOMES: usize = 1024;
+
 /// What all sessions share.
 pub struct Shared<R: Runtime> {
     pub(super) profile: Arc<Profile>,
@@ -76,6 +83,7 @@ pub struct Shared<R: Runtime> {
     shelf: Mutex<HashMap<SlotId, ServerConnection<R::Socket>>>,
     mailboxes: Mutex<BTreeMap<SessionId, Arc<Mailbox>>>,
     scram: Mutex<ScramCache>,
+    welcomes: Mutex<Welcomes>,
     draining: AtomicBool,
     /// Server connections that are cancelled, reset or closed behind their sessions.
     returning: AtomicUsize,
@@ -118,6 +126,7 @@ impl<R: Runtime> Shared<R> {
             shelf: Mutex::default(),
             mailboxes: Mutex::default(),
             scram: Mutex::default(),
+            welcomes: Mutex::default(),
             draining: AtomicBool::new(false),
             returning: AtomicUsize::new(0),
             watchers: Mutex::default(),
@@ -129,13 +138,27 @@ impl<R: Runtime> Shared<R> {
 
     /// Does something with the hub, then everything that the hub wants done for it.
     pub(super) fn with_hub<T>(self: &Arc<Self>, call: impl FnOnce(&mut Hub, Now) -> T) -> T {
+        self.with_hub_for(None, call).0
+    }
+
+    /// The same for a session, which gets its own turn first-hand when it has come already.
+    pub(super) fn with_hub_for<T>(
+        self: &Arc<Self>,
+        session: Option<SessionId>,
+        call: impl FnOnce(&mut Hub, Now) -> T,
+    ) -> (T, Option<(Lease, How)>) {
         let now = R::now();
-        let mut outputs = Vec::new();
+        let (mut outputs, mut turn) = (Vec::new(), None);
         let (result, earlier) = {
             let mut hub = lock(&self.hub);
             let result = call(&mut hub, now);
             while let Some(output) = hub.poll_output() {
-                outputs.push(output);
+                match output {
+                    HubOutput::Pool(PoolOutput::Granted { session: whose, lease, how }) if Some(whose) == session => {
+                        turn = Some((lease, how));
+                    }
+                    output => outputs.push(output),
+                }
             }
             self.publish_keys(&hub);
             let set = self.keeper_set.load(Ordering::Acquire);
@@ -147,7 +170,7 @@ impl<R: Runtime> Shared<R> {
         if earlier {
             self.keeper.wake();
         }
-        result
+        (result, turn)
     }
 
     /// Under the hub's lock, so before anybody can learn that a fetch has ended or that keys were dropped.
@@ -207,7 +230,7 @@ impl<R: Runtime> Shared<R> {
     }
 
     /// Gives a lease back together with its connection, which is closed.
-    pub(super) fn discard(self: &Arc<Self>, lease: crate::pool::Lease) {
+    pub(super) fn discard(self: &Arc<Self>, lease: Lease) {
         if let Some(connection) = self.take_parked(lease.slot()) {
             R::spawn(connection.close::<R>());
         }
@@ -263,6 +286,25 @@ impl<R: Runtime> Shared<R> {
 
     pub(super) fn keep_scram_keys(&self, account: &Arc<str>, endpoint: &Endpoint, keys: Arc<ScramKeys>) {
         lock(&self.scram).insert((account.clone(), endpoint.clone()), keys);
+    }
+
+    /// What a client of that pool will be told, when somebody has been told it before.
+    pub(super) fn welcome(&self, key: &PoolKey, parameters: &Arc<[u8]>) -> Option<Arc<Parameters>> {
+        lock(&self.welcomes).get(&(key.clone(), parameters.clone())).cloned()
+    }
+
+    /// Keeps what a server has reported at its login. Equal reports become one, so that they are known to be equal.
+    pub(super) fn keep_welcome(&self, key: PoolKey, parameters: Arc<[u8]>, reported: &Parameters) -> Arc<Parameters> {
+        let mut welcomes = lock(&self.welcomes);
+        let place = (key, parameters);
+        if let Some(known) = welcomes.get(&place).filter(|known| ***known == *reported) {
+            return known.clone();
+        }
+        let reported = Arc::new(reported.clone());
+        if welcomes.len() < MAX_WELCOMES || welcomes.contains_key(&place) {
+            welcomes.insert(place, reported.clone());
+        }
+        reported
     }
 
     /// A client has connected: its number and letter box, and what it is to be told when there are too many.

@@ -16,6 +16,8 @@
 //! - A connection is opened with the client's own startup parameters in its startup packet, so that `DISCARD ALL`
 //!   returns to exactly what that client asked for. Therefore an idle connection serves only a request whose
 //!   encoded parameters are byte-equal. Of several it is the most recently used one, so that the others can time out.
+//! - A connection that comes back with its owner's state serves that owner again as it is, before all others, and anybody
+//!   else only after a reset ([`How::Reset`]); one that nobody owns is preferred to that.
 //! - No pool holds more than `default_pool_size` connections, those being opened and idle ones included. When a full
 //!   pool has only idle connections with other parameters, the least recently used one makes room.
 //! - First come, first served: nobody overtakes an earlier request of the same pool, not even to a better match.
@@ -24,6 +26,7 @@
 //! - A session that gave up gets no output any more, not even one that was already queued.
 //! - Work per call is bounded. What is left over is due at once: [`Pools::poll_timeout`] then names a past tick.
 
+mod idle;
 mod lease;
 mod one;
 mod pools;
@@ -46,11 +49,40 @@ use crate::session_id::SessionId;
 pub use lease::{Lease, SlotId};
 pub use pools::Pools;
 
+/// When a server connection goes back to its pool, with PgBouncer's names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PoolMode {
+    /// When the client leaves.
+    #[default]
+    Session,
+    /// When a transaction ends.
+    Transaction,
+    /// When a statement ends; transaction blocks are refused.
+    Statement,
+}
+
+/// Who may find what somebody has left in a session on a server connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Isolation {
+    /// Nobody but the same verified identity: in between, the session is reset.
+    #[default]
+    Identity,
+    /// Everybody in the pool, as with PgBouncer: for clients that trust each other.
+    PgBouncer,
+}
+
 /// Limits of one pool, with PgBouncer's names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolSettings {
+    /// When a server connection comes back.
+    pub pool_mode: PoolMode,
+    /// Whom it may serve then without a reset.
+    pub isolation: Isolation,
     /// Server connections per [`PoolKey`], open or being opened. With zero every request waits in vain.
     pub default_pool_size: u32,
+    /// Prepared statements that a server connection keeps for those who share it; zero: a session that prepares any by
+    /// name keeps its connection.
+    pub max_prepared_statements: u32,
     /// A server connection older than this is closed instead of reused; zero: each is used once.
     pub server_lifetime: Duration,
     /// An unused server connection is closed after this; zero: never.
@@ -66,7 +98,10 @@ pub struct PoolSettings {
 impl Default for PoolSettings {
     fn default() -> Self {
         Self {
+            pool_mode: PoolMode::default(),
+            isolation: Isolation::default(),
             default_pool_size: 5,
+            max_prepared_statements: 200,
             server_lifetime: Duration::from_secs(3600),
             server_idle_timeout: Duration::from_secs(1800),
             query_wait_timeout: Duration::from_secs(120),
@@ -95,6 +130,10 @@ impl fmt::Display for PoolKey {
     }
 }
 
+/// Whose session state a connection may hold: an identity in one canonical spelling, compared and never read. `None`:
+/// nobody's, or that of people who trust each other.
+pub type Owner = Option<Arc<str>>;
+
 /// A session's wish for a server connection.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -104,6 +143,8 @@ pub struct Request {
     pub key: PoolKey,
     /// The client's startup parameters in one canonical encoding: compared byte by byte, never read.
     pub parameters: Arc<[u8]>,
+    /// Whose session state the connection will hold if it comes back [`Returned::Kept`].
+    pub owner: Owner,
     /// `false` for a login with a person's own password: always a fresh connection, closed at its return.
     pub reuse: bool,
     /// The limits of this pool. Those of the latest request hold for the whole pool, so a reload needs no extra call.
@@ -117,6 +158,8 @@ pub enum How {
     Open,
     /// Take the idle connection of the lease's slot.
     Reuse,
+    /// Take the idle connection of the lease's slot, and reset it before anything else: somebody else's state is in it.
+    Reset,
 }
 
 /// In which state a leased connection comes back.
@@ -125,6 +168,9 @@ pub enum Returned {
     /// Reset and provably clean. The driver has parked the socket under the lease's slot *before* it says so: the
     /// next output may grant or close it.
     Clean,
+    /// Provably between transactions, and with whatever state its owner has left in the session. The driver has parked the
+    /// socket as for `Clean`.
+    Kept,
     /// Closed, or about to be closed by the driver: nobody uses it again.
     Broken,
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::idle::{Idle, Match, Rest};
 use super::lease::SlotId;
-use super::{Counts, PoolKey, PoolSettings};
+use super::{Counts, Owner, PoolKey, PoolSettings};
 use crate::fault::{Refusal, SqlState};
 use crate::session_id::SessionId;
 use crate::time::Tick;
@@ -17,14 +18,11 @@ pub(super) struct PoolId(pub(super) u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Ticket(pub(super) u64);
 
-/// When a connection became idle, as an order and not as a time.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Stamp(pub(super) u64);
-
 /// What a session asked for, without the key that its pool knows already.
 pub(super) struct Claim {
     pub(super) session: SessionId,
     pub(super) parameters: Arc<[u8]>,
+    pub(super) owner: Owner,
     pub(super) reuse: bool,
 }
 
@@ -49,6 +47,8 @@ pub(super) struct Slot {
     pub(super) pool: PoolId,
     /// What it was opened with.
     pub(super) parameters: Arc<[u8]>,
+    /// Whose state it may hold.
+    pub(super) owner: Owner,
     /// When its login ended; until then, when its opening began.
     pub(super) opened: Tick,
     /// Counts its leases.
@@ -63,71 +63,20 @@ pub(super) enum SlotState {
         session: SessionId,
         /// Not yet logged in.
         opening: bool,
+        /// It holds somebody else's state until the holder has reset it.
+        foreign: bool,
         hold: Hold,
     },
     Idle(Rest),
 }
 
 /// How firmly a session has a connection.
-#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hold {
-    /// The output queue holds the grant. A change of mind costs nothing: an idle connection goes back to its old place.
-    Promised(Option<Rest>),
+    /// The output queue holds the grant. A change of mind costs nothing: an idle connection goes back to its old place
+    /// and its former owner.
+    Promised(Option<(Rest, Owner)>),
     /// The driver has got the lease.
     HandedOut,
-}
-
-/// The place of an idle connection among the others.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rest {
-    pub(super) stamp: Stamp,
-    /// The earlier of its idle timeout and the end of its lifetime.
-    pub(super) retire: Tick,
-}
-
-/// What a connection was opened with, then its recency.
-type Fit = (Arc<[u8]>, Stamp);
-
-/// The idle connections of one pool, by recency and by what they can serve.
-#[derive(Default)]
-pub(super) struct Idle {
-    by_age: BTreeMap<Stamp, SlotId>,
-    by_parameters: BTreeMap<Fit, (SlotId, Tick)>,
-}
-
-impl Idle {
-    pub(super) fn insert(&mut self, slot: SlotId, parameters: Arc<[u8]>, rest: Rest) {
-        let Rest { stamp, retire } = rest;
-        self.by_age.insert(stamp, slot);
-        self.by_parameters.insert((parameters, stamp), (slot, retire));
-    }
-
-    pub(super) fn remove(&mut self, stamp: Stamp, parameters: &Arc<[u8]>) {
-        self.by_age.remove(&stamp);
-        self.by_parameters.remove(&(parameters.clone(), stamp));
-    }
-
-    /// The most recently used connection that was opened with these parameters, and when it retires.
-    fn newest(&self, parameters: &Arc<[u8]>) -> Option<(SlotId, Tick)> {
-        let all = (parameters.clone(), Stamp(0))..=(parameters.clone(), Stamp(u64::MAX));
-        self.by_parameters.range(all).next_back().map(|(_, found)| *found)
-    }
-
-    fn oldest(&self) -> Option<SlotId> {
-        self.by_age.first_key_value().map(|(_, slot)| *slot)
-    }
-
-    pub(super) fn slots(&self) -> Vec<SlotId> {
-        self.by_age.values().copied().collect()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.by_age.len()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.by_age.is_empty()
-    }
 }
 
 /// Whom a failed login concerns beside the session that met it.
@@ -168,7 +117,11 @@ pub(super) struct Backoff {
 #[derive(PartialEq, Eq, Debug)]
 pub(super) enum Turn {
     /// It takes this idle connection.
-    Reuse(SlotId),
+    Reuse {
+        slot: SlotId,
+        /// It has to be reset first.
+        foreign: bool,
+    },
     /// It opens a new one; there is room.
     Open,
     /// This idle connection is in the way or too old: close it and look again.
@@ -225,10 +178,10 @@ impl Pool {
     /// Decides about the claim that is first in line. `arriving`: it has only just come and has not waited yet.
     pub(super) fn turn(&self, claim: &Claim, arriving: bool, now: Tick) -> Turn {
         if claim.reuse
-            && let Some((slot, retire)) = self.idle.newest(&claim.parameters)
+            && let Some(Match { slot, retire, foreign }) = self.idle.best(&claim.parameters, &claim.owner)
         {
             // Its timer may not have been handled yet.
-            return if retire <= now { Turn::Evict(slot) } else { Turn::Reuse(slot) };
+            return if retire <= now { Turn::Evict(slot) } else { Turn::Reuse { slot, foreign } };
         }
         if self.backoff_for(claim.reuse, now).is_some() {
             // Who waits already stays while somebody may return a connection; but when one has come back and does not
@@ -240,5 +193,21 @@ impl Pool {
             return Turn::Open;
         }
         self.idle.oldest().map_or(Turn::Wait, Turn::Evict)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_back_off_is_over_at_its_tick_even_before_its_timer_is_handled() {
+        let key = PoolKey { account: "reader".into(), database: "app".into(), own_password: false };
+        let mut pool = Pool::new(key, Arc::default());
+        let refusal = Refusal::new(SqlState::CONNECTION_FAILURE, "no");
+        let (since, until) = (Tick::from_nanos(1), Tick::from_nanos(10));
+        pool.backoff = Some(Backoff { since, until, concerns: Concerns::Everyone, refusal });
+        assert!(pool.backoff_for(true, Tick::from_nanos(9)).is_some());
+        assert!(pool.backoff_for(true, Tick::from_nanos(10)).is_none());
     }
 }

@@ -63,13 +63,13 @@ impl Pools {
     /// changes nothing.
     pub fn handle_request(&mut self, request: Request, now: Now) {
         self.handle_timeout(now);
-        let Request { session, key, parameters, reuse, settings } = request;
+        let Request { session, key, parameters, owner, reuse, settings } = request;
         if let Some(place) = self.places.get(&session) {
             log::error!("session {session} asked for a second server connection while it is {place:?}: ignored");
             return;
         }
         let id = self.pool_of(key, settings);
-        let claim = Claim { session, parameters, reuse };
+        let claim = Claim { session, parameters, owner, reuse };
         self.handle_claim(id, claim, now);
         self.tidy(id);
     }
@@ -140,11 +140,16 @@ impl Pools {
         if !self.is_current(slot_id, generation, "returned") {
             return;
         }
-        let Some((slot, session)) = self.end_lease(slot_id) else { return };
+        let Some((mut slot, session)) = self.end_lease(slot_id) else { return };
         self.places.remove(&session);
         let id = slot.pool;
-        if returned == Returned::Clean {
-            self.park(slot_id, slot, now);
+        match returned {
+            Returned::Clean => {
+                slot.owner = None;
+                self.park(slot_id, slot, now);
+            }
+            Returned::Kept => self.park(slot_id, slot, now),
+            Returned::Broken => {}
         }
         self.pump(id, now);
         self.tidy(id);
@@ -279,9 +284,14 @@ impl Pools {
     fn hand_out(&mut self, slot: SlotId, expected: u32) -> Option<(SessionId, How)> {
         let slot = self.slots.get_mut(&slot).filter(|it| it.generation == expected)?;
         match &mut slot.state {
-            SlotState::Leased { session, opening, hold: hold @ Hold::Promised(_) } => {
+            SlotState::Leased { session, opening, foreign, hold: hold @ Hold::Promised(_) } => {
                 *hold = Hold::HandedOut;
-                Some((*session, if *opening { How::Open } else { How::Reuse }))
+                let how = match (*opening, *foreign) {
+                    (true, _) => How::Open,
+                    (false, true) => How::Reset,
+                    (false, false) => How::Reuse,
+                };
+                Some((*session, how))
             }
             SlotState::Leased { .. } | SlotState::Idle(_) => None,
         }

@@ -27,7 +27,14 @@ impl Room {
 
     fn request(&self, session: u64, parameters: &[u8], reuse: bool) -> Request {
         let settings = Arc::new(self.settings.clone());
-        Request { session: SessionId(session), key: key("reader"), parameters: parameters.into(), reuse, settings }
+        Request {
+            session: SessionId(session),
+            key: key("reader"),
+            parameters: parameters.into(),
+            owner: None,
+            reuse,
+            settings,
+        }
     }
 
     fn ask(&mut self, session: u64, parameters: &[u8]) {
@@ -456,6 +463,9 @@ fn zero_means_what_pgbouncer_means() {
     let slot = room.give_back(lease);
     assert_eq!(room.closed(), slot, "used once");
     room.settings = PoolSettings {
+        pool_mode: PoolMode::Session,
+        isolation: Isolation::Identity,
+        max_prepared_statements: 200,
         default_pool_size: 1,
         server_lifetime: Duration::from_secs(9999),
         server_idle_timeout: zero,
@@ -581,6 +591,37 @@ fn a_storm_of_waiters_that_give_up_leaves_nothing() {
     assert_eq!((room.counts(), room.pools.timers.len()), ((0, 1, 0, 0), 0));
     room.pools.handle_release(held, Returned::Broken, room.now);
     assert!(room.pools.is_empty());
+}
+
+/// The laws end with "nothing is left": that must look at every table.
+#[test]
+fn emptiness_looks_at_every_table() {
+    assert!(Pools::new().is_empty());
+    let (id, slot) = (one::PoolId(1), SlotId(2));
+    let fill: [fn(&mut Pools, one::PoolId, SlotId); 6] = [
+        |pools, id, _| {
+            pools.ids.insert(key("reader"), id);
+        },
+        |pools, id, _| drop(pools.pools.insert(id, one::Pool::new(key("reader"), Arc::default()))),
+        |pools, id, slot| {
+            let rest = idle::Rest { stamp: idle::Stamp(3), retire: Tick::default() };
+            let (parameters, opened, state) = ([].into(), Tick::default(), one::SlotState::Idle(rest));
+            pools.slots.insert(
+                slot,
+                one::Slot { pool: id, parameters, owner: None, opened, generation: 0, reuse: true, state },
+            );
+        },
+        |pools, _, slot| {
+            pools.places.insert(SessionId(4), Place::Leased(slot));
+        },
+        |pools, _, slot| pools.timers.set(Tick::default(), Due::Retire(slot)),
+        |pools, _, slot| pools.outputs.push_back(super::pools::Pending::Close(slot)),
+    ];
+    for (n, fill) in fill.into_iter().enumerate() {
+        let mut pools = Pools::new();
+        fill(&mut pools, id, slot);
+        assert!(!pools.is_empty(), "table {n}");
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! What follows from each event: whose turn it is, what a queue does, where a connection goes.
 
+use super::idle::{Rest, Stamp};
 use super::lease::SlotId;
-use super::one::{Claim, Hold, PoolId, Rest, Slot, SlotState, Stamp, Ticket, Turn, Waiter};
+use super::one::{Claim, Hold, PoolId, Slot, SlotState, Ticket, Turn, Waiter};
 use super::pools::{Pending, Place, Pools};
 use super::timers::Due;
 use super::words;
@@ -63,8 +64,8 @@ impl Pools {
                 Turn::Evict(slot) => {
                     self.close_idle(slot);
                 }
-                Turn::Reuse(slot) => {
-                    self.grant_idle(slot, claim.session);
+                Turn::Reuse { slot, foreign } => {
+                    self.grant_idle(slot, foreign, claim);
                     return None;
                 }
                 Turn::Open => {
@@ -86,10 +87,10 @@ impl Pools {
     }
 
     fn grant_new(&mut self, id: PoolId, claim: Claim, now: Now) {
-        let Claim { session, parameters, reuse } = claim;
+        let Claim { session, parameters, owner, reuse } = claim;
         let slot = SlotId(self.next_serial());
-        let state = SlotState::Leased { session, opening: true, hold: Hold::Promised(None) };
-        self.slots.insert(slot, Slot { pool: id, parameters, opened: now.tick, generation: 0, reuse, state });
+        let state = SlotState::Leased { session, opening: true, foreign: false, hold: Hold::Promised(None) };
+        self.slots.insert(slot, Slot { pool: id, parameters, owner, opened: now.tick, generation: 0, reuse, state });
         if let Some(pool) = self.pools.get_mut(&id) {
             pool.opening += 1;
         }
@@ -97,16 +98,18 @@ impl Pools {
         self.outputs.push_back(Pending::Granted(slot, 0));
     }
 
-    fn grant_idle(&mut self, id: SlotId, session: SessionId) {
-        let Some((mut slot, rest)) = self.take_idle(id) else { return };
+    fn grant_idle(&mut self, id: SlotId, foreign: bool, claim: Claim) {
+        let Some(rest) = self.leave_idle(id) else { return };
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let session = claim.session;
         slot.generation = slot.generation.wrapping_add(1);
-        slot.state = SlotState::Leased { session, opening: false, hold: Hold::Promised(Some(rest)) };
+        let before = std::mem::replace(&mut slot.owner, claim.owner);
+        slot.state = SlotState::Leased { session, opening: false, foreign, hold: Hold::Promised(Some((rest, before))) };
+        self.outputs.push_back(Pending::Granted(id, slot.generation));
         if let Some(pool) = self.pools.get_mut(&slot.pool) {
             pool.active += 1;
         }
         self.places.insert(session, Place::Leased(id));
-        self.outputs.push_back(Pending::Granted(id, slot.generation));
-        self.slots.insert(id, slot);
     }
 
     fn refuse(&mut self, session: SessionId, refusal: Refusal) {
@@ -180,24 +183,25 @@ impl Pools {
             return;
         }
         self.timers.set(rest.retire, Due::Retire(id));
-        pool.idle.insert(id, slot.parameters.clone(), rest);
+        pool.idle.insert(id, slot.parameters.clone(), slot.owner.clone(), rest);
         slot.state = SlotState::Idle(rest);
         self.slots.insert(id, slot);
     }
 
-    /// Takes an idle connection off the books; the caller puts it to use, closes it, or knows it lost.
-    pub(super) fn take_idle(&mut self, id: SlotId) -> Option<(Slot, Rest)> {
+    /// An idle connection is idle no more; the caller puts it to use or takes it off the books.
+    fn leave_idle(&mut self, id: SlotId) -> Option<Rest> {
         let slot = self.slots.get(&id)?;
         let SlotState::Idle(rest) = slot.state else { return None };
         self.timers.unset(Some(rest.retire), Due::Retire(id));
         if let Some(pool) = self.pools.get_mut(&slot.pool) {
-            pool.idle.remove(rest.stamp, &slot.parameters);
+            pool.idle.remove(rest.stamp);
         }
-        Some((self.slots.remove(&id)?, rest))
+        Some(rest)
     }
 
     pub(super) fn close_idle(&mut self, id: SlotId) -> Option<PoolId> {
-        let (slot, _) = self.take_idle(id)?;
+        self.leave_idle(id)?;
+        let slot = self.slots.remove(&id)?;
         self.outputs.push_back(Pending::Close(id));
         Some(slot.pool)
     }
@@ -230,12 +234,15 @@ impl Pools {
     /// The session does not want what it was promised. What it has in its hands already, it returns itself.
     pub(super) fn withdraw(&mut self, session: SessionId, id: SlotId, now: Now) {
         let Some(slot) = self.slots.get(&id) else { return };
-        let SlotState::Leased { opening, hold: Hold::Promised(rest), .. } = slot.state else { return };
-        let Some((slot, _)) = self.end_lease(id) else { return };
+        if !matches!(slot.state, SlotState::Leased { hold: Hold::Promised(_), .. }) {
+            return;
+        }
+        let Some((mut slot, _)) = self.end_lease(id) else { return };
         self.places.remove(&session);
         let pool = slot.pool;
-        // One that was found dead meanwhile is `opening` again.
-        if let Some(rest) = rest.filter(|_| !opening) {
+        if let SlotState::Leased { hold: Hold::Promised(Some((rest, owner))), opening: false, .. } = &mut slot.state {
+            let (rest, owner) = (*rest, owner.take());
+            slot.owner = owner;
             self.rest(id, slot, rest);
         }
         self.pump(pool, now);

@@ -59,3 +59,56 @@ pub(super) fn backing_off(pool: &Pool, backoff: &Backoff, now: Tick) -> Refusal 
         pool.key,
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::one::{Claim, Waiter};
+    use super::super::{PoolKey, PoolSettings};
+    use super::*;
+    use crate::session_id::SessionId;
+
+    fn pool(size: u32, active: usize) -> Pool {
+        let key = PoolKey { account: "reader".into(), database: "app".into(), own_password: false };
+        let settings = PoolSettings { default_pool_size: size, ..PoolSettings::default() };
+        let mut pool = Pool::new(key, Arc::new(settings));
+        pool.active = active;
+        pool
+    }
+
+    #[test]
+    fn occupancy_names_the_numbers_that_a_person_would() {
+        for (size, total, words) in [
+            (0, 0, "default_pool_size is 0"),
+            (1, 1, "its only connection is in use"),
+            (5, 5, "all 5 connections are in use"),
+            (5, 4, "4 of 5 connections are in use"),
+            // The size was lowered while they were in use.
+            (2, 4, "all 4 connections are in use"),
+        ] {
+            assert_eq!(occupancy(&pool(size, total)), words);
+        }
+    }
+
+    #[test]
+    fn a_queue_is_counted_only_so_far() {
+        let mut pool = pool(1, 1);
+        for ticket in 0..200 {
+            let claim = Claim { session: SessionId(ticket), parameters: [].into(), owner: None, reuse: true };
+            let waiter = Waiter { claim, since: Tick::default(), notice: None, deadline: None };
+            pool.waiters.insert(Ticket(ticket), waiter);
+        }
+        for (ticket, words) in [
+            (0, ", you are next"),
+            (1, ", 1 client is ahead of you"),
+            (2, ", 2 clients are ahead of you"),
+            (100, ", 100 clients are ahead of you"),
+            (101, ", more than 100 clients are ahead of you"),
+            (199, ", more than 100 clients are ahead of you"),
+        ] {
+            let text = notice(&pool, Ticket(ticket), Duration::from_secs(1));
+            assert!(text.ends_with(words), "{ticket}: {text}");
+        }
+    }
+}

@@ -36,7 +36,7 @@ mod tests {
 
     fn relay() -> Relay {
         let profile = AuditProfile { statement_bytes: 100, required: true };
-        Relay::new(Some(Box::new(Ledger::new(profile))))
+        Relay::new(Some(Box::new(Ledger::new(profile))), None)
     }
 
     /// Asks until nothing more is needed, and says how often a place was.

@@ -6,9 +6,14 @@
 mod framer;
 mod ledger;
 mod lookahead;
+mod names;
+mod own;
+pub mod pins;
+mod prepared;
 mod rules;
 pub mod statements;
 pub mod tracker;
+mod way;
 
 use crate::codec::backend::{ErrorFields, TransactionStatus, parameter_status, tag as back};
 use crate::codec::frontend::tag as front;
@@ -19,17 +24,23 @@ use crate::upstream::{Parameters, remember};
 
 use framer::Framer;
 pub use ledger::{Ledger, Outcome};
+pub use own::Pooled;
+pub use prepared::OnServer;
 use rules::Rule;
 use tracker::Tracker;
 
 /// What the relay says of the bytes that it was shown.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Step {
     /// This many bytes at the front go to the other side.
     Forward(usize),
     /// This many bytes at the front are dropped: they belong to a statement that was refused.
     Discard(usize),
+    /// These bytes of gprxy's own go to the server first; then the same bytes are to be shown again.
+    SayServer(Vec<u8>),
+    /// The same, to the client.
+    SayClient(Vec<u8>),
     /// Nothing yet: more bytes are needed, or fewer unanswered operations.
     Wait,
     /// The client ends the session in order.
@@ -46,6 +57,8 @@ pub struct Relay {
     from_server: Framer,
     tracker: Tracker,
     ledger: Option<Box<Ledger>>,
+    /// What a session needs that changes its server connection.
+    pooled: Option<Box<Pooled>>,
     /// The server has announced its end by a FATAL error.
     server_is_leaving: bool,
     /// Bytes of a refused statement that are still to be dropped.
@@ -63,12 +76,13 @@ pub struct Relay {
 impl Relay {
     /// Right after the server's login; with a ledger, every statement is written down.
     #[must_use]
-    pub fn new(ledger: Option<Box<Ledger>>) -> Self {
+    pub fn new(ledger: Option<Box<Ledger>>, pooled: Option<Box<Pooled>>) -> Self {
         Self {
             from_client: Framer::default(),
             from_server: Framer::default(),
             tracker: Tracker::default(),
             ledger,
+            pooled,
             server_is_leaving: false,
             discard: 0,
             asked_with: None,
@@ -129,6 +143,9 @@ impl Relay {
         if self.discard > 0 {
             return self.pass_discarded(bytes);
         }
+        if let Some(step) = self.answer_instead(now) {
+            return step;
+        }
         if self.lacks_permits(bytes) {
             return Step::NeedPermit;
         }
@@ -150,7 +167,7 @@ impl Relay {
                 Ok(None) => return forward_or_wait(at),
                 Err(violation) => return forward_or(at, Step::Broken(violation)),
             };
-            let keep = match rules::from_client(header.tag, self.ledger.as_ref().map(|ledger| ledger.text_limit())) {
+            let keep = match rules::from_client(header.tag, self.text_limit()) {
                 Rule::Pass(keep) => keep,
                 Rule::Terminate => return forward_or(at, Step::Terminate),
                 Rule::Refuse => return forward_or(at, Step::Broken(Violation::UnexpectedMessage(header.tag))),
@@ -160,6 +177,11 @@ impl Relay {
             }
             if self.ledger.is_some() && names_too_much(header) {
                 return forward_or(at, Step::Broken(Violation::NameTooLong));
+            }
+            if self.pooled.is_some()
+                && let Some(step) = self.way(header, &bytes[at..], at == 0, now)
+            {
+                return forward_or(at, step);
             }
             if begins_statement(header.tag)
                 && let Some(ledger) = &mut self.ledger
@@ -200,7 +222,11 @@ impl Relay {
                 Ok(None) => return forward_or_wait(at),
                 Err(violation) => return forward_or(at, Step::Broken(violation)),
             };
-            let Rule::Pass(keep) = rules::from_server(header.tag, self.ledger.is_some()) else {
+            if self.pooled.is_some() && self.is_own_turn(header.tag) {
+                return if at > 0 { Step::Forward(at) } else { self.own_answer(header, bytes, now) };
+            }
+            let Rule::Pass(keep) = rules::from_server(header.tag, self.ledger.is_some() || self.pooled.is_some())
+            else {
                 return forward_or(at, Step::Broken(Violation::UnexpectedMessage(header.tag)));
             };
             at += HEADER_LEN;
@@ -252,6 +278,17 @@ impl Relay {
         !refused
     }
 
+    /// The message at the client's front is to be dropped.
+    pub const fn discard(&mut self, header: Header) {
+        self.discard = header.body + HEADER_LEN as u32; // at most 1 GiB
+    }
+
+    /// Whether the next bytes of the client belong to a message that is dropped.
+    #[must_use]
+    pub const fn is_discarding(&self) -> bool {
+        self.discard > 0
+    }
+
     fn pass_discarded(&mut self, bytes: &[u8]) -> Step {
         let n = bytes.len().min(self.discard as usize);
         self.discard -= n as u32; // n <= self.discard
@@ -264,8 +301,21 @@ impl Relay {
         self.tracker.status()
     }
 
+    /// How much of a statement's text is wanted, if any.
+    fn text_limit(&self) -> Option<usize> {
+        let audited = self.ledger.as_ref().map(|ledger| ledger.text_limit());
+        let pooled = self.pooled.as_ref().map(|_| pins::LOOK);
+        audited.max(pooled)
+    }
+
     fn client_message(&mut self, tag: u8, body: u32, seen: &[u8], now: Now) {
+        self.look_for_pins(tag, seen);
         let op = self.tracker.handle_frontend(tag);
+        if let Some(pooled) = &mut self.pooled
+            && matches!(tag, front::PARSE | front::CLOSE)
+        {
+            pooled.statements.handle_whole(op.is_some());
+        }
         if let Some(ledger) = &mut self.ledger
             && !ledger.handle_frontend(tag, op, seen, body, now)
         {
@@ -300,15 +350,26 @@ impl Relay {
             }
             _ => {}
         }
-        let Self { tracker, ledger, .. } = self;
-        match ledger {
-            None => {
-                tracker.handle_backend(tag, seen, |_| {});
-            }
+        if let Some(pooled) = &mut self.pooled {
+            pooled.handle_server(tag, seen);
+        }
+        let Self { tracker, ledger, pooled, .. } = self;
+        let mut failed = 0;
+        let settled = match ledger {
+            None => tracker.handle_backend(tag, seen, |op| failed += usize::from(op.prepares())),
             Some(ledger) => {
                 ledger.count_answer(body);
-                tracker.handle_backend(tag, seen, |op| ledger.handle_dropped(op));
+                let settled = tracker.handle_backend(tag, seen, |op| {
+                    failed += usize::from(op.prepares());
+                    ledger.handle_dropped(op);
+                });
                 ledger.handle_backend(tag, seen, tracker.status(), now);
+                settled
+            }
+        };
+        if let Some(pooled) = pooled {
+            if !pooled.handle_settled(settled, failed) && self.fault.is_none() {
+                self.fault = Some(Violation::OutOfStep);
             }
         }
         self.note_confusion();
@@ -325,12 +386,12 @@ const fn begins_statement(tag: u8) -> bool {
     matches!(tag, front::QUERY | front::EXECUTE | front::FUNCTION_CALL)
 }
 
-const fn forward_or_wait(at: usize) -> Step {
+fn forward_or_wait(at: usize) -> Step {
     forward_or(at, Step::Wait)
 }
 
 /// What precedes the message in question goes first; the question comes up again with it at the front.
-const fn forward_or(at: usize, step: Step) -> Step {
+fn forward_or(at: usize, step: Step) -> Step {
     if at > 0 { Step::Forward(at) } else { step }
 }
 

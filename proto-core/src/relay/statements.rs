@@ -16,12 +16,11 @@
 //! Memory is bounded: see [`Limits`], and [`Statements::is_full`], which the relay has to obey.
 
 mod answers;
-mod names;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use names::Name;
+use super::names::{self, Name};
 
 use crate::audit::{Protocol, StatementText};
 use crate::codec::frontend::Target;

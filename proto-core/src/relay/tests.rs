@@ -1,5 +1,7 @@
 //! The relay's steps, one by one. Whole conversations are in [`crate::session`]'s tests.
 
+mod pooled;
+
 use super::*;
 use crate::audit::AuditProfile;
 use crate::testing::corp;
@@ -13,11 +15,11 @@ fn now() -> Now {
 }
 
 fn plain() -> Relay {
-    Relay::new(None)
+    Relay::new(None, None)
 }
 
 fn audited(required: bool) -> Relay {
-    Relay::new(Some(Box::new(Ledger::new(AuditProfile { statement_bytes: 32, required }))))
+    Relay::new(Some(Box::new(Ledger::new(AuditProfile { statement_bytes: 32, required }))), None)
 }
 
 #[test]

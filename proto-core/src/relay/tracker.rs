@@ -32,6 +32,16 @@ pub enum Op {
     FunctionCall,
     /// ReadyForQuery.
     Sync,
+    /// A simple query or Sync of gprxy itself: nothing of its answer is for the client.
+    Own,
+    /// A Parse of gprxy itself: its ParseComplete is not for the client.
+    OwnParse,
+    /// A Close of gprxy itself: its CloseComplete is not for the client.
+    OwnClose,
+    /// A Parse of the client that the server never sees: gprxy says ParseComplete in its turn.
+    AnsweredParse,
+    /// The same for Close and CloseComplete.
+    AnsweredClose,
     /// No answer: it marks where the client sent COPY data before the server had asked for any.
     CopyData,
     /// No answer: it marks where the client ended its COPY data.
@@ -39,6 +49,12 @@ pub enum Op {
 }
 
 impl Op {
+    /// Whether it changes which prepared statements there are.
+    pub const fn prepares(self) -> bool {
+        matches!(self, Self::Parse | Self::Close | Self::OwnParse | Self::OwnClose)
+            || matches!(self, Self::AnsweredParse | Self::AnsweredClose)
+    }
+
     /// Whether it waits for no answer.
     const fn is_marker(self) -> bool {
         matches!(self, Self::CopyData | Self::CopyEnd)
@@ -121,6 +137,39 @@ impl Tracker {
         self.confused
     }
 
+    /// A message of gprxy itself goes to the server, between messages of the client; or one of the client's goes no
+    /// further. As all of the extended protocol it comes to nothing while the server skips to a Sync.
+    pub fn handle_own(&mut self, op: Op) {
+        if op == Op::Own {
+            self.ops.push_back(op);
+            return;
+        }
+        self.unsynced = true;
+        if !self.skipping {
+            self.ops.push_back(op);
+        }
+    }
+
+    /// Whether the server ignores what it is sent up to the next Sync.
+    #[must_use]
+    pub const fn is_skipping(&self) -> bool {
+        self.skipping
+    }
+
+    /// The operation that is to be answered next.
+    #[inline]
+    #[must_use]
+    pub fn next(&self) -> Option<Op> {
+        self.ops.iter().find(|op| !op.is_marker()).copied()
+    }
+
+    /// gprxy has answered what was its own to answer.
+    pub fn handle_answered(&mut self) {
+        if matches!(self.head(), Some(Op::AnsweredParse | Op::AnsweredClose)) {
+            self.ops.pop_front();
+        }
+    }
+
     /// A whole message of the client has been forwarded. The operation that it queued, if the server will act on it.
     pub fn handle_frontend(&mut self, tag: u8) -> Option<Op> {
         let op = match tag {
@@ -182,16 +231,18 @@ impl Tracker {
             back::COMMAND_COMPLETE | back::EMPTY_QUERY_RESPONSE | back::PORTAL_SUSPENDED => {
                 self.copy_out = false;
                 match self.head() {
-                    Some(Op::Query) => Settled::Result,
+                    Some(Op::Query | Op::Own) => Settled::Result,
                     _ => self.settle(Op::Execute),
                 }
             }
             back::READY_FOR_QUERY => self.ready(body),
+            back::PARSE_COMPLETE if self.head() == Some(Op::OwnParse) => self.settle(Op::OwnParse),
+            back::CLOSE_COMPLETE if self.head() == Some(Op::OwnClose) => self.settle(Op::OwnClose),
             back::PARSE_COMPLETE => self.settle(Op::Parse),
             back::BIND_COMPLETE => self.settle(Op::Bind),
             back::CLOSE_COMPLETE => self.settle(Op::Close),
             back::ROW_DESCRIPTION | back::NO_DATA => match self.head() {
-                Some(Op::Query) => Settled::Nothing,
+                Some(Op::Query | Op::Own) => Settled::Nothing,
                 _ => self.settle(Op::Describe),
             },
             back::COPY_IN_RESPONSE => {
@@ -238,7 +289,7 @@ impl Tracker {
             None => self.confused = true,
         }
         match self.head() {
-            Some(op @ (Op::Query | Op::FunctionCall | Op::Sync)) => {
+            Some(op @ (Op::Query | Op::FunctionCall | Op::Sync | Op::Own)) => {
                 self.ops.pop_front();
                 self.head();
                 Settled::Ready(op)
@@ -283,7 +334,7 @@ impl Tracker {
         self.copy_out = false;
         match self.head() {
             None => Settled::Unsolicited,
-            Some(op @ (Op::Query | Op::FunctionCall | Op::Sync)) => Settled::Failed(op),
+            Some(op @ (Op::Query | Op::FunctionCall | Op::Sync | Op::Own)) => Settled::Failed(op),
             Some(op) => {
                 self.skipping = true;
                 self.ops.pop_front();

@@ -10,10 +10,13 @@ use crate::codec::backend::{
     emit_ready_for_query,
 };
 use crate::fault::Refusal;
+use crate::pool::{Lease, PoolMode};
 use crate::preamble::Startup;
-use crate::relay::{Ledger, Relay};
+use crate::relay::{Ledger, OnServer, Pooled, Relay};
 use crate::time::Now;
+use crate::upstream::Reported;
 
+use super::pooling;
 use super::relaying::Relaying;
 use super::{Action, Finish, Leased, Output, Phase, Return, ReturnState, Session};
 
@@ -21,12 +24,13 @@ pub(super) struct Leasing {
     pub(super) startup: Startup,
     pub(super) who: Option<Authenticated>,
     pub(super) account: Option<Arc<str>>,
+    pub(super) mode: PoolMode,
     key: Option<CancelKey>,
 }
 
 impl Leasing {
     pub(super) const fn new(startup: Startup, who: Option<Authenticated>, account: Option<Arc<str>>) -> Self {
-        Self { startup, who, account, key: None }
+        Self { startup, who, account, mode: PoolMode::Session, key: None }
     }
 }
 
@@ -43,65 +47,114 @@ impl Session {
 
     pub(super) fn leasing_waiting(&mut self, notice: &Refusal) {
         // Before AuthenticationOk a client expects nothing but the end of the login.
-        if let Phase::Leasing(leasing) = &self.phase
-            && leasing.who.is_some()
-        {
+        let may_be_told = match &self.phase {
+            Phase::Leasing(leasing) => leasing.who.is_some(),
+            Phase::Relaying(relaying) => relaying.is_waiting(),
+            _ => false,
+        };
+        if may_be_told {
             self.write(|out| emit_error(out, Severity::Notice, notice));
         }
     }
 
     pub(super) fn leasing_refused(&mut self, refusal: Refusal, now: Now) {
-        if matches!(self.phase, Phase::Leasing(_)) {
-            self.refuse(refusal, now);
+        match &self.phase {
+            Phase::Leasing(_) => self.refuse(refusal, now),
+            Phase::Relaying(relaying) if relaying.is_waiting() => self.relaying_killed(refusal, now),
+            _ => {}
         }
     }
 
     /// The server's own words reach the client, with their SQLSTATE.
     pub(super) fn leasing_refused_by_server(&mut self, message: Box<[u8]>, refusal: Refusal, now: Now) {
-        if matches!(self.phase, Phase::Leasing(_)) {
-            self.send(message.into_vec());
-            self.note_refusal(&refusal, now);
-            self.finish(Finish::Refused(refusal), now);
+        match &self.phase {
+            Phase::Leasing(_) => {
+                self.send(message.into_vec());
+                self.note_refusal(&refusal, now);
+                self.finish(Finish::Refused(refusal), now);
+            }
+            Phase::Relaying(relaying) if relaying.is_waiting() => {
+                self.send(message.into_vec());
+                self.leave(Finish::Refused(refusal), now);
+            }
+            _ => {}
         }
     }
 
-    pub(super) fn leasing_leased(&mut self, leased: Leased, now: Now) {
-        let Leased { lease, parameters, proof } = leased;
-        let Phase::Leasing(leasing) = &mut self.phase else {
-            return self.give_back_unused(lease);
+    /// What the client is to be told of its server is known from others: it need not wait for one before it has something
+    /// to say.
+    pub(super) fn leasing_welcome(&mut self, reported: Reported, now: Now) {
+        let Phase::Leasing(leasing) = &mut self.phase else { return };
+        if let (Some(who), PoolMode::Transaction | PoolMode::Statement) = (leasing.who.take(), leasing.mode) {
+            self.begin_relaying(who, None, reported, now);
+        }
+    }
+
+    /// A server connection is there: for a session that begins, or for its next transaction.
+    pub(super) fn leased(&mut self, leased: Leased, now: Now) {
+        let leasing = match &mut self.phase {
+            Phase::Leasing(leasing) => leasing,
+            Phase::Relaying(_) => return self.borrowed(leased),
+            _ => return self.give_back_unused(leased),
         };
         let proven_now = leasing.who.is_none();
-        let Some(who) = leasing.who.take().or(proof) else {
-            return self.give_back_unused(lease);
+        let Some(who) = leasing.who.take().or_else(|| leased.proof.clone()) else {
+            return self.give_back_unused(leased);
         };
-        let key = leasing.key.take();
-        let (startup, account) = (leasing.startup.clone(), leasing.account.clone());
-        let facts = self.facts_of(&startup, Some(&who), account.as_deref());
-
-        let mut out = Vec::with_capacity(512);
+        let Leased { lease, parameters, statements, .. } = leased;
         if proven_now {
-            emit_authentication_ok(&mut out);
-            if let Some(key) = key {
-                emit_backend_key_data(&mut out, key.pid(), key.key());
-            }
+            let key = leasing.key.take();
+            self.write(|out| {
+                emit_authentication_ok(out);
+                if let Some(key) = key {
+                    emit_backend_key_data(out, key.pid(), key.key());
+                }
+            });
         }
-        for (name, value) in &parameters {
-            emit_parameter_status(&mut out, name, value);
-        }
-        emit_ready_for_query(&mut out, TransactionStatus::Idle);
-        self.send(out);
+        self.begin_relaying(who, Some((lease, statements)), parameters, now);
+    }
 
+    fn begin_relaying(
+        &mut self,
+        who: Authenticated,
+        server: Option<(Lease, Option<Box<OnServer>>)>,
+        mut reported: Reported,
+        now: Now,
+    ) {
+        let Phase::Leasing(leasing) = &self.phase else { return };
+        let (startup, account, mode) = (&leasing.startup, leasing.account.as_deref(), leasing.mode);
+        let facts = self.facts_of(startup, Some(&who), account);
+        let pooled = (mode != PoolMode::Session).then(|| {
+            pooling::take_on(startup, &mut reported);
+            Box::new(Pooled::new(reported.clone()))
+        });
+        self.write(|out| {
+            for (name, value) in reported.iter() {
+                emit_parameter_status(out, name, value);
+            }
+            emit_ready_for_query(out, TransactionStatus::Idle);
+        });
         let ledger = self.profile.audit.map(|audit| Box::new(Ledger::new(audit)));
         if ledger.is_some() {
             let record = Record { time: now.unix, facts: facts.clone(), event: Event::SessionStart };
             self.out.push_back(Output::Audit(Box::new(record)));
         }
-        self.phase = Phase::Relaying(Box::new(Relaying::new(who, lease, facts, Relay::new(ledger), now)));
+        let (lease, statements) = server.unzip();
+        let mut relay = Relay::new(ledger, pooled);
+        let _ = relay.handle_connection(&reported, statements.flatten());
+        let relaying = Relaying::new(who, lease, mode, facts, relay, now);
+        self.phase = Phase::Relaying(Box::new(relaying));
+        self.release_between();
     }
 
-    fn give_back_unused(&mut self, lease: crate::pool::Lease) {
-        let state = ReturnState::Quiet { status: TransactionStatus::Idle, touched: false };
-        let back = Return { lease, state, changed: Vec::new() };
-        self.out.push_back(Output::Do(Action::Release(Box::new(back))));
+    pub(super) fn give_back_unused(&mut self, leased: Leased) {
+        // Nobody has used it: it is what it was, and its owner's if it had one.
+        let back = Return {
+            lease: leased.lease,
+            state: ReturnState::Between,
+            changed: Vec::new(),
+            statements: leased.statements,
+        };
+        self.out.push_back(Output::Do(Action::Release(back)));
     }
 }

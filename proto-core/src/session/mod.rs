@@ -14,6 +14,7 @@
 mod gating;
 mod leasing;
 mod opening;
+mod pooling;
 mod proving;
 mod relaying;
 #[cfg(test)]
@@ -31,12 +32,13 @@ use crate::cancel::CancelKey;
 use crate::codec::backend::{Severity, TransactionStatus, emit_error};
 use crate::fault::{Lost, Refusal, SqlState, Violation};
 use crate::policy::{AllowPlaintext, Database, Databases, Limits};
-use crate::pool::{Lease, PoolKey, Request};
+use crate::pool::{Lease, Owner, PoolKey, PoolMode, Request};
 use crate::preamble::Startup;
+use crate::relay::{OnServer, Step};
 use crate::secret::Secret;
 use crate::session_id::SessionId;
 use crate::time::{Deadline, Now, Tick, Timer};
-use crate::upstream::{self, LoginSettings, Parameters};
+use crate::upstream::{self, LoginSettings, Parameters, Reported};
 
 use leasing::Leasing;
 use opening::Open;
@@ -166,12 +168,16 @@ pub enum Action {
     Lease(Box<Wish>),
     /// The wish is withdrawn.
     GiveUp,
+    /// A server connection for the next transaction, under the wish of before: [`Reply::Leased`] or a refusal.
+    Borrow,
+    /// What runs on the server connection is the client's own from here on, and may be cancelled.
+    Cancellable,
     /// A place for the record of a statement: [`Reply::Reserved`].
     Reserve,
     /// So many places for records are not needed after all.
     Unreserve(u32),
     /// The server connection goes back.
-    Release(Box<Return>),
+    Release(Return),
     /// Cancel what the owner of this key runs.
     Cancel {
         /// From the CancelRequest.
@@ -194,6 +200,10 @@ pub struct Wish {
     pub target: Arc<Database>,
     /// Startup parameters for the server, encoded.
     pub parameters: Arc<[u8]>,
+    /// When the connection goes back.
+    pub mode: PoolMode,
+    /// Whose state it may hold then.
+    pub owner: Owner,
     /// Whether the client can be given a cancel key of more than four bytes.
     pub wide_key: bool,
 }
@@ -202,14 +212,22 @@ impl Wish {
     /// What to ask [`crate::pool::Pools`] for.
     #[must_use]
     pub fn request(&self, session: SessionId) -> Request {
-        let own_password = matches!(self.credential, Credential::Own(_));
+        let key = self.pool();
         Request {
             session,
-            key: PoolKey { account: self.account.clone(), database: self.database.clone(), own_password },
             parameters: self.parameters.clone(),
+            owner: self.owner.clone(),
             reuse: self.credential.may_be_shared(),
-            settings: Arc::new(self.target.pool.clone()),
+            settings: self.target.pool.clone(),
+            key,
         }
+    }
+
+    /// The pool that it is about.
+    #[must_use]
+    pub fn pool(&self) -> PoolKey {
+        let own_password = matches!(self.credential, Credential::Own(_));
+        PoolKey { account: self.account.clone(), database: self.database.clone(), own_password }
     }
 
     /// How to log in to the server, once there is a socket and a fresh random nonce. TLS goes by the target's `sslmode`:
@@ -270,6 +288,8 @@ pub struct Return {
     pub state: ReturnState,
     /// Parameters that the session changed, as the server reported them.
     pub changed: Parameters,
+    /// Which statements are prepared there, where that matters.
+    pub statements: Option<Box<OnServer>>,
 }
 
 /// The state of a server connection that comes back.
@@ -283,6 +303,10 @@ pub enum ReturnState {
         /// Whether anything was ever sent on it.
         touched: bool,
     },
+    /// Between transactions, nothing owed: as it is, it serves the same owner again.
+    Between,
+    /// The same, but it may have other prepared statements than are known: it serves nobody before it is reset.
+    InDoubt,
     /// A statement may still run: it is cancelled, and the connection closed.
     Busy,
     /// The server is gone or its protocol state is not certain: it is closed.
@@ -300,8 +324,11 @@ pub enum Reply {
     Derived(ScramKeys),
     /// To [`Action::Lease`], at once.
     Enrolled(CancelKey),
-    /// To [`Action::Lease`], when a server connection is there.
-    Leased(Box<Leased>),
+    /// To [`Action::Lease`] of a pool whose connections come back after each transaction, before one is there: what its
+    /// servers say of themselves.
+    Welcome(Reported),
+    /// To [`Action::Lease`] and [`Action::Borrow`], when a server connection is there.
+    Leased(Leased),
     /// To [`Action::Lease`], when there will be none.
     Refused(Refusal),
     /// To [`Action::Lease`], when the server refused: its ErrorResponse, and what it says.
@@ -317,9 +344,19 @@ pub struct Leased {
     /// The right to use it.
     pub lease: Lease,
     /// What the server says of itself.
-    pub parameters: Parameters,
+    pub parameters: Reported,
+    /// Which statements are prepared there, where that matters.
+    pub statements: Option<Box<OnServer>>,
     /// The proof, where the server's own login is one.
     pub proof: Option<Authenticated>,
+}
+
+impl Leased {
+    /// A connection whose prepared statements nobody else shares.
+    #[must_use]
+    pub fn new(lease: Lease, parameters: Parameters, proof: Option<Authenticated>) -> Self {
+        Self { lease, parameters: parameters.into(), statements: None, proof }
+    }
 }
 
 /// How a session ended.
@@ -402,15 +439,30 @@ impl Session {
         }
     }
 
+    /// Whether its server connection is first brought to its parameters: until [`Action::Cancellable`], a cancel is not for
+    /// what runs there.
+    #[must_use]
+    pub fn is_preparing(&self) -> bool {
+        matches!(&self.phase, Phase::Relaying(relaying) if relaying.relay.is_preparing())
+    }
+
     /// Bytes at the front of what a side has sent.
     pub fn handle_input(&mut self, from: Side, bytes: &[u8], now: Now) -> Verdict {
-        if let Phase::Relaying(relaying) = &mut self.phase {
+        while let Phase::Relaying(relaying) = &mut self.phase {
             let step = match from {
                 Side::Client if relaying.is_reserving() => return Verdict::Wait,
+                Side::Client if !relaying.has_server() => return self.borrow(bytes, now),
                 Side::Client => relaying.relay.handle_client(bytes, now),
                 Side::Server => relaying.relay.handle_server(bytes, now),
             };
-            return self.relay_step(from, step, bytes, now);
+            match step {
+                Step::SayServer(own) => self.out.push_back(Output::Send(Side::Server, own)),
+                Step::SayClient(own) => {
+                    self.record_outcomes();
+                    self.send(own);
+                }
+                step => return self.relay_step(from, step, bytes, now),
+            }
         }
         if bytes.is_empty() {
             return Verdict::Wait;
@@ -437,7 +489,8 @@ impl Session {
             Reply::Nonce(nonce) => self.gate_nonce(nonce, now),
             Reply::Derived(keys) => self.gate_derived(keys, now),
             Reply::Enrolled(key) => self.leasing_enrolled(key),
-            Reply::Leased(leased) => self.leasing_leased(*leased, now),
+            Reply::Welcome(reported) => self.leasing_welcome(reported, now),
+            Reply::Leased(leased) => self.leased(leased, now),
             Reply::Refused(refusal) => self.leasing_refused(refusal, now),
             Reply::RefusedByServer(message, refusal) => self.leasing_refused_by_server(message, refusal, now),
             Reply::Waiting(notice) => self.leasing_waiting(&notice),
@@ -482,10 +535,16 @@ impl Session {
 
     /// Its own cancel key was used. While it waits for a server connection there is nothing to cancel but the wait.
     pub fn handle_cancel(&mut self, now: Now) {
-        if matches!(self.phase, Phase::Leasing(_)) {
-            self.out.push_back(Output::Do(Action::GiveUp));
-            let words = "canceling the wait for a server connection due to user request";
-            self.refuse(Refusal::new(SqlState::QUERY_CANCELED, words), now);
+        match &mut self.phase {
+            Phase::Leasing(_) => {
+                self.out.push_back(Output::Do(Action::GiveUp));
+                self.refuse(wait_cancelled(), now);
+            }
+            Phase::Relaying(relaying) if relaying.is_waiting() => {
+                relaying.handle_cancel();
+                self.out.push_back(Output::Do(Action::GiveUp));
+            }
+            _ => {}
         }
     }
 
@@ -517,7 +576,10 @@ impl Session {
                 self.out.push_back(Output::Do(Action::GiveUp));
                 self.refuse(login_timed_out(), now);
             }
-            Phase::Relaying(_) => self.end_if_over(now),
+            Phase::Relaying(_) => {
+                self.answer_due(now);
+                self.end_if_over(now);
+            }
             _ => {}
         }
     }
@@ -533,7 +595,7 @@ impl Session {
                 Some(Deadline { at: self.login_until, why: Timer::ClientLogin })
             }
             // What was just judged is forwarded first; the farewell follows at the next wake-up, which is now.
-            Phase::Relaying(relaying) if relaying.is_over() => {
+            Phase::Relaying(relaying) if relaying.is_over() || relaying.has_something_to_say() => {
                 Some(Deadline { at: Tick::default(), why: Timer::Drain })
             }
             Phase::Leasing(_) | Phase::Relaying(_) => None,
@@ -599,6 +661,11 @@ impl Session {
         };
         Arc::new(SessionFacts::new(self.id, &sheet))
     }
+}
+
+fn wait_cancelled() -> Refusal {
+    let words = "canceling the wait for a server connection due to user request";
+    Refusal::new(SqlState::QUERY_CANCELED, words)
 }
 
 fn login_timed_out() -> Refusal {

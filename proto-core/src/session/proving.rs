@@ -15,6 +15,7 @@ use crate::secret::Secret;
 use crate::time::Now;
 
 use super::leasing::Leasing;
+use super::pooling;
 use super::{Action, Credential, Finish, Output, Phase, Session, Verdict, Wish};
 
 /// The first piece of memory for a secret: most tokens fit.
@@ -153,19 +154,24 @@ impl Session {
     }
 
     pub(super) fn lease(&mut self, credential: Credential, now: Now) {
-        let Phase::Leasing(leasing) = &self.phase else { return };
+        let Phase::Leasing(leasing) = &mut self.phase else { return };
         let startup = &leasing.startup;
         let Some(account) = leasing.account.clone() else { return };
         let Some(target) = self.profile.databases.find(&startup.database) else {
             let refusal = no_database(&startup.database);
             return self.refuse(refusal, now);
         };
+        let (mode, owner, parameters) = pooling::terms(startup, leasing.who.as_ref(), &credential, &target.pool);
+        leasing.mode = mode;
+        let startup = &leasing.startup;
         let wish = Wish {
             account,
             credential,
             database: startup.database.clone(),
             target: Arc::<Database>::clone(target),
-            parameters: startup.parameters.clone(),
+            parameters,
+            mode,
+            owner,
             wide_key: startup.version >= PROTOCOL_3_2,
         };
         self.out.push_back(Output::Do(Action::Lease(Box::new(wish))));
@@ -188,4 +194,31 @@ fn no_token() -> Refusal {
 fn no_database(name: &str) -> Refusal {
     Refusal::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" is not configured in gprxy"))
         .hint("Name one of the [databases] of gprxy's configuration.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A piece of memory that `Vec` grew by itself would be freed unwiped.
+    #[test]
+    fn a_secret_grows_only_by_new_pieces() {
+        let startup = Startup {
+            version: PROTOCOL_3_2,
+            negotiate: None,
+            user: "alice".into(),
+            database: "app".into(),
+            application: None,
+            parameters: [].into(),
+        };
+        let mut proving = Proving::new(startup);
+        proving.keep(&[b'x'; 10]);
+        assert_eq!(proving.secret.expose().capacity(), FIRST_PIECE);
+        let first = proving.secret.expose().as_ptr();
+        proving.keep(&[b'y'; FIRST_PIECE - 10]);
+        assert_eq!(proving.secret.expose().as_ptr(), first, "what fits stays where it is");
+        proving.keep(&[b'z'; 1]);
+        assert_eq!(proving.secret.expose().capacity(), 2 * FIRST_PIECE);
+        assert_eq!(proving.secret.expose().len(), FIRST_PIECE + 1);
+    }
 }

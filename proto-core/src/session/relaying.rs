@@ -6,10 +6,12 @@ use crate::audit::{Event, Record, SessionEnd, SessionFacts};
 use crate::auth::Authenticated;
 use crate::codec::backend::{Severity, TransactionStatus, emit_error, emit_ready_for_query};
 use crate::fault::{Lost, Refusal, SqlState, Violation};
-use crate::pool::Lease;
+use crate::pool::{Lease, PoolMode};
+use crate::relay::pins::Pin;
 use crate::relay::{Outcome, Relay, Step};
 use crate::time::{Now, Tick};
 
+use super::pooling;
 use super::{Action, Finish, Output, Phase, Return, ReturnState, Session, Side, Verdict};
 
 /// Cannot be built without a proof and a lease.
@@ -17,7 +19,8 @@ pub(super) struct Relaying {
     /// Kept as long as the relay runs: who this is.
     #[allow(dead_code, reason = "holding the proof is the point")]
     pub(super) who: Authenticated,
-    lease: Lease,
+    pub(super) server: Server,
+    pub(super) mode: PoolMode,
     pub(super) facts: Arc<SessionFacts>,
     pub(super) relay: Relay,
     pub(super) draining: bool,
@@ -25,18 +28,87 @@ pub(super) struct Relaying {
     reserving: bool,
     /// The audit trail has no place: the statement at the client's front is refused.
     unrecorded: bool,
+    /// Why it ends with the next wake-up.
+    pub(super) doomed: Option<Box<Refusal>>,
+    /// Whether the client has been told that it keeps its server connection.
+    pub(super) pinned: Pinned,
+    /// The server has sent the beginning of something that is not judged yet.
+    pub(super) unread: bool,
+    /// Its server connection is being brought to its parameters.
+    pub(super) preparing: bool,
+    /// Whether what waits for a server connection has been cancelled.
+    pub(super) cancelled: Cancelled,
     began: Tick,
 }
 
+/// Whether a session has a server connection.
+pub(super) enum Server {
+    /// It has.
+    Leased(Lease),
+    /// It needs none before its client says something.
+    Away,
+    /// It waits for one.
+    Asked,
+}
+
+/// What became of a statement that waited for a server connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cancelled {
+    /// Nothing.
+    No,
+    /// It is cancelled and not yet answered.
+    Untold,
+    /// It is answered, and what belongs to it is skipped up to the next Sync.
+    Skipping,
+}
+
+/// What a client knows of keeping its server connection between transactions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pinned {
+    /// It does not, and never has.
+    No,
+    /// It does and will be told, once what was judged is forwarded.
+    Untold,
+    /// It has been told.
+    Told,
+}
+
 impl Relaying {
-    pub(super) const fn new(
+    pub(super) fn new(
         who: Authenticated,
-        lease: Lease,
+        lease: Option<Lease>,
+        mode: PoolMode,
         facts: Arc<SessionFacts>,
         relay: Relay,
         now: Now,
     ) -> Self {
-        Self { who, lease, facts, relay, draining: false, reserving: false, unrecorded: false, began: now.tick }
+        let (server, began) = (lease.map_or(Server::Away, Server::Leased), now.tick);
+        Self {
+            who,
+            server,
+            mode,
+            facts,
+            relay,
+            draining: false,
+            reserving: false,
+            unrecorded: false,
+            doomed: None,
+            pinned: Pinned::No,
+            unread: false,
+            preparing: false,
+            cancelled: Cancelled::No,
+            began,
+        }
+    }
+
+    /// Whether messages can go to a server.
+    pub(super) const fn has_server(&self) -> bool {
+        matches!(self.server, Server::Leased(_))
+    }
+
+    /// A server connection was asked for and is not there yet.
+    pub(super) const fn is_waiting(&self) -> bool {
+        matches!(self.server, Server::Asked)
     }
 
     /// A place in the audit trail was asked for and is not there yet.
@@ -44,9 +116,20 @@ impl Relaying {
         self.reserving
     }
 
+    /// A cancel while it waits for its server connection.
+    pub(super) fn handle_cancel(&mut self) {
+        self.server = Server::Away;
+        self.cancelled = Cancelled::Untold;
+    }
+
+    /// Something is to be said to the client behind what was judged.
+    pub(super) fn has_something_to_say(&self) -> bool {
+        self.relay.is_answer_due() || self.pinned == Pinned::Untold && self.relay.is_between_server_messages()
+    }
+
     /// It ends with the next wake-up: what was judged before is forwarded first.
     pub(super) fn is_over(&self) -> bool {
-        self.relay.fault().is_some() || self.may_drain()
+        self.relay.fault().is_some() || self.doomed.is_some() || self.may_drain()
     }
 
     /// The drain has begun and no transaction is under way.
@@ -63,11 +146,21 @@ impl Session {
             Step::Forward(n) => {
                 if from == Side::Server {
                     self.record_outcomes();
+                    self.answered(n == bytes.len());
                 }
                 Verdict::Forward(n)
             }
-            Step::Wait => Verdict::Wait,
-            Step::Discard(n) => Verdict::Take(n),
+            // Said before.
+            Step::Wait | Step::SayServer(_) | Step::SayClient(_) => Verdict::Wait,
+            Step::Discard(n) => {
+                if from == Side::Server {
+                    self.prepared();
+                    self.answered(n == bytes.len());
+                } else {
+                    self.release_between();
+                }
+                Verdict::Take(n)
+            }
             Step::NeedPermit => self.need_permit(bytes, now),
             Step::Terminate => {
                 self.leave(Finish::Terminated, now);
@@ -81,7 +174,7 @@ impl Session {
     }
 
     #[inline]
-    fn record_outcomes(&mut self) {
+    pub(super) fn record_outcomes(&mut self) {
         let Phase::Relaying(relaying) = &mut self.phase else { return };
         if let Some(ledger) = relaying.relay.ledger_mut() {
             while let Some(outcome) = ledger.poll_outcome() {
@@ -95,6 +188,19 @@ impl Session {
             if spare > 0 {
                 self.out.push_back(Output::Do(Action::Unreserve(spare)));
             }
+        }
+    }
+
+    /// What gprxy has to say behind what was forwarded.
+    pub(super) fn answer_due(&mut self, now: Now) {
+        let Phase::Relaying(relaying) = &mut self.phase else { return };
+        while let Some(Step::SayClient(own)) = relaying.relay.answer_instead(now) {
+            self.out.push_back(Output::Send(Side::Client, own));
+        }
+        if relaying.pinned == Pinned::Untold && relaying.relay.is_between_server_messages() {
+            relaying.pinned = Pinned::Told;
+            let notice = pooling::pinned(relaying.relay.pins());
+            self.write(|out| emit_error(out, Severity::Notice, &notice));
         }
     }
 
@@ -112,6 +218,7 @@ impl Session {
                 emit_error(out, Severity::Error, &unrecorded());
                 emit_ready_for_query(out, status);
             });
+            self.release_between();
             return Verdict::Take(n);
         }
         if !relaying.reserving {
@@ -176,6 +283,8 @@ impl Session {
         let Phase::Relaying(relaying) = &self.phase else { return };
         if let Some(fault) = relaying.relay.fault() {
             self.broken(blame(fault).unwrap_or(Side::Client), fault, now);
+        } else if let Some(refusal) = relaying.doomed.clone() {
+            self.relaying_killed(*refusal, now);
         } else if relaying.may_drain() {
             let refusal = Refusal::new(
                 SqlState::ADMIN_SHUTDOWN,
@@ -187,19 +296,22 @@ impl Session {
     }
 
     /// The session is over: the server connection goes back in the state it is in.
-    fn leave(&mut self, finish: Finish, now: Now) {
+    pub(super) fn leave(&mut self, finish: Finish, now: Now) {
         let phase = std::mem::replace(&mut self.phase, Phase::Closing(now.tick));
         let Phase::Relaying(relaying) = phase else { return };
-        let Relaying { lease, facts, mut relay, began, .. } = *relaying;
+        let Relaying { server, mode, facts, mut relay, began, .. } = *relaying;
         let server_unusable = matches!(finish, Finish::Lost(Side::Server, _) | Finish::Broken(Side::Server, _))
             || relay.server_is_leaving()
-            || relay.tracker().is_confused();
+            || relay.tracker().is_confused()
+            || relay.pins().has(Pin::Library);
         let said_goodbye = finish == Finish::Terminated;
         let state = if server_unusable || (said_goodbye && !relay.is_quiet()) {
             // A client that takes its leave behind its last statements has them run, as by PostgreSQL itself.
             ReturnState::Broken
         } else if relay.is_quiet() {
-            ReturnState::Quiet { status: relay.status(), touched: relay.is_touched() }
+            // Between transactions it holds what its owner has left there before.
+            let touched = relay.is_touched() || mode != PoolMode::Session;
+            ReturnState::Quiet { status: relay.status(), touched }
         } else {
             ReturnState::Busy
         };
@@ -222,8 +334,14 @@ impl Session {
             });
             self.out.push_back(Output::Audit(Box::new(Record { time: now.unix, facts, event })));
         }
-        let changed = relay.take_changed();
-        self.out.push_back(Output::Do(Action::Release(Box::new(Return { lease, state, changed }))));
+        match server {
+            Server::Leased(lease) => {
+                let (changed, statements) = (relay.take_changed(), relay.take_statements());
+                self.out.push_back(Output::Do(Action::Release(Return { lease, state, changed, statements })));
+            }
+            Server::Asked => self.out.push_back(Output::Do(Action::GiveUp)),
+            Server::Away => {}
+        }
         self.finish(finish, now);
     }
 }
@@ -232,7 +350,7 @@ impl Session {
 const fn blame(violation: Violation) -> Option<Side> {
     match violation {
         Violation::OutOfStep | Violation::NameTooLong => Some(Side::Client),
-        Violation::TooManyParameters => Some(Side::Server),
+        Violation::TooManyParameters | Violation::ParametersRefused => Some(Side::Server),
         _ => None,
     }
 }

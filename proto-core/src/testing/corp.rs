@@ -134,7 +134,7 @@ pub fn databases_at(endpoints: &[Endpoint], sslmode: SslMode, pool: PoolSettings
         sslmode,
         sslrootcert: None,
         connect_timeout: Duration::from_secs(15),
-        pool,
+        pool: pool.into(),
     };
     Databases::new([(DATABASE.into(), database)])
 }

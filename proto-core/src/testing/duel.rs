@@ -360,12 +360,14 @@ impl Duel {
         let bytes: Vec<u8> = lane.bytes.drain(..used).collect();
         lane.shown -= used;
         self.carry_out();
+        if side == Side::Server && used > 0 {
+            self.lanes[0].waiting = false;
+        }
         if matches!(verdict, Verdict::Forward(_)) {
             match side {
                 Side::Client => self.forward_to_server(&bytes),
                 Side::Server => {
                     self.seen.extend(bytes);
-                    self.lanes[0].waiting = false;
                 }
             }
         }

@@ -184,6 +184,17 @@ pub mod back {
         message(b'D', &[&1u16.to_be_bytes()[..], &length, value].concat())
     }
 
+    /// DataRow with several columns.
+    #[must_use]
+    pub fn columns(values: &[Vec<u8>]) -> Vec<u8> {
+        let mut body = u16::try_from(values.len()).unwrap_or(u16::MAX).to_be_bytes().to_vec();
+        for value in values {
+            body.extend(u32::try_from(value.len()).unwrap_or(u32::MAX).to_be_bytes());
+            body.extend(value);
+        }
+        message(b'D', &body)
+    }
+
     /// CommandComplete.
     #[must_use]
     pub fn complete(tag: &str) -> Vec<u8> {

@@ -8,6 +8,7 @@ pub mod cancel_wire;
 pub mod failure;
 mod frames;
 pub mod login;
+pub mod parameters;
 mod proving;
 pub mod reset;
 pub mod settings;
@@ -20,6 +21,7 @@ use crate::secret::Secret;
 pub use cancel_wire::{CancelFailure, CancelOutput, CancelRequest};
 pub use failure::{LoginFailure, ServerError};
 pub use login::{Login, LoginOutput};
+pub use parameters::{Differences, Reported};
 pub use reset::{Reset, ResetFault, ResetOutcome, ResetOutput, ResetPlan};
 pub use settings::{Credential, LoginSettings};
 

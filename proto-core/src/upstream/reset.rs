@@ -43,9 +43,13 @@ pub enum ResetOutput {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ResetOutcome {
-    /// The connection is as good as new, apart from these parameters, which have other values now; see
-    /// [`remember`].
-    Clean(Parameters),
+    /// The connection is as good as new.
+    Clean {
+        /// Parameters that have other values now; see [`remember`].
+        parameters: Parameters,
+        /// Whether prepared statements are gone.
+        statements_gone: bool,
+    },
     /// The connection must be closed.
     Broken(ResetFault),
 }
@@ -99,27 +103,24 @@ impl std::fmt::Display for ResetFault {
     }
 }
 
-/// A statement on its way: what its command tag begins with.
-type Word = &'static [u8];
-
-/// The statement that returns the proof.
-const PROOF: Word = b"SELECT";
-
-enum Phase {
-    /// The RowDescription in front of the proof is due.
+/// The reply that is due.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Due {
+    /// CommandComplete with a tag that begins with this word.
+    Command(&'static str),
+    /// ReadyForQuery, outside of a transaction.
+    Ready,
+    /// The RowDescription in front of the proof.
     Description,
-    /// The row with the proof is due.
+    /// The row with the proof.
     Proof,
-    /// The CommandComplete of the first statement of these is due.
-    Command(VecDeque<Word>),
-    /// The ReadyForQuery of the last one is due; then these.
-    Ready(VecDeque<Word>),
-    Finished,
 }
 
-/// The machine. `Command` and `Ready` alternate until no statement is left.
+/// The machine.
 pub struct Reset {
-    phase: Phase,
+    /// Empty when it has ended.
+    due: VecDeque<Due>,
+    statements_gone: bool,
     proof: String,
     frames: Frames,
     deadline: Deadline,
@@ -132,7 +133,8 @@ impl Reset {
     #[must_use]
     pub fn new(status: TransactionStatus, plan: ResetPlan, timeout: Duration, now: Now) -> Self {
         let mut reset = Self {
-            phase: Phase::Finished,
+            due: VecDeque::new(),
+            statements_gone: false,
             proof: plan.proof.iter().map(|byte| format!("{byte:02x}")).collect(),
             frames: Frames::new(),
             deadline: Deadline { at: now.tick.after(timeout), why: Timer::ServerReset },
@@ -144,30 +146,40 @@ impl Reset {
             reset.finish(ResetOutcome::Broken(ResetFault::NotIdle(status)));
             return reset;
         }
-        let (mut bytes, mut words) = (Vec::new(), VecDeque::new());
+        let mut bytes = Vec::new();
         if in_transaction {
             frontend::emit_query(&mut bytes, b"ROLLBACK");
-            words.push_back(&b"ROLLBACK"[..]);
+            reset.due.extend([Due::Command("ROLLBACK"), Due::Ready]);
         }
         if plan.discard_all {
-            frontend::emit_query(&mut bytes, b"DISCARD ALL");
-            words.push_back(b"DISCARD");
+            reset.discard_all(&mut bytes);
         }
-        if words.is_empty() {
-            reset.finish(ResetOutcome::Clean(Vec::new()));
+        if !reset.due.is_empty() {
+            reset.prove(&mut bytes);
+        }
+        if reset.due.is_empty() {
+            reset.finish_clean();
         } else {
-            frontend::emit_query(&mut bytes, format!("SELECT '{}'", reset.proof).as_bytes());
-            words.push_back(PROOF);
-            reset.phase = Phase::Command(words);
             reset.outputs.push_back(ResetOutput::Send(bytes));
         }
         reset
     }
 
+    fn discard_all(&mut self, bytes: &mut Vec<u8>) {
+        frontend::emit_query(bytes, b"DISCARD ALL");
+        self.due.extend([Due::Command("DISCARD"), Due::Ready]);
+        self.statements_gone = true;
+    }
+
+    fn prove(&mut self, bytes: &mut Vec<u8>) {
+        frontend::emit_query(bytes, format!("SELECT '{}'", self.proof).as_bytes());
+        self.due.extend([Due::Description, Due::Proof, Due::Command("SELECT"), Due::Ready]);
+    }
+
     /// Takes bytes from the server, chopped in any way, and says how many it took: all of them, up to the end.
     pub fn handle_input(&mut self, bytes: &[u8], _now: Now) -> usize {
         let mut taken = 0;
-        while taken < bytes.len() && !matches!(self.phase, Phase::Finished) {
+        while taken < bytes.len() && !self.due.is_empty() {
             let (used, frame) = self.frames.take(&bytes[taken..]);
             taken += used;
             let result = match frame {
@@ -184,14 +196,14 @@ impl Reset {
 
     /// Says that the transport has ended.
     pub fn handle_close(&mut self, how: Lost, _now: Now) {
-        if !matches!(self.phase, Phase::Finished) {
+        if !self.due.is_empty() {
             self.finish(ResetOutcome::Broken(ResetFault::Lost(how)));
         }
     }
 
     /// Gives up when the deadline has come. Early, late and repeated calls are harmless.
     pub fn handle_timeout(&mut self, now: Now) {
-        if !matches!(self.phase, Phase::Finished) && now.tick >= self.deadline.at {
+        if !self.due.is_empty() && now.tick >= self.deadline.at {
             self.finish(ResetOutcome::Broken(ResetFault::TimedOut));
         }
     }
@@ -199,7 +211,7 @@ impl Reset {
     /// When `handle_timeout` has work to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        (!matches!(self.phase, Phase::Finished)).then_some(self.deadline)
+        (!self.due.is_empty()).then_some(self.deadline)
     }
 
     /// The next thing to do.
@@ -220,52 +232,45 @@ impl Reset {
             }
             _ => {}
         }
-        match (std::mem::replace(&mut self.phase, Phase::Finished), frame.tag) {
-            (Phase::Command(mut words), tag::COMMAND_COMPLETE) => {
+        // The right number of replies is not enough: these must be the replies to what was sent.
+        match (self.due.pop_front(), frame.tag) {
+            (Some(Due::Command(word)), tag::COMMAND_COMPLETE) => {
                 let mut reader = Reader::new(body);
                 let command = reader.cstr()?;
                 reader.finish()?;
-                // The right number of replies is not enough: these must be the replies to what was sent.
-                match words.pop_front() {
-                    Some(word) if command.split(|&byte| byte == b' ').next() == Some(word) => {
-                        self.phase = Phase::Ready(words);
-                        Ok(())
-                    }
-                    _ => Err(Violation::UnexpectedMessage(frame.tag).into()),
-                }
+                let fits = command.split(|&byte| byte == b' ').next() == Some(word.as_bytes());
+                if fits { Ok(()) } else { Err(Violation::UnexpectedMessage(frame.tag).into()) }
             }
-            (Phase::Ready(words), tag::READY_FOR_QUERY) => {
-                let &[status] = body else { return Err(Violation::Malformed.into()) };
-                let status = TransactionStatus::from_byte(status).ok_or(Violation::Malformed)?;
-                if status != TransactionStatus::Idle {
-                    return Err(ResetFault::NotIdle(status));
-                }
-                if words.front() == Some(&PROOF) {
-                    self.phase = Phase::Description;
-                } else if !words.is_empty() {
-                    self.phase = Phase::Command(words);
-                } else if more {
-                    return Err(ResetFault::BytesBehind);
-                } else {
-                    let parameters = std::mem::take(&mut self.parameters);
-                    self.finish(ResetOutcome::Clean(parameters));
-                }
-                Ok(())
-            }
-            (Phase::Description, tag::ROW_DESCRIPTION) => {
-                self.phase = Phase::Proof;
-                Ok(())
-            }
-            (Phase::Proof, tag::DATA_ROW) if is_row_of(body, self.proof.as_bytes()) => {
-                self.phase = Phase::Command(VecDeque::from([PROOF]));
-                Ok(())
-            }
+            (Some(Due::Ready), tag::READY_FOR_QUERY) => self.handle_ready(body, more),
+            (Some(Due::Description), tag::ROW_DESCRIPTION) => Ok(()),
+            (Some(Due::Proof), tag::DATA_ROW) if is_row_of(body, self.proof.as_bytes()) => Ok(()),
             (_, other) => Err(Violation::UnexpectedMessage(other).into()),
         }
     }
 
+    fn handle_ready(&mut self, body: &[u8], more: bool) -> Result<(), ResetFault> {
+        let &[status] = body else { return Err(Violation::Malformed.into()) };
+        let status = TransactionStatus::from_byte(status).ok_or(Violation::Malformed)?;
+        if status != TransactionStatus::Idle {
+            return Err(ResetFault::NotIdle(status));
+        }
+        if !self.due.is_empty() {
+            return Ok(());
+        }
+        if more {
+            return Err(ResetFault::BytesBehind);
+        }
+        self.finish_clean();
+        Ok(())
+    }
+
+    fn finish_clean(&mut self) {
+        let parameters = std::mem::take(&mut self.parameters);
+        self.finish(ResetOutcome::Clean { parameters, statements_gone: self.statements_gone });
+    }
+
     fn finish(&mut self, outcome: ResetOutcome) {
-        self.phase = Phase::Finished;
+        self.due.clear();
         self.outputs.push_back(ResetOutput::Finished(outcome));
     }
 }

@@ -10,7 +10,7 @@ use gprxy_proto::testing::{corp, logs};
 use gprxy_proto::time::Tick;
 use ring::{digest, hmac, pbkdf2};
 
-use crate::isolation::{bustle_with, setup};
+use crate::isolation::{any_mode, bustle_with};
 use crate::visitor::{Book, Manners, find};
 
 /// The ways in which bytes may be printed.
@@ -89,7 +89,7 @@ fn strangers(world: &World, book: &Book) -> Vec<Vec<u8>> {
 
 /// What prints itself for people who look for a mistake.
 fn debug_of(world: &World, tokens: &[Vec<u8>]) -> Vec<u8> {
-    let mut all = format!("{:?} {:?}", setup(0).profile.databases, world.provider);
+    let mut all = format!("{:?} {:?}", any_mode(0).profile.databases, world.provider);
     world.shared().inspect(|hub| {
         let keyring = hub.keyring();
         all += &format!("{keyring:?} {:?}", hub.pools.snapshot().collect::<Vec<_>>());
@@ -105,7 +105,7 @@ fn law_secrets_are_nowhere() {
     check("law_secrets", 1000, |seed| {
         logs::capture();
         let auth = [Auth::Scram, Auth::Md5, Auth::Cleartext][usize::try_from(seed % 3).unwrap()];
-        let mut setup = setup(seed);
+        let mut setup = any_mode(seed);
         setup.profile.limits.max_password_bytes = 2000;
         let manners = Manners { vanish: 15, cancel: 15, faults: 10 };
         let (mut world, book) = bustle_with(seed, manners, setup, |world| {

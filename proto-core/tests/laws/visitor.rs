@@ -206,7 +206,10 @@ impl Visitor {
 
     /// The next message that belongs to an operation; a notification belongs to none.
     async fn next(&self, client: &mut Client) -> Result<Message, Gone> {
-        let message = client.next().await?;
+        let mut message = client.next().await?;
+        while message.tag == b'N' && memchr::memmem::find(&message.body, b"keeps its server connection").is_some() {
+            message = client.next().await?;
+        }
         if message.tag == b'E' && message.severity() == "FATAL" {
             self.book.lock().unwrap().fatal.push(message.code());
             let rest = client.rest().await;
@@ -236,7 +239,7 @@ impl Visitor {
             6 => simple(&format!("set owner {tag}")),
             7 => simple(&format!("show owner -- {tag}")),
             8 => simple(&format!("set application_name {tag}")),
-            9 => simple(&format!("temp t -- {tag}")),
+            9 => simple(&format!("create temp table t -- {tag}")),
             10 => simple(&format!("nonsense -- {tag}")),
             11 => simple(&format!("sleep {} {tag}", n * 10)),
             12 => simple(&format!("copy out {n} {tag}")),

@@ -15,8 +15,13 @@ fn installed(path: &str) -> PathBuf {
 }
 
 pub(crate) fn psql() -> PathBuf {
-    let debian = PathBuf::from("/usr/lib/postgresql/15/bin/psql");
-    if debian.exists() { debian } else { "psql".into() }
+    postgres_tool("psql")
+}
+
+/// A client program of PostgreSQL 15: Debian keeps most of them off the path.
+pub(crate) fn postgres_tool(program: &str) -> PathBuf {
+    let debian = Path::new("/usr/lib/postgresql/15/bin").join(program);
+    if debian.exists() { debian } else { program.into() }
 }
 
 pub(crate) fn postgres_18_home() -> PathBuf {

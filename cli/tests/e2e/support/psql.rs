@@ -41,6 +41,14 @@ pub(crate) fn command(target: &Target) -> Command {
     command
 }
 
+/// Another program of PostgreSQL's, which connects like psql.
+pub(crate) fn tool(target: &Target, program: &str) -> Command {
+    let mut command = Command::new(deps::postgres_tool(program));
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8").envs(target.environment());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
 /// Runs the statements, each as a message of its own, in one session.
 pub(crate) fn run(target: &Target, statements: &[&str]) -> Ran {
     let mut command = command(target);

@@ -226,6 +226,8 @@ mod tests {
     fn words_and_parameters_are_no_dollar_quotes() {
         assert_eq!(literals("select a$b$c, $1, $2 from 'x'"), ["x"]);
         assert_eq!(literals("fooE'x\\'"), ["x\\"]);
+        // A dollar is part of a word, but not of a number.
+        assert_eq!(literals("select 1$$a'b$$, 'x'"), ["a'b", "x"]);
     }
 
     #[test]

@@ -87,6 +87,30 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("select 1 /* was postgres://a:hunter2@h/d */", "select 1 /* was postgres://a:***@h/d */"),
     ("select 'Bearer eyJhbGci.eyJzdWIi.hunter2', 1", "select 'Bearer ***', 1"),
     ("eyJhbGci.eyJzdWIi.hunter2 ", "*** "),
+    ("select 'eyJhbGci.eyJzdWIi.hunter2.x'", "select '***.x'"),
+    ("ALTER ROLE a PASSWORD N'hunter2'", "ALTER ROLE a PASSWORD N'***'"),
+    ("ALTER ROLE a PASSWORD U&\"hunter2\"", "ALTER ROLE a PASSWORD U&\"***\""),
+    ("update t set password = ext.crypt('hunter2', 'x')", "update t set password = ext.crypt('***', 'x')"),
+    ("select format('password %L', 'hunter2'); select 'x'", "select format('password ***', '***'); select 'x'"),
+    (
+        "select format('alter role %1$I password %2$L', 'bob', 'hunter2')",
+        "select format('alter role %1$I password ***', '***', '***')",
+    ),
+    // The word may begin with its underscore, near the literal's front.
+    ("select dblink('my_secret=hunter2')", "select dblink('my_secret=***')"),
+    ("select dblink('password=$hunter2')", "select dblink('password=***')"),
+    ("DO 'begin alter role a password $$hunter2$$; end'", "DO 'begin alter role a password $$***$$; end'"),
+    ("EXECUTE 'alter role a password E''hunter2'''", "EXECUTE 'alter role a password E''***'''"),
+    ("EXECUTE 'alter role a password U&''hunter2'''", "EXECUTE 'alter role a password U&''***'''"),
+    // Four bodies within each other are read as SQL, the fifth as plain text, of which more goes.
+    (
+        "do $a$do $b$do $c$do $d$password = crypt('hunter2') $d$$c$$b$$a$",
+        "do $a$do $b$do $c$do $d$password = crypt('***') $d$$c$$b$$a$",
+    ),
+    (
+        "do $a$do $b$do $c$do $d$do $e$password = crypt('hunter2') $e$$d$$c$$b$$a$",
+        "do $a$do $b$do $c$do $d$do $e$password = *** $e$$d$$c$$b$$a$",
+    ),
 ];
 
 /// Statements that mention passwords and hold none, or that try to hide something behind a mask.
@@ -107,6 +131,17 @@ const UNTOUCHED: &[&str] = &[
     "update t set password = $1 where name = 'bob'",
     "select /* password */ 'x'",
     "DO $$begin if password=pw then drop table users; end if; end$$",
+    // Words that only look like one that announces a secret.
+    "update t set crossword = 'x' where password is null",
+    "select 'password_encryption=md5'",
+    "select 'passw=x'",
+    "select 'a passworde''s end'",
+    "select 'your password is wrong'",
+    "comment on column password is 'the word'",
+    "alter user mapping for a server s options (set \"user\" 'bob') -- no password",
+    // Ports, whose authority ends with the text or with its literal.
+    "select 'http://localhost:8080'",
+    "select 1 -- see http://localhost:8080",
 ];
 
 #[test]
@@ -131,6 +166,14 @@ fn a_secret_cut_off_at_any_byte_stays_hidden() {
             let out = String::from_utf8_lossy(&out);
             assert!(!out.contains("hun") && !out.contains("ter2"), "{text} cut at {cut}: {out}");
         }
+    }
+}
+
+#[test]
+fn a_port_is_taken_for_a_password_only_where_the_text_was_cut() {
+    for text in ["select 'http://localhost:8080", "select 1 -- see http://localhost:8080"] {
+        assert_eq!(masked(text), text);
+        assert!(mask(text.as_bytes(), true).ends_with(b"http://localhost:***"));
     }
 }
 

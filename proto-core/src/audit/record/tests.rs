@@ -199,3 +199,33 @@ fn long_command_tags_are_cut() {
     assert_eq!(CommandTag::new(&[b'x'; 200]).bytes(), [b'x'; MAX_COMMAND_TAG]);
     assert_eq!(CommandTag::new(b"").bytes(), b"");
 }
+
+#[test]
+fn only_what_deceives_is_escaped() {
+    // A control that JSON leaves alone, in a text that is plain otherwise; and letters that are no control.
+    let plain = line(session(), Event::Statement(statement("select '\u{7f}'".as_bytes())));
+    assert!(plain.contains(r"select '\u007f'"), "{plain}");
+    let letters = line(session(), Event::Statement(statement("select 'Zo\u{eb} \u{2026}\u{85}'".as_bytes())));
+    assert!(letters.contains("select 'Zo\u{eb} \u{2026}\\u0085'"), "{letters}");
+}
+
+#[test]
+fn a_records_size_counts_what_it_holds_alone() {
+    let size = |event| Record { time: UnixMicros(0), facts: session(), event }.size();
+    let empty = size(Event::SessionStart);
+    assert_eq!(empty, size_of::<Record>());
+    assert_eq!(size(Event::Statement(statement(&[b'x'; 1000]))), empty + 1000);
+    let end = SessionEnd {
+        statements: 0,
+        duration: Duration::ZERO,
+        reason: "bye".into(),
+        sqlstate: None,
+        bytes_to_client: 0,
+        bytes_to_server: 0,
+    };
+    assert_eq!(size(Event::SessionEnd(end)), empty + 3);
+    // A refused client has no session that would hold its facts.
+    let refusal = Refusal::new(SqlState::INVALID_PASSWORD, "x".repeat(50));
+    let refused = Event::Refusal(Box::new(Refused { refusal, claimed_user: None }));
+    assert_eq!(size(refused), empty + 50 + session().members().len());
+}

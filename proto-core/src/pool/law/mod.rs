@@ -19,6 +19,7 @@ use crate::time::{Now, Tick, UnixMicros};
 const SESSIONS: usize = 48;
 const KEYS: usize = 3;
 const PARAMETERS: usize = 3;
+const OWNERS: usize = 3;
 
 /// Walks until `choices` are used up, then brings everything to its end. Panics when a law is broken.
 ///
@@ -53,11 +54,14 @@ enum Stand {
 struct Wish {
     key: usize,
     parameters: usize,
+    owner: usize,
     reuse: bool,
 }
 
 struct Connection {
     wish: Wish,
+    /// Whose state it holds.
+    owner: Option<usize>,
     opened: Tick,
     /// Since when, and in which order.
     idle: Option<(Tick, u64)>,
@@ -102,6 +106,9 @@ impl Walk {
     fn new(choices: &mut Choices<'_>) -> Self {
         let mut pick = |n| choices.below(n).unwrap_or(1);
         let settings = PoolSettings {
+            pool_mode: super::PoolMode::Transaction,
+            isolation: super::Isolation::Identity,
+            max_prepared_statements: 200,
             default_pool_size: 1 + pick(4) as u32,
             server_lifetime: secs(pick(60)),
             server_idle_timeout: secs(pick(20)),
@@ -141,7 +148,8 @@ impl Walk {
             9 => self.change_hands(who),
             10..=15 => self.opened(holder),
             16 if who.is_multiple_of(4) => self.open_failed(holder, choices.below(4)?),
-            16..=22 => self.release(holder, Returned::Clean),
+            16..=18 => self.release(holder, Returned::Clean),
+            19..=22 => self.release(holder, Returned::Kept),
             23 => self.release(holder, Returned::Broken),
             24 | 25 => self.reopen(holder),
             26 if who.is_multiple_of(8) => self.close_all_idle(),
@@ -161,8 +169,12 @@ impl Walk {
     }
 
     fn request(&mut self, who: usize, choices: &mut Choices<'_>) -> Option<()> {
-        let wish =
-            Wish { key: choices.below(KEYS)?, parameters: choices.below(PARAMETERS)?, reuse: choices.below(8)? != 0 };
+        let wish = Wish {
+            key: choices.below(KEYS)?,
+            parameters: choices.below(PARAMETERS)?,
+            owner: who % OWNERS,
+            reuse: choices.below(8)? != 0,
+        };
         self.ask(who, wish);
         Some(())
     }
@@ -181,6 +193,7 @@ impl Walk {
             session: SessionId(who as u64),
             key: key(wish.key),
             parameters: vec![wish.parameters as u8; 8].into(),
+            owner: Some(format!("owner {}", wish.owner).into()),
             reuse: wish.reuse,
             settings: self.settings.clone(),
         };
@@ -245,7 +258,8 @@ impl Walk {
     }
 
     fn release(&mut self, who: usize, returned: Returned) {
-        let Some((_, lease, twin)) = self.take_lease(who, returned == Returned::Broken && self.order.is_multiple_of(2))
+        let Some((wish, lease, twin)) =
+            self.take_lease(who, returned == Returned::Broken && self.order.is_multiple_of(2))
         else {
             return;
         };
@@ -255,8 +269,9 @@ impl Walk {
             Returned::Broken => {
                 self.connections.remove(&lease.slot());
             }
-            Returned::Clean => {
+            Returned::Clean | Returned::Kept => {
                 if let Some(connection) = self.connections.get_mut(&lease.slot()) {
+                    connection.owner = (returned == Returned::Kept).then_some(wish.owner);
                     connection.idle = Some((now.tick, order));
                 }
             }

@@ -52,7 +52,7 @@ impl Walk {
         assert!(!earlier, "session {session} overtook somebody");
         match how {
             How::Open => self.granted_new(wish, lease.slot()),
-            How::Reuse => self.granted_idle(wish, lease.slot()),
+            How::Reuse | How::Reset => self.granted_idle(wish, lease.slot(), how),
         }
         self.granted += 1;
         self.sessions[who] = Stand::Holding { wish, lease, twin, opening: how == How::Open };
@@ -63,18 +63,30 @@ impl Walk {
         let missed = wish.reuse && self.connections.values().any(|it| fits(&it));
         assert!(self.lagging.is_some() || !missed, "missed a match");
         assert!(self.total(wish.key) < self.sizes[wish.key], "the pool is above its limit");
-        let fresh = Connection { wish, opened: self.now, idle: None };
+        let fresh = Connection { wish, owner: None, opened: self.now, idle: None };
         assert!(self.connections.insert(slot, fresh).is_none(), "a slot was used twice");
     }
 
-    fn granted_idle(&mut self, wish: Wish, slot: SlotId) {
+    fn granted_idle(&mut self, wish: Wish, slot: SlotId, how: How) {
         assert!(wish.reuse, "somebody with an own password got a used connection");
         let Some((_, order)) = self.connections.get(&slot).and_then(|it| it.idle) else {
             panic!("connection {slot} has two owners, or does not exist")
         };
-        let fits = |it: &&Connection| serves(it, wish);
-        let newer = self.connections.values().filter(fits).filter_map(|it| it.idle).any(|(_, other)| other > order);
-        assert!(self.lagging.is_some() || !newer, "not the most recently used one");
+        let owner = self.connections.get(&slot).and_then(|it| it.owner);
+        let foreign = owner.is_some_and(|owner| owner != wish.owner);
+        assert_eq!(how == How::Reset, foreign, "somebody else's state, or a reset for nothing");
+        // An own one before a clean one before a foreign one; the newest of the first two, the oldest of the last.
+        let rank = |owner: Option<usize>| match owner {
+            Some(owner) if owner == wish.owner => 0,
+            None => 1,
+            Some(_) => 2,
+        };
+        let better = |it: &Connection| {
+            let Some((_, other)) = it.idle else { return false };
+            let newer = if foreign { other < order } else { other > order };
+            serves(it, wish) && (rank(it.owner) < rank(owner) || rank(it.owner) == rank(owner) && newer)
+        };
+        assert!(self.lagging.is_some() || !self.connections.values().any(better), "not the best one");
         let (decided, lifetime) = (self.lagging.unwrap_or(self.now), self.settings.server_lifetime);
         let Some(connection) = self.connections.get_mut(&slot) else { return };
         assert!(serves(connection, wish), "a connection of another kind");
@@ -159,6 +171,6 @@ impl Walk {
 }
 
 fn serves(connection: &Connection, wish: Wish) -> bool {
-    let Wish { key, parameters, reuse } = connection.wish;
+    let Wish { key, parameters, reuse, .. } = connection.wish;
     key == wish.key && parameters == wish.parameters && reuse
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::names::Name;
 use super::{Definition, Execution, Outstanding, SHORT_TEXT, Statements};
 use crate::audit::{Protocol, StatementText};
 use crate::codec::backend::TransactionStatus;
 use crate::codec::frontend::Target;
+use crate::relay::names::Name;
 
 /// What was parsed or bound and will be executed under a name that the book has no room for.
 fn forgotten(definition: &Definition) -> Execution {

@@ -132,6 +132,7 @@ fn a_connection_that_comes_too_late_goes_back_unused() {
         session: duel.session.id(),
         key: key.clone(),
         parameters: std::sync::Arc::new([]),
+        owner: None,
         reuse: true,
         settings: std::sync::Arc::default(),
     };
@@ -140,8 +141,13 @@ fn a_connection_that_comes_too_late_goes_back_unused() {
     duel.pools.handle_opened(&lease, duel.now);
     duel.close(Side::Client, Lost::Closed);
     duel.finish = None; // what follows is behind the end, and only a release
-    duel.reply(Reply::Leased(Box::new(crate::session::Leased { lease, parameters: Vec::new(), proof: None })));
-    assert!(matches!(duel.returned[..], [ReturnState::Quiet { touched: false, .. }]));
+    duel.reply(Reply::Leased(crate::session::Leased {
+        lease,
+        parameters: Vec::new().into(),
+        statements: None,
+        proof: None,
+    }));
+    assert_eq!(duel.returned, [ReturnState::Between]);
     assert_eq!(duel.pools.counts(&key), Counts { idle: 1, ..Counts::default() });
 }
 

@@ -102,8 +102,9 @@ impl<H: Host> Rig<H> {
         let mut profile = terms.profile;
         let mut database = Database { sslmode: terms.sslmode, ..named(&profile.databases) };
         database.endpoints = Arc::new([back.endpoint.clone()]);
-        database.pool.default_pool_size = terms.pool_size;
-        database.pool.query_wait_timeout = terms.query_wait_timeout;
+        let pool = std::sync::Arc::make_mut(&mut database.pool);
+        pool.default_pool_size = terms.pool_size;
+        pool.query_wait_timeout = terms.query_wait_timeout;
         profile.databases = Databases::new([(corp::DATABASE.into(), database)]);
         let hub = Hub::new(corp::keys(H::now()), &profile.limits, Box::new(SystemEntropy::new()));
         let to_server = TlsTerms { sslmode: terms.sslmode, sslrootcert: None };

@@ -57,6 +57,8 @@ impl Duel {
                     self.wish = Some(wish);
                 }
             }
+            Action::Cancellable => {}
+            Action::Borrow => unreachable!("a duel's sessions keep their server connection"),
             Action::Unreserve(_) => {}
             Action::GiveUp => {
                 self.wish = None;
@@ -67,7 +69,7 @@ impl Duel {
                 Permits::Refuse => self.answer(Reply::Reserved(false)),
                 Permits::Hold => self.wants_permit = true,
             },
-            Action::Release(back) => self.take_back(*back),
+            Action::Release(back) => self.take_back(back),
             Action::Cancel { pid, key } => self.cancel_requests.push((pid, key)),
         }
     }
@@ -81,7 +83,8 @@ impl Duel {
         self.returned.push(back.state);
         self.backend = None;
         let returned = match back.state {
-            ReturnState::Quiet { .. } => Returned::Clean,
+            ReturnState::Quiet { .. } | ReturnState::Between => Returned::Clean,
+            ReturnState::InDoubt => Returned::Broken,
             ReturnState::Busy | ReturnState::Broken => Returned::Broken,
         };
         self.pools.handle_release(back.lease, returned, self.now);
@@ -101,8 +104,8 @@ impl Duel {
                 let own = matches!(wish.credential, Credential::Own(_));
                 let proof = if own { Authenticated::by_server(&login) } else { None };
                 self.backend = Some(backend);
-                let leased = Leased { lease, parameters: login.parameters, proof };
-                self.answer(Reply::Leased(Box::new(leased)));
+                let leased = Leased::new(lease, login.parameters, proof);
+                self.answer(Reply::Leased(leased));
             }
             Err(failure) => {
                 self.pools.handle_release(lease, Returned::Broken, self.now);

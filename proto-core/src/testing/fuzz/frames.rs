@@ -90,7 +90,7 @@ struct Rig {
 impl Rig {
     fn run(setup: Setup, turns: &[(Side, &[u8])], cut: Cut) -> Seen {
         let mut rig = Self {
-            relay: Relay::new(setup.ledger()),
+            relay: Relay::new(setup.ledger(), None),
             setup,
             pending: Default::default(),
             turn: 0,
@@ -118,18 +118,21 @@ impl Rig {
                 Side::Client => self.relay.handle_client(&bytes, Now::default()),
                 Side::Server => self.relay.handle_server(&bytes, Now::default()),
             };
-            let used = match step {
-                Step::Forward(n) | Step::Discard(n) => n,
+            let used = match &step {
+                Step::SayServer(_) | Step::SayClient(_) => {
+                    unreachable!("a session with one connection is only relayed")
+                }
+                Step::Forward(n) | Step::Discard(n) => *n,
                 Step::Wait | Step::NeedPermit | Step::Terminate | Step::Broken(_) => 0,
             };
             let front = bytes.get(..used).expect("no more than was shown");
-            match (step, side) {
+            match (&step, side) {
                 (Step::Forward(_), Side::Client) => self.seen.to_server.extend_from_slice(front),
                 (Step::Forward(_), Side::Server) => self.seen.to_client.extend_from_slice(front),
                 (Step::Discard(_), _) => self.seen.dropped.extend_from_slice(front),
                 (Step::NeedPermit, _) => self.permit(&bytes),
-                (Step::Terminate | Step::Broken(_), _) => self.seen.end = Some(step),
-                (Step::Wait, _) => {}
+                (Step::Terminate | Step::Broken(_), _) => self.seen.end = Some(step.clone()),
+                (Step::Wait | Step::SayServer(_) | Step::SayClient(_), _) => {}
             }
             self.pending[side as usize] = bytes[used..].to_vec();
             self.collect();

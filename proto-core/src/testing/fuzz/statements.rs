@@ -86,7 +86,7 @@ impl Walk {
         let required = setup & 1 != 0;
         let profile = AuditProfile { statement_bytes: 64, required };
         Self {
-            relay: Relay::new(Some(Box::new(Ledger::new(profile)))),
+            relay: Relay::new(Some(Box::new(Ledger::new(profile))), None),
             server: Server::default(),
             required,
             grants: 0,

@@ -119,6 +119,7 @@ impl Backend {
                 cluster.processes.remove(&self.pid);
             } else if let Some(process) = cluster.processes.get_mut(&self.pid) {
                 process.clean = serving.state.is_clean() && process.listening.is_empty();
+                process.between = serving.state.is_between() && process.listening.is_empty();
                 process.idle = matches!(serving.task, Task::Nothing) && !serving.skipping;
             }
         }

@@ -105,6 +105,8 @@ struct Process {
     mail: Vec<(u32, String, String)>,
     waker: Option<Waker>,
     clean: bool,
+    /// It holds nothing that could not stay between two transactions.
+    between: bool,
     idle: bool,
 }
 
@@ -203,6 +205,14 @@ impl Postgres {
         cluster.processes.iter().filter(|(_, it)| !it.clean || !it.idle).map(|(&pid, _)| pid).collect()
     }
 
+    /// Backends that hold something which does not belong between two transactions of one session: all that is unclean,
+    /// but for prepared statements and settings that are reported.
+    #[must_use]
+    pub fn in_between(&self) -> Vec<u32> {
+        let cluster = self.lock();
+        cluster.processes.iter().filter(|(_, it)| !it.between || !it.idle).map(|(&pid, _)| pid).collect()
+    }
+
     /// `pg_terminate_backend`: its connection ends with FATAL 57P01.
     pub fn terminate(&self, pid: u32) {
         if let Some(process) = self.lock().processes.get_mut(&pid) {
@@ -251,6 +261,7 @@ impl Cluster {
             mail: Vec::new(),
             waker: None,
             clean: true,
+            between: true,
             idle: true,
         };
         self.processes.insert(pid, process);

@@ -29,6 +29,8 @@ pub(super) enum Effect {
     Complete(String),
     /// Rows, then the command tag.
     Rows(Vec<Vec<u8>>, String),
+    /// One row of several columns, then the command tag.
+    Columns(Vec<Vec<u8>>, String),
     /// It failed.
     Failed(&'static str, String),
     /// It waits for this many milliseconds.
@@ -65,6 +67,12 @@ impl State {
         self.settings.is_empty() && self.temp.is_empty() && self.statements.is_empty() && self.status == b'I'
     }
 
+    /// What a session may leave to its own next transaction: statements, and settings that the proxy is told of.
+    pub(super) fn is_between(&self) -> bool {
+        let reported = self.settings.keys().all(|name| REPORTED.contains(&&**name));
+        reported && self.temp.is_empty() && self.status == b'I'
+    }
+
     fn value(&self, name: &str) -> String {
         self.settings.get(name).or_else(|| self.defaults.get(name)).cloned().unwrap_or_default()
     }
@@ -92,6 +100,12 @@ impl State {
             },
             ["big", n] => Effect::Rows(vec![vec![b'x'; n.parse().unwrap_or(0)]], "SELECT 1".into()),
             ["begin" | "commit" | "rollback"] => self.transaction(lower[0]),
+            ["set", "session", "authorization", "default"] => Effect::Complete("SET".into()),
+            ["set", _, "to", ..] => {
+                let value = rest(3);
+                let quoted = value.strip_prefix("E'").and_then(|value| value.strip_suffix('\''));
+                self.set(words[1], quoted.unwrap_or(&value), out)
+            }
             ["set", _, ..] => self.set(words[1], &rest(2), out),
             ["show", _] => Effect::Rows(vec![self.value(words[1]).into_bytes()], "SHOW".into()),
             ["reset", "all"] => {
@@ -99,8 +113,22 @@ impl State {
                 self.report(out);
                 Effect::Complete("RESET".into())
             }
+            ["reset", "role"] => Effect::Complete("RESET".into()),
+            ["close", "all"] => Effect::Complete("CLOSE CURSOR ALL".into()),
+            ["unlisten", "*"] => {
+                if let Some(process) = cluster.processes.get_mut(&pid) {
+                    process.listening.clear();
+                    process.mail.clear();
+                }
+                Effect::Complete("UNLISTEN".into())
+            }
+            ["discard", "temp"] => {
+                self.temp.clear();
+                Effect::Complete("DISCARD TEMP".into())
+            }
+            ["discard", "sequences"] => Effect::Complete("DISCARD SEQUENCES".into()),
             ["discard", "all"] => self.discard(pid, cluster, out),
-            ["temp", name] => {
+            ["create", "temp", "table", name] => {
                 if self.temp.insert(name.into()) {
                     Effect::Complete("CREATE TABLE".into())
                 } else {
@@ -128,6 +156,10 @@ impl State {
             ["sleep", millis, ..] => Effect::Sleep(millis.parse().unwrap_or(0)),
             ["copy", "in"] => Effect::CopyIn,
             ["copy", "out", n, ..] => Effect::CopyOut(rows(n.parse().unwrap_or(0), &rest(3))),
+            ["select", text, "pg_catalog.pg_advisory_unlock_all(),", ..] => {
+                let proof = text.trim_matches(|c| matches!(c, '\'' | ',')).as_bytes().to_vec();
+                Effect::Columns(vec![proof, Vec::new(), b"0".to_vec()], "SELECT 1".into())
+            }
             ["select", text] => Effect::Rows(vec![text.trim_matches('\'').as_bytes().to_vec()], "SELECT 1".into()),
             ["whoami"] => {
                 let user = cluster.processes.get(&pid).map_or("", |process| &process.user);

@@ -42,7 +42,7 @@ pub(super) fn profile(setup: u8) -> Profile {
         sslmode: SslMode::Disable,
         sslrootcert: None,
         connect_timeout: Duration::from_secs(15),
-        pool: PoolSettings::default(),
+        pool: Arc::new(PoolSettings::default()),
     };
     let audit = AuditProfile { statement_bytes: 256, required: setup & 32 != 0 };
     Profile {

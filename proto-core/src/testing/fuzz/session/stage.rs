@@ -221,6 +221,7 @@ impl Stage {
                 self.wish(&wish);
                 "lease"
             }
+            Action::Cancellable | Action::Borrow => unreachable!("these sessions keep their server connection"),
             Action::GiveUp => {
                 self.pools.handle_gave_up(ID, self.now);
                 "give up"
@@ -240,7 +241,7 @@ impl Stage {
                 return;
             }
             Action::Release(back) => {
-                self.give_back(*back);
+                self.give_back(back);
                 "release"
             }
             Action::Cancel { .. } => "cancel",
@@ -310,7 +311,7 @@ impl Stage {
         self.holding = true;
         let parameters = vec![((*b"server_version").into(), (*b"18.1").into())];
         let proof = (self.own_password && how & 1 == 0).then(|| login::proof(&self.account));
-        self.reply(Reply::Leased(Box::new(Leased { lease, parameters, proof })));
+        self.reply(Reply::Leased(Leased::new(lease, parameters, proof)));
     }
 
     /// The audit trail has room from now on, or has none.

@@ -1,0 +1,80 @@
+//! The idle connections of one pool, and which of them serves whom.
+
+use std::sync::Arc;
+
+use super::Owner;
+use super::lease::SlotId;
+use crate::time::Tick;
+
+/// When a connection became idle, as an order and not as a time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Stamp(pub(super) u64);
+
+/// The place of an idle connection among the others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rest {
+    pub(super) stamp: Stamp,
+    /// The earlier of its idle timeout and the end of its lifetime.
+    pub(super) retire: Tick,
+}
+
+struct Entry {
+    slot: SlotId,
+    rest: Rest,
+    /// What it was opened with.
+    parameters: Arc<[u8]>,
+    /// Whose state it holds.
+    owner: Owner,
+}
+
+/// An idle connection that serves a claim.
+pub(super) struct Match {
+    pub(super) slot: SlotId,
+    pub(super) retire: Tick,
+    /// It holds somebody else's state.
+    pub(super) foreign: bool,
+}
+
+/// In the order of their stamps. A pool is small, and the last ones are the likeliest to fit: a list that keeps its memory
+/// beats a tree that allocates.
+#[derive(Default)]
+pub(super) struct Idle(Vec<Entry>);
+
+impl Idle {
+    pub(super) fn insert(&mut self, slot: SlotId, parameters: Arc<[u8]>, owner: Owner, rest: Rest) {
+        let at = self.0.partition_point(|entry| entry.rest.stamp < rest.stamp);
+        self.0.insert(at, Entry { slot, rest, parameters, owner });
+    }
+
+    pub(super) fn remove(&mut self, stamp: Stamp) {
+        if let Ok(at) = self.0.binary_search_by_key(&stamp, |entry| entry.rest.stamp) {
+            self.0.remove(at);
+        }
+    }
+
+    /// Of those that were opened with these parameters: the one that this owner used last, else the most recently used
+    /// one that nobody owns, else the one that somebody else has left alone for longest.
+    pub(super) fn best(&self, parameters: &Arc<[u8]>, owner: &Owner) -> Option<Match> {
+        let fits = |entry: &&Entry| Arc::ptr_eq(&entry.parameters, parameters) || entry.parameters == *parameters;
+        let newest = |wanted: &Owner| self.0.iter().rev().filter(fits).find(|entry| entry.owner == *wanted);
+        let own = newest(owner).or_else(|| newest(&None));
+        let found = own.or_else(|| self.0.iter().find(fits))?;
+        Some(Match { slot: found.slot, retire: found.rest.retire, foreign: own.is_none() })
+    }
+
+    pub(super) fn oldest(&self) -> Option<SlotId> {
+        self.0.first().map(|entry| entry.slot)
+    }
+
+    pub(super) fn slots(&self) -> impl Iterator<Item = SlotId> {
+        self.0.iter().map(|entry| entry.slot)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}

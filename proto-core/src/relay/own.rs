@@ -1,0 +1,219 @@
+//! What a session needs that changes its server connection: its reported parameters, what ties it to one, and queries of
+//! gprxy's own that bring a connection to the session's parameters.
+
+use super::pins::{self, Pins};
+use super::prepared::{OnServer, Statements};
+use super::tracker::{Op, Settled};
+use super::{Relay, Step};
+use crate::codec::backend::{TransactionStatus, parameter_status, tag as back};
+use crate::codec::frontend::tag as front;
+use crate::codec::{HEADER_LEN, Header, Reader};
+use crate::fault::Violation;
+use crate::time::Now;
+use crate::upstream::{Differences, Reported};
+
+/// The longest answer to a query of gprxy's own: a ParameterStatus, or an error with its texts.
+const MAX_OWN_ANSWER: u32 = 16 * 1024;
+
+/// What goes with a session from one server connection to the next.
+pub struct Pooled {
+    told: Reported,
+    pins: pins::Book,
+    pub(super) statements: Statements,
+}
+
+impl Pooled {
+    /// For a client that has been told these values.
+    #[must_use]
+    pub fn new(told: Reported) -> Self {
+        Self { told, pins: pins::Book::default(), statements: Statements::default() }
+    }
+
+    pub(super) fn handle_server(&mut self, tag: u8, seen: &[u8]) {
+        match tag {
+            back::PARAMETER_STATUS => {
+                if let Ok((name, value)) = parameter_status(seen) {
+                    let _ = self.told.set(name, value);
+                    if !value.is_ascii() {
+                        // It cannot be said to another connection, whatever that one's encoding is.
+                        self.pins.handle_unsettable();
+                    }
+                }
+            }
+            back::ERROR_RESPONSE => self.pins.handle_error(),
+            back::COMMAND_COMPLETE if seen.starts_with(b"D") => match seen.strip_suffix(b"\0").unwrap_or(seen) {
+                b"DEALLOCATE ALL" | b"DISCARD ALL" => self.statements.handle_all_gone(),
+                b"DEALLOCATE" => self.statements.handle_doubt(),
+                _ => {}
+            },
+            back::READY_FOR_QUERY if seen.first() == Some(&b'I') => self.pins.handle_idle(),
+            _ => {}
+        }
+    }
+
+    /// What an answer of the server means for prepared statements; `failed` others will not be answered because of it.
+    /// `false` when the server has other statements than are known here.
+    #[must_use]
+    pub(super) fn handle_settled(&mut self, settled: Settled, failed: usize) -> bool {
+        match settled {
+            Settled::Done(op) if op.prepares() => return self.statements.handle_done(),
+            Settled::Failed(op) => self.statements.handle_failed(failed + usize::from(op.prepares())),
+            _ => {}
+        }
+        true
+    }
+
+    /// Something of a name of its own is prepared that cannot go elsewhere.
+    pub(super) const fn handle_unmovable(&mut self) {
+        self.pins.handle_named();
+    }
+}
+
+impl Relay {
+    /// What ties the session to its server connection.
+    #[must_use]
+    pub fn pins(&self) -> Pins {
+        self.pooled.as_ref().map_or_else(Pins::default, |pooled| pooled.pins.pins())
+    }
+
+    /// Whether the connection may hold what is not known here, so that nobody may find it as it is.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        self.pooled.as_ref().is_some_and(|pooled| pooled.statements.is_in_doubt())
+    }
+
+    /// Whether the server connection may go to somebody else: nothing is owed, half said or open. What pins it is asked for by itself.
+    #[must_use]
+    pub fn is_between_transactions(&self) -> bool {
+        self.is_quiet() && self.status() == TransactionStatus::Idle && self.fault.is_none() && !self.is_tied()
+    }
+
+    fn is_tied(&self) -> bool {
+        self.pooled.as_ref().is_some_and(|pooled| pooled.statements.is_tied())
+    }
+
+    /// Whether a transaction block is open that a statement has begun.
+    #[must_use]
+    pub fn is_in_transaction_block(&self) -> bool {
+        self.is_quiet() && self.status() != TransactionStatus::Idle
+    }
+
+    /// The session goes on on this connection. What must be sent there first, and told to the client.
+    pub fn handle_connection(&mut self, connection: &Reported, statements: Option<Box<OnServer>>) -> Differences {
+        let Some(pooled) = &mut self.pooled else { return Differences::default() };
+        if let Some(statements) = statements {
+            pooled.statements.arrive(statements);
+        }
+        if pooled.told.fits(connection) {
+            return Differences::default();
+        }
+        let differences = pooled.told.bring_to(connection);
+        if !differences.set.is_empty() {
+            self.tracker.handle_own(Op::Own);
+        }
+        differences
+    }
+
+    /// Whether the server is still to take over the session's parameters.
+    #[must_use]
+    pub fn is_preparing(&self) -> bool {
+        self.tracker.next() == Some(Op::Own)
+    }
+
+    /// The connection goes: the prepared statements that it has.
+    pub fn take_statements(&mut self) -> Option<Box<OnServer>> {
+        self.pooled.as_mut()?.statements.depart()
+    }
+
+    pub(super) fn look_for_pins(&mut self, tag: u8, seen: &[u8]) {
+        if !matches!(tag, front::QUERY | front::PARSE) {
+            return;
+        }
+        let alone = tag == front::QUERY && self.tracker.is_quiet() && self.status() == TransactionStatus::Idle;
+        let Some(pooled) = &mut self.pooled else { return };
+        let mut text = seen;
+        if tag == front::PARSE {
+            let mut reader = Reader::new(seen);
+            let _ = reader.cstr();
+            text = reader.rest();
+        }
+        let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
+        let told = &pooled.told;
+        let is_reported = |name: &[u8]| told.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+        pooled.pins.handle_statement(pins::effect(text, is_reported), alone);
+    }
+
+    /// Whether it is gprxy's turn: this message of the server answers something of gprxy's own, or comes behind something
+    /// that gprxy has to answer.
+    #[inline]
+    pub(super) fn is_own_turn(&self, tag: u8) -> bool {
+        match self.tracker.next() {
+            Some(Op::Own | Op::AnsweredParse | Op::AnsweredClose) => true,
+            Some(Op::OwnParse) => tag == back::PARSE_COMPLETE,
+            Some(Op::OwnClose) => tag == back::CLOSE_COMPLETE,
+            _ => false,
+        }
+    }
+
+    /// Whether gprxy has an answer to give, and may.
+    #[must_use]
+    pub fn is_answer_due(&self) -> bool {
+        !self.from_server.is_inside() && matches!(self.tracker.next(), Some(Op::AnsweredParse | Op::AnsweredClose))
+    }
+
+    /// The next answer that is gprxy's own to give.
+    pub fn answer_instead(&mut self, now: Now) -> Option<Step> {
+        if !self.is_answer_due() {
+            return None;
+        }
+        let tag =
+            if self.tracker.next() == Some(Op::AnsweredParse) { back::PARSE_COMPLETE } else { back::CLOSE_COMPLETE };
+        self.tracker.handle_answered();
+        if let Some(ledger) = &mut self.ledger {
+            ledger.count_answer(0);
+            ledger.handle_backend(tag, b"", self.tracker.status(), now);
+        }
+        if let Some(pooled) = &mut self.pooled {
+            let _ = pooled.statements.handle_done();
+        }
+        Some(Step::SayClient(vec![tag, 0, 0, 0, 4]))
+    }
+
+    /// The server answers a query of gprxy's own: nothing of it is for the client.
+    pub(super) fn own_answer(&mut self, header: Header, bytes: &[u8], now: Now) -> Step {
+        if let Some(step) = self.answer_instead(now) {
+            return step;
+        }
+        if header.body > MAX_OWN_ANSWER {
+            return Step::Broken(Violation::ParametersRefused);
+        }
+        let length = HEADER_LEN + header.body as usize;
+        let Some(body) = bytes.get(HEADER_LEN..length) else { return Step::Wait };
+        match header.tag {
+            back::PARAMETER_STATUS => {
+                let reported = parameter_status(body);
+                let room =
+                    reported.is_ok_and(|(name, value)| crate::upstream::remember(&mut self.changed, name, value));
+                if !room {
+                    return Step::Broken(Violation::TooManyParameters);
+                }
+            }
+            back::NOTICE_RESPONSE | back::NOTIFICATION_RESPONSE => {}
+            back::PARSE_COMPLETE | back::CLOSE_COMPLETE => {
+                let settled = self.tracker.handle_backend(header.tag, body, |_| {});
+                if let Some(pooled) = &mut self.pooled {
+                    let _ = pooled.handle_settled(settled, 0);
+                }
+            }
+            back::ROW_DESCRIPTION | back::DATA_ROW | back::COMMAND_COMPLETE | back::READY_FOR_QUERY => {
+                if let Settled::Ready(_) = self.tracker.handle_backend(header.tag, body, |_| {})
+                    && self.status() != TransactionStatus::Idle
+                {
+                    return Step::Broken(Violation::ParametersRefused);
+                }
+            }
+            _ => return Step::Broken(Violation::ParametersRefused),
+        }
+        Step::Discard(length)
+    }
+}

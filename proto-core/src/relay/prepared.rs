@@ -1,0 +1,545 @@
+//! Prepared statements that follow a session from one server connection to the next.
+//!
+//! ```text
+//!   a session knows                      a connection knows
+//!   name ──▶ definition                  name ──▶ definition, last use
+//! ```
+//! A client's name is used on the connection, too, as long as nothing else has it there; equal definitions are one,
+//! whoever made them. Before a message goes that names a statement, the connection is brought to have it.
+//!
+//! Both books are ahead of the server: a Parse counts when it is sent. So each message that changes them leaves a note of
+//! how to undo it, and an error, behind which the server skips everything up to the next Sync, undoes them from the last to
+//! the first. What comes behind that Sync would stand on sand while this is open: it waits until all before it is answered.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::names::Name;
+
+/// The longest Parse that is kept, in bytes; a longer one ties its session to the connection.
+pub(super) const MAX_PARSE: usize = 12 * 1024;
+/// Prepared statements of one session. Beyond that it is tied to its connection.
+const MAX_STATEMENTS: usize = 1000;
+/// How names of gprxy's own begin.
+const NAMES_OF_OURS: &str = "gprxy_";
+
+/// What a Parse says behind the name: the text with its zero byte, and the types of parameters.
+pub(super) type Definition = Arc<[u8]>;
+
+struct Prepared {
+    definition: Definition,
+    /// When it was used last, as an order.
+    used: u64,
+}
+
+/// The prepared statements of one server connection.
+pub struct OnServer {
+    by_name: BTreeMap<Name, Prepared>,
+    /// Behind which the one that was used least recently is closed.
+    most: usize,
+    clock: u64,
+    /// For names of gprxy's own.
+    named: u64,
+}
+
+impl OnServer {
+    /// A connection that has none, and is to have no more than this many.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self { by_name: BTreeMap::new(), most, clock: 0, named: 0 }
+    }
+
+    /// All are gone.
+    pub fn clear(&mut self) {
+        self.by_name.clear();
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    /// Notes a use of this name for this definition; `false` when it stands for another one, or for none.
+    fn uses(&mut self, name: &Name, definition: &mut Definition) -> bool {
+        let Some(prepared) = self.by_name.get_mut(name) else { return false };
+        if !Arc::ptr_eq(&prepared.definition, definition) {
+            if prepared.definition != *definition {
+                return false;
+            }
+            // From now on it is known to be the same.
+            *definition = prepared.definition.clone();
+        }
+        self.clock += 1;
+        prepared.used = self.clock;
+        true
+    }
+
+    /// The name of such a definition.
+    fn find(&self, definition: &Definition) -> Option<Name> {
+        let is_it = |prepared: &Prepared| prepared.definition == *definition;
+        self.by_name.iter().find(|(_, prepared)| is_it(prepared)).map(|(name, _)| *name)
+    }
+
+    /// The one that was used least recently, when there is no room for another one.
+    fn surplus(&self) -> Option<Name> {
+        let oldest = || self.by_name.iter().min_by_key(|(_, prepared)| prepared.used).map(|(name, _)| *name);
+        (self.by_name.len() >= self.most).then(oldest)?
+    }
+
+    fn free_name(&mut self) -> Name {
+        loop {
+            self.named += 1;
+            let name = Name::new(format!("{NAMES_OF_OURS}{}", self.named).as_bytes());
+            if !self.by_name.contains_key(&name) {
+                return name;
+            }
+        }
+    }
+
+    fn insert(&mut self, name: Name, definition: Definition) -> Option<Prepared> {
+        self.clock += 1;
+        self.by_name.insert(name, Prepared { definition, used: self.clock })
+    }
+
+    fn restore(&mut self, name: Name, before: Option<Prepared>) {
+        match before {
+            Some(prepared) => self.by_name.insert(name, prepared),
+            None => self.by_name.remove(&name),
+        };
+    }
+}
+
+/// What undoes a message that fails.
+#[derive(Default)]
+struct Undo {
+    mine: Option<(Name, Option<Definition>)>,
+    here: Option<(Name, Option<Prepared>)>,
+    /// It was about the unnamed statement. One that fails is gone, as in PostgreSQL; one that was skipped behind another's
+    /// failure is taken for gone.
+    unnamed: bool,
+    /// The name is taken: the server must refuse it.
+    refused: bool,
+    /// The Syncs that were sent before it.
+    group: u32,
+}
+
+impl Undo {
+    /// Whether others may depend on how it ends.
+    const fn matters(&self) -> bool {
+        self.mine.is_some() || self.here.is_some()
+    }
+}
+
+/// The unnamed statement, as far as the session is concerned.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Unnamed {
+    /// It has none; the connection may have somebody else's.
+    #[default]
+    Unknown,
+    /// Nobody has one on this connection.
+    Gone,
+    /// Its own, on this connection. The text is kept.
+    Here,
+    /// Its own, not on this connection.
+    Away,
+    /// Its own, on this connection, and too long to be kept.
+    Long {
+        /// It was bound: it has served its purpose.
+        bound: bool,
+    },
+}
+
+/// What goes to the server in front of a message, so that the message finds what it names.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Before {
+    /// Parse of gprxy's own.
+    Parse(Name, Definition),
+    /// Close of gprxy's own.
+    Close(Name),
+}
+
+/// What becomes of a message that names a statement.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// It goes as it is.
+    Same,
+    /// It goes with another name.
+    Renamed(Name),
+    /// It does not go: the answer is known.
+    Answered,
+}
+
+/// How a message goes.
+pub(super) enum Use {
+    /// Like this.
+    Go(Way),
+    /// Something goes first; then ask again.
+    First(Before),
+}
+
+impl Use {
+    /// A Parse that is to be refused keeps its own name.
+    fn or_go(self) -> Self {
+        match self {
+            Self::Go(_) => Self::Go(Way::Same),
+            first @ Self::First(_) => first,
+        }
+    }
+}
+
+/// The prepared statements of one session, and those of the connection that it has.
+#[derive(Default)]
+pub(super) struct Statements {
+    mine: BTreeMap<Name, Definition>,
+    unnamed: Unnamed,
+    /// Kept from one Parse to the next, so that none allocates.
+    unnamed_text: Vec<u8>,
+    here: Option<Box<OnServer>>,
+    undo: VecDeque<Undo>,
+    /// Names that were prepared here for this session alone; it does not leave the connection.
+    fixed: BTreeSet<Name>,
+    /// SQL has deallocated something.
+    in_doubt: bool,
+    /// The newest note is about a message that is not all sent.
+    open: bool,
+    /// Syncs that were sent.
+    group: u32,
+    /// Notes that matter and stand behind an earlier Sync.
+    unsettled: usize,
+}
+
+impl Statements {
+    /// The session goes on on a connection with these.
+    pub(super) fn arrive(&mut self, here: Box<OnServer>) {
+        self.here = Some(here);
+    }
+
+    /// The connection goes without the session.
+    pub(super) fn depart(&mut self) -> Option<Box<OnServer>> {
+        self.unnamed = match self.unnamed {
+            Unnamed::Here | Unnamed::Away => Unnamed::Away,
+            Unnamed::Unknown | Unnamed::Gone | Unnamed::Long { .. } => Unnamed::Unknown,
+        };
+        self.undo.clear();
+        self.fixed.clear();
+        self.in_doubt = false;
+        self.unsettled = 0;
+        self.here.take()
+    }
+
+    /// Whether another name may be prepared.
+    pub(super) fn has_room(&self) -> bool {
+        self.here.as_ref().is_some_and(|here| here.most > 0) && self.mine.len() < MAX_STATEMENTS
+    }
+
+    /// Whether something of before an earlier Sync is not answered that decides which statements there are.
+    pub(super) const fn is_unsettled(&self) -> bool {
+        self.unsettled > 0
+    }
+
+    /// A Sync of the client goes.
+    pub(super) fn handle_sync(&mut self) {
+        let here = self.undo.iter().rev().take_while(|undo| undo.group == self.group);
+        self.unsettled += here.filter(|undo| undo.matters()).count();
+        self.group = self.group.wrapping_add(1);
+    }
+
+    fn note(&mut self, undo: Undo) {
+        self.undo.push_back(Undo { group: self.group, ..undo });
+        self.open = true;
+    }
+
+    /// A Parse or Close of the client's has been sent to its end. It counts unless an error came while it was on its way.
+    pub(super) fn handle_whole(&mut self, counts: bool) {
+        if std::mem::take(&mut self.open)
+            && !counts
+            && let Some(undo) = self.undo.pop_back()
+        {
+            self.revert(undo, false);
+        }
+    }
+
+    /// The same for a message of gprxy's own, or one that gprxy answers.
+    pub(super) const fn handle_own(&mut self) {
+        self.open = false;
+    }
+
+    fn settle(&mut self, undo: &Undo) {
+        if undo.matters() && undo.group != self.group {
+            self.unsettled -= 1;
+        }
+    }
+
+    /// Whether the connection holds what the session still needs and cannot have elsewhere.
+    pub(super) fn is_tied(&self) -> bool {
+        self.unnamed == Unnamed::Long { bound: false }
+    }
+
+    /// How a message that names a statement finds it.
+    ///
+    /// A statement that the session does not have must not be found, even where another session has left one of that name.
+    pub(super) fn use_of(&mut self, name: &Name) -> Use {
+        if name.is_empty() {
+            return match self.unnamed {
+                Unnamed::Gone | Unnamed::Here | Unnamed::Long { .. } => Use::Go(Way::Same),
+                Unnamed::Away => Use::First(Before::Parse(*name, self.unnamed_text.as_slice().into())),
+                Unnamed::Unknown => Use::First(Before::Close(*name)),
+            };
+        }
+        let Some(here) = self.here.as_mut() else { return Use::Go(Way::Same) };
+        let Some(definition) = self.mine.get_mut(name) else {
+            let foreign = here.by_name.contains_key(name);
+            return if foreign { Use::First(Before::Close(*name)) } else { Use::Go(Way::Same) };
+        };
+        if here.uses(name, definition) {
+            return Use::Go(Way::Same);
+        }
+        if let Some(other) = here.find(definition) {
+            let _ = here.uses(&other, definition);
+            return Use::Go(Way::Renamed(other));
+        }
+        if let Some(surplus) = here.surplus() {
+            return Use::First(Before::Close(surplus));
+        }
+        let name = if here.by_name.contains_key(name) { here.free_name() } else { *name };
+        Use::First(Before::Parse(name, definition.clone()))
+    }
+
+    /// How a Parse of a named statement goes.
+    pub(super) fn parse_of(&mut self, name: &Name, definition: &[u8]) -> Use {
+        if self.mine.contains_key(name) {
+            // It is refused by the server, which must have something of that name for it.
+            let has = self.here.as_ref().is_none_or(|here| here.by_name.contains_key(name));
+            return if has { Use::Go(Way::Same) } else { self.use_of(name).or_go() };
+        }
+        let Some(here) = self.here.as_mut() else { return Use::Go(Way::Same) };
+        if here.by_name.values().any(|prepared| *prepared.definition == *definition) {
+            return Use::Go(Way::Answered);
+        }
+        if let Some(surplus) = here.surplus() {
+            return Use::First(Before::Close(surplus));
+        }
+        let taken = here.by_name.contains_key(name);
+        Use::Go(if taken { Way::Renamed(here.free_name()) } else { Way::Same })
+    }
+
+    /// A Parse of the unnamed statement counts from here on; `None` when it is too long to be kept.
+    pub(super) fn handle_unnamed(&mut self, definition: Option<&[u8]>) {
+        self.unnamed_text.clear();
+        self.unnamed = match definition {
+            Some(definition) => {
+                self.unnamed_text.extend_from_slice(definition);
+                Unnamed::Here
+            }
+            None => Unnamed::Long { bound: false },
+        };
+        self.note(Undo { unnamed: true, ..Undo::default() });
+    }
+
+    /// A Bind of the unnamed statement.
+    pub(super) const fn handle_bound(&mut self) {
+        if let Unnamed::Long { bound } = &mut self.unnamed {
+            *bound = true;
+        }
+    }
+
+    /// A Parse of the client counts from here on.
+    pub(super) fn handle_parse(&mut self, name: Name, definition: &[u8], way: Way) {
+        let mut undo = Undo::default();
+        if !self.mine.contains_key(&name) {
+            let mut definition: Definition = definition.into();
+            if let Some(here) = &mut self.here {
+                if let Some(known) = here.find(&definition).filter(|_| way == Way::Answered) {
+                    let _ = here.uses(&known, &mut definition);
+                }
+                let on_server = match way {
+                    Way::Same => Some(name),
+                    Way::Renamed(other) => Some(other),
+                    Way::Answered => None,
+                };
+                undo.here = on_server.map(|other| (other, here.insert(other, definition.clone())));
+            }
+            undo.mine = Some((name, self.mine.insert(name, definition)));
+        } else {
+            undo.refused = true;
+        }
+        self.note(undo);
+    }
+
+    /// A Close of the client counts from here on. Of a named statement it goes no further than this: others may use it.
+    pub(super) fn handle_close(&mut self, name: Name) {
+        let mut undo = Undo::default();
+        if name.is_empty() {
+            self.unnamed = Unnamed::Gone;
+            undo.unnamed = true;
+        } else if let Some(definition) = self.mine.remove(&name) {
+            undo.mine = Some((name, Some(definition)));
+        }
+        self.note(undo);
+    }
+
+    /// A Parse goes that no other connection will ever know of.
+    pub(super) fn handle_fixed(&mut self, name: Name) {
+        self.fixed.insert(name);
+        self.note(Undo::default());
+    }
+
+    /// Whether the connection has, or had, something of this name for this session alone.
+    pub(super) fn is_fixed(&self, name: &Name) -> bool {
+        self.fixed.contains(name)
+    }
+
+    /// A Close of such a name goes to the server.
+    pub(super) fn handle_close_fixed(&mut self, name: Name) {
+        let mut undo = Undo::default();
+        if let Some(definition) = self.mine.remove(&name) {
+            undo.mine = Some((name, Some(definition)));
+        }
+        if let Some(here) = &mut self.here
+            && let Some(prepared) = here.by_name.remove(&name)
+        {
+            undo.here = Some((name, Some(prepared)));
+        }
+        self.note(undo);
+    }
+
+    /// A Parse or Close that changes neither book.
+    pub(super) fn handle_other(&mut self) {
+        self.note(Undo::default());
+    }
+
+    /// A Parse or Close of gprxy's own goes.
+    pub(super) fn handle_before(&mut self, before: &Before) {
+        let mut undo = Undo::default();
+        match before {
+            Before::Parse(name, _) if name.is_empty() => {
+                self.unnamed = Unnamed::Here;
+                undo.unnamed = true;
+            }
+            Before::Close(name) if name.is_empty() => {
+                self.unnamed = Unnamed::Gone;
+                undo.unnamed = true;
+            }
+            Before::Parse(name, definition) => {
+                if let Some(here) = &mut self.here {
+                    undo.here = Some((*name, here.insert(*name, definition.clone())));
+                }
+            }
+            Before::Close(name) => {
+                if let Some(here) = &mut self.here {
+                    undo.here = Some((*name, here.by_name.remove(name)));
+                }
+            }
+        }
+        self.note(undo);
+    }
+
+    /// The oldest Parse or Close is done. `false` when the server has accepted what it had to refuse: it has other
+    /// statements than are known here.
+    #[must_use]
+    pub(super) fn handle_done(&mut self) -> bool {
+        let Some(undo) = self.undo.pop_front() else { return false };
+        self.settle(&undo);
+        !undo.refused
+    }
+
+    /// The oldest of these have failed, or will not happen because of it.
+    pub(super) fn handle_failed(&mut self, failed: usize) {
+        let failed: Vec<Undo> = self.undo.drain(..failed.min(self.undo.len())).collect();
+        for undo in &failed {
+            self.settle(undo);
+        }
+        // One that was sent behind a later Sync stands on its own feet.
+        let replaced = self.undo.iter().any(|undo| undo.unnamed);
+        for undo in failed.into_iter().rev() {
+            self.revert(undo, replaced);
+        }
+        // A query that was skipped has not used the place of the unnamed statement.
+        if self.unnamed == Unnamed::Gone {
+            self.unnamed = Unnamed::Unknown;
+        }
+    }
+
+    fn revert(&mut self, undo: Undo, replaced: bool) {
+        match undo.mine {
+            Some((name, Some(definition))) => drop(self.mine.insert(name, definition)),
+            Some((name, None)) => drop(self.mine.remove(&name)),
+            None => {}
+        }
+        if let (Some((name, before)), Some(on_server)) = (undo.here, &mut self.here) {
+            on_server.restore(name, before);
+        }
+        if undo.unnamed && !replaced {
+            self.unnamed = Unnamed::Unknown;
+        }
+    }
+
+    /// A simple query goes: it uses the place of the unnamed statement itself (manual, section 54.2.3).
+    pub(super) fn handle_query(&mut self) {
+        self.unnamed = Unnamed::Gone;
+    }
+
+    /// `DEALLOCATE ALL`, `DISCARD ALL`: what was there is gone; what was sent behind it is still to come.
+    pub(super) fn handle_all_gone(&mut self) {
+        let (mut mine, mut here) = (BTreeMap::new(), BTreeMap::new());
+        for undo in &mut self.undo {
+            if let Some((name, before)) = &mut undo.mine {
+                *before = None;
+                mine.extend(self.mine.remove_entry(name));
+            }
+            if let (Some((name, before)), Some(on_server)) = (&mut undo.here, &mut self.here) {
+                *before = None;
+                here.extend(on_server.by_name.remove_entry(name));
+            }
+        }
+        self.mine = mine;
+        self.fixed.clear();
+        if let Some(on_server) = &mut self.here {
+            on_server.by_name = here;
+        }
+    }
+
+    /// A DEALLOCATE that the server has carried out, of something that is not known for certain.
+    pub(super) const fn handle_doubt(&mut self) {
+        self.in_doubt = true;
+    }
+
+    /// Whether the connection may have other statements than are known here.
+    pub(super) const fn is_in_doubt(&self) -> bool {
+        self.in_doubt
+    }
+
+    /// Whether the session has a statement of this name.
+    pub(super) fn has(&self, name: &Name) -> bool {
+        self.mine.contains_key(name)
+    }
+
+    /// Whether the connection has one that the session does not have, or has another one under this name.
+    pub(super) fn is_foreign(&mut self, name: &Name) -> bool {
+        let Some(here) = self.here.as_mut().filter(|here| here.by_name.contains_key(name)) else { return false };
+        !self.mine.get_mut(name).is_some_and(|definition| here.uses(name, definition))
+    }
+
+    /// The session has it no more; on the server it may serve others.
+    pub(super) fn handle_gone_here(&mut self, name: &Name) {
+        self.mine.remove(name);
+    }
+
+    /// What must go so that SQL finds by this name what the session has by it, and nothing else.
+    pub(super) fn before_sql(&mut self, name: &Name) -> Option<Before> {
+        let here = self.here.as_mut()?;
+        let mine = self.mine.get_mut(name);
+        if here.by_name.contains_key(name) {
+            let same = mine.is_some_and(|definition| here.uses(name, definition));
+            return (!same).then_some(Before::Close(*name));
+        }
+        mine.map(|definition| Before::Parse(*name, definition.clone()))
+    }
+}

@@ -1,0 +1,158 @@
+//! Sessions that share a server connection one after the other: what one of them does to its prepared statements must not
+//! change what another one runs.
+
+use super::*;
+use crate::relay::{OnServer, Pooled};
+use crate::upstream::Reported;
+
+fn pooled(audit: bool) -> Relay {
+    let profile = AuditProfile { statement_bytes: 4096, required: false };
+    let ledger = audit.then(|| Box::new(Ledger::new(profile)));
+    Relay::new(ledger, Some(Box::new(Pooled::new(Reported::default()))))
+}
+
+/// A session on a connection with these statements.
+fn on(audit: bool, statements: Option<Box<OnServer>>) -> Relay {
+    let mut relay = pooled(audit);
+    let statements = statements.unwrap_or_else(|| Box::new(OnServer::new(200)));
+    let _ = relay.handle_connection(&Reported::default(), Some(statements));
+    relay
+}
+
+/// Shows bytes until the relay wants no more. What goes to the server, and what is said to the client.
+fn client(relay: &mut Relay, mut bytes: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
+    loop {
+        match relay.handle_client(bytes, now()) {
+            Step::Forward(n) => {
+                to_server.extend_from_slice(&bytes[..n]);
+                bytes = &bytes[n..];
+            }
+            Step::Discard(n) => bytes = &bytes[n..],
+            Step::SayServer(own) => to_server.extend(own),
+            Step::SayClient(own) => to_client.extend(own),
+            _ => return (to_server, to_client),
+        }
+    }
+}
+
+/// Whether the relay goes on behind these bytes of the server.
+fn server(relay: &mut Relay, mut bytes: &[u8]) -> bool {
+    loop {
+        match relay.handle_server(bytes, now()) {
+            Step::Forward(n) | Step::Discard(n) => bytes = &bytes[n..],
+            Step::SayClient(_) => {}
+            last => return !matches!(last, Step::Broken(_)),
+        }
+    }
+}
+
+fn tags(bytes: &[u8]) -> String {
+    crate::testing::wire::messages(bytes).iter().map(|message| char::from(message.tag)).collect()
+}
+
+/// A connection on which somebody has prepared `s1`.
+fn with_s1(audit: bool) -> Option<Box<OnServer>> {
+    let mut somebody = on(audit, None);
+    client(&mut somebody, &[front::parse("s1", "good"), front::sync()].concat());
+    server(&mut somebody, &[back::bare(b'1'), back::ready(b'I')].concat());
+    somebody.take_statements()
+}
+
+#[test]
+fn a_name_that_was_freed_unseen_cannot_get_another_text() {
+    for audit in [false, true] {
+        for (text, tag) in [
+            ("DISCARD ALL", "DISCARD ALL"),
+            ("DEALLOCATE s1; select 1", "DEALLOCATE"),
+            ("/* hidden */ deallocate s1", "DEALLOCATE"),
+            ("do $$begin execute 'deallocate all'; end$$", "DO"),
+        ] {
+            let mut relay = on(audit, None);
+            client(&mut relay, &[front::parse("s1", "good"), front::sync()].concat());
+            server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat());
+            client(&mut relay, &front::query(text));
+            server(&mut relay, &[back::complete(tag), back::ready(b'I')].concat());
+            client(&mut relay, &[front::parse("s1", "evil"), front::sync()].concat());
+            let goes_on = server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat());
+            let ended = !goes_on || relay.fault().is_some();
+            if ended || relay.is_in_doubt() {
+                continue;
+            }
+            let mut next = on(audit, relay.take_statements());
+            let bytes = [front::parse("x", "good"), front::bind("", "x"), front::sync()].concat();
+            let (sent, _) = client(&mut next, &bytes);
+            assert!(memchr::memmem::find(&sent, b"s1").is_none(), "{text}: {}", sent.escape_ascii());
+        }
+    }
+}
+
+#[test]
+fn a_foreign_name_in_sql_goes_with_the_query_and_is_skipped_with_it() {
+    // Inside of a transaction nothing of gprxy's own ends anything.
+    let mut relay = on(true, with_s1(true));
+    client(&mut relay, &front::query("BEGIN"));
+    server(&mut relay, &[back::complete("BEGIN"), back::ready(b'T')].concat());
+    let (sent, _) = client(&mut relay, &front::query("PREPARE s1 AS select 1"));
+    assert_eq!(tags(&sent), "CQ");
+    let answer = [back::bare(b'3'), back::complete("PREPARE"), back::ready(b'T')].concat();
+    assert!(server(&mut relay, &answer));
+    assert!(relay.fault().is_none() && relay.is_quiet());
+
+    // Behind an error the server skips both, and the somebody's statement does not run.
+    let mut relay = on(true, with_s1(true));
+    let (sent, _) = client(&mut relay, &[front::parse("p", "syntax error"), front::query("EXECUTE s1")].concat());
+    assert_eq!(tags(&sent), "PCQ");
+    server(&mut relay, &back::error("ERROR", "42601", "no"));
+    client(&mut relay, &front::sync());
+    server(&mut relay, &back::ready(b'I'));
+    assert!(relay.fault().is_none() && relay.is_quiet());
+    let statements = relay.take_statements().unwrap();
+    assert_eq!(statements.len(), 1, "s1 is still there, and nothing else");
+}
+
+#[test]
+fn a_parse_that_an_error_overtakes_has_not_happened() {
+    let mut relay = on(true, with_s1(true));
+    client(&mut relay, &[front::parse("p", "bad"), front::flush()].concat());
+    let parse = front::parse("s1", "other");
+    let Step::SayServer(_) = relay.handle_client(&parse, now()) else { panic!("it is renamed") };
+    server(&mut relay, &back::error("ERROR", "42601", "no"));
+    client(&mut relay, &[parse, front::sync()].concat());
+    server(&mut relay, &back::ready(b'I'));
+    assert!(relay.is_between_transactions());
+    let mut next = on(true, relay.take_statements());
+    let bytes = [front::parse("x", "other"), front::bind("", "x"), front::sync()].concat();
+    assert_eq!(tags(&client(&mut next, &bytes).0), "PBS", "it is not thought to be there");
+}
+
+#[test]
+fn what_is_prepared_behind_a_deallocate_all_is_known() {
+    let mut relay = on(true, None);
+    let bytes = [front::query("DEALLOCATE ALL"), front::parse("s1", "evil"), front::sync()].concat();
+    client(&mut relay, &bytes);
+    let answer = [back::complete("DEALLOCATE ALL"), back::ready(b'I'), back::bare(b'1'), back::ready(b'I')].concat();
+    server(&mut relay, &answer);
+    let mut next = on(true, relay.take_statements());
+    let (sent, _) = client(&mut next, &[front::bind("", "s1"), front::sync()].concat());
+    assert_eq!(tags(&sent), "CBS", "somebody else's is closed first");
+}
+
+#[test]
+fn the_answer_to_what_goes_no_further_comes_in_its_turn() {
+    let mut relay = on(true, with_s1(true));
+    let bytes = [front::bind("", "nothing"), front::sync(), front::parse("t", "good"), front::sync()].concat();
+    let (sent, said) = client(&mut relay, &bytes);
+    assert_eq!((tags(&sent).as_str(), said.len()), ("BSS", 0), "not before those in front of it");
+    let (mut forwarded, mut rest) =
+        (Vec::new(), [back::error("ERROR", "26000", "no"), back::ready(b'I'), back::ready(b'I')].concat());
+    loop {
+        match relay.handle_server(&rest, now()) {
+            Step::Forward(n) => forwarded.extend(rest.drain(..n)),
+            Step::SayClient(own) => forwarded.extend(own),
+            _ => break,
+        }
+    }
+    assert_eq!(tags(&forwarded), "EZ1Z");
+    assert!(relay.is_between_transactions());
+}

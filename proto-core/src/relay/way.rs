@@ -1,0 +1,306 @@
+//! The way of a message that names a prepared statement: as it is, with another name, behind something of gprxy's own, or
+//! no further than here.
+
+use super::names::{self, Name};
+use super::prepared::{Before, MAX_PARSE, Use, Way};
+use super::tracker::Op;
+use super::{Relay, Step, rules};
+use crate::codec::backend::{TransactionStatus, emit_command_complete, emit_ready_for_query, tag as back};
+use crate::codec::frontend::{BindView, Target, emit_close, emit_parse, tag as front, target};
+use crate::codec::{HEADER_LEN, Header, Malformed, Reader};
+use crate::fault::Violation;
+use crate::time::Now;
+
+/// A body that is seen so far.
+enum Seen<'a> {
+    All(&'a [u8]),
+    Part(&'a [u8]),
+}
+
+impl Relay {
+    /// What is to be done with a message of the client before, or instead of, passing it; `None`: it passes. Nothing is
+    /// done while it is not at the `front`.
+    pub(super) fn way(&mut self, header: Header, bytes: &[u8], front: bool, now: Now) -> Option<Step> {
+        if self.tracker.is_skipping() && header.tag != front::SYNC {
+            return None;
+        }
+        if header.tag == front::SYNC {
+            self.pooled.as_mut()?.statements.handle_sync();
+            return None;
+        }
+        let rest = &bytes[HEADER_LEN..];
+        let seen = match rest.get(..header.body as usize) {
+            Some(body) => Seen::All(body),
+            None => Seen::Part(rest),
+        };
+        match header.tag {
+            front::PARSE => self.way_of_parse(header, &seen, front, now),
+            front::BIND => self.way_of_bind(header, &seen, front, now),
+            front::DESCRIBE => self.way_of_describe(header, &seen, front, now),
+            front::CLOSE => self.way_of_close(header, &seen, front, now),
+            front::QUERY => self.way_of_query(header, &seen, front, now),
+            _ => None,
+        }
+    }
+
+    fn way_of_parse(&mut self, header: Header, seen: &Seen<'_>, front: bool, now: Now) -> Option<Step> {
+        let (body, whole) = match seen {
+            Seen::All(body) => (*body, true),
+            Seen::Part(body) => (*body, false),
+        };
+        let long = header.body as usize > MAX_PARSE;
+        if !whole && !long {
+            return Some(Step::Wait);
+        }
+        let Ok(name) = Reader::new(body).cstr() else { return self.unseen_name(header, seen) };
+        let names = name.len() + 1;
+        let (name, definition) = (Name::new(name), &body[names..]);
+        let pooled = self.pooled.as_mut()?;
+        if name.is_empty() {
+            let text = definition.split(|&byte| byte == 0).next().unwrap_or_default();
+            if names::in_sql(text).is_some() && pooled.statements.is_unsettled() {
+                return Some(Step::Wait);
+            }
+            if let Some(before) = before_sql(pooled, text) {
+                return Some(if front { self.first(&before) } else { Step::Wait });
+            }
+            let pooled = self.pooled.as_mut()?;
+            pooled.statements.handle_unnamed((!long).then_some(definition));
+            return None;
+        }
+        if pooled.statements.is_unsettled() {
+            return Some(Step::Wait);
+        }
+        if long || !pooled.statements.has_room() {
+            pooled.handle_unmovable();
+            pooled.statements.handle_fixed(name);
+            return None;
+        }
+        match pooled.statements.parse_of(&name, definition) {
+            Use::Go(Way::Same) => {
+                pooled.statements.handle_parse(name, definition, Way::Same);
+                None
+            }
+            _ if !front => Some(Step::Wait),
+            Use::First(before) => Some(self.first(&before)),
+            Use::Go(way) => {
+                pooled.statements.handle_parse(name, definition, way);
+                Some(match way {
+                    Way::Renamed(other) => self.renamed(header, body, names, &cstr(&other), now),
+                    Way::Same | Way::Answered => self.answered(Op::AnsweredParse, header, body, now),
+                })
+            }
+        }
+    }
+
+    fn way_of_bind(&mut self, header: Header, seen: &Seen<'_>, front: bool, now: Now) -> Option<Step> {
+        let (Seen::All(body) | Seen::Part(body)) = *seen;
+        let Ok(names) = BindView::parse(body) else { return self.unseen_name(header, seen) };
+        let name = Name::new(names.statement);
+        let statements = &mut self.pooled.as_mut()?.statements;
+        if !name.is_empty() && statements.is_unsettled() {
+            return Some(Step::Wait);
+        }
+        match statements.use_of(&name) {
+            Use::Go(Way::Renamed(_)) | Use::First(_) if !front => Some(Step::Wait),
+            Use::Go(Way::Renamed(other)) => {
+                let new = [names.portal, &[0], &cstr(&other)].concat();
+                let length = names.portal.len() + names.statement.len() + 2;
+                Some(self.renamed(header, body, length, &new, now))
+            }
+            Use::Go(_) => {
+                if name.is_empty() {
+                    statements.handle_bound();
+                }
+                None
+            }
+            Use::First(before) => Some(self.first(&before)),
+        }
+    }
+
+    fn way_of_describe(&mut self, header: Header, seen: &Seen<'_>, front: bool, now: Now) -> Option<Step> {
+        let (Seen::All(body) | Seen::Part(body)) = *seen;
+        let name = match target(body) {
+            Ok((Target::Statement, name)) => name,
+            Ok((Target::Portal, _)) => return None,
+            Err(Malformed) => return self.unseen_name(header, seen),
+        };
+        let statements = &mut self.pooled.as_mut()?.statements;
+        if !name.is_empty() && statements.is_unsettled() {
+            return Some(Step::Wait);
+        }
+        match statements.use_of(&Name::new(name)) {
+            Use::Go(Way::Renamed(_)) | Use::First(_) if !front => Some(Step::Wait),
+            Use::Go(Way::Renamed(other)) => {
+                let new = [b"S", cstr(&other).as_slice()].concat();
+                Some(self.renamed(header, body, name.len() + 2, &new, now))
+            }
+            Use::Go(_) => None,
+            Use::First(before) => Some(self.first(&before)),
+        }
+    }
+
+    /// A named statement is closed for this session; on the server it may serve others.
+    fn way_of_close(&mut self, header: Header, seen: &Seen<'_>, front: bool, now: Now) -> Option<Step> {
+        let Seen::All(body) = *seen else { return self.unseen_name(header, seen) };
+        let closed = target(body).ok();
+        let statements = &mut self.pooled.as_mut()?.statements;
+        match closed {
+            Some((Target::Statement, name)) if statements.is_fixed(&Name::new(name)) => {
+                if statements.is_unsettled() {
+                    return Some(Step::Wait);
+                }
+                statements.handle_close_fixed(Name::new(name));
+                None
+            }
+            Some((Target::Statement, name)) if !name.is_empty() => {
+                if !front || statements.is_unsettled() {
+                    return Some(Step::Wait);
+                }
+                statements.handle_close(Name::new(name));
+                Some(self.answered(Op::AnsweredClose, header, body, now))
+            }
+            Some((Target::Statement, _)) => {
+                statements.handle_close(Name::new(b""));
+                None
+            }
+            Some((Target::Portal, _)) | None => {
+                statements.handle_other();
+                None
+            }
+        }
+    }
+
+    /// SQL names prepared statements, too.
+    fn way_of_query(&mut self, header: Header, seen: &Seen<'_>, front: bool, now: Now) -> Option<Step> {
+        let Seen::All(body) = *seen else {
+            self.pooled.as_mut()?.statements.handle_query();
+            return None;
+        };
+        let text = body.strip_suffix(b"\0").unwrap_or(body);
+        let may_answer = self.is_quiet() && self.status() != TransactionStatus::Failed;
+        let pooled = self.pooled.as_mut()?;
+        if let Some((name, deallocates)) = names::in_sql(text) {
+            if pooled.statements.is_unsettled() {
+                return Some(Step::Wait);
+            }
+            if deallocates && pooled.statements.has(&name) && may_answer {
+                if !front {
+                    return Some(Step::Wait);
+                }
+                // A query that runs takes its place in the audit trail first.
+                if self.ledger.as_mut().is_some_and(|ledger| !ledger.take_permit()) {
+                    return Some(Step::NeedPermit);
+                }
+                return Some(self.deallocated(&name, header, body, now));
+            }
+            if pooled.statements.is_foreign(&name) {
+                if !front {
+                    return Some(Step::Wait);
+                }
+                return Some(self.first(&Before::Close(name)));
+            }
+        }
+        self.pooled.as_mut()?.statements.handle_query();
+        None
+    }
+
+    /// The statement exists here and nowhere else: its end is gprxy's own to say.
+    fn deallocated(&mut self, name: &Name, header: Header, body: &[u8], now: Now) -> Step {
+        let status = self.tracker.status();
+        if let Some(pooled) = &mut self.pooled {
+            pooled.statements.handle_gone_here(name);
+        }
+        let mut answer = Vec::new();
+        emit_command_complete(&mut answer, b"DEALLOCATE");
+        emit_ready_for_query(&mut answer, status);
+        if let Some(ledger) = &mut self.ledger {
+            let seen = &body[..body.len().min(ledger.text_limit())];
+            let _ = ledger.handle_frontend(front::QUERY, Some(Op::Query), seen, header.body, now);
+            for (tag, seen) in [(back::COMMAND_COMPLETE, &b"DEALLOCATE\0"[..]), (back::READY_FOR_QUERY, b"I")] {
+                ledger.count_answer(u32::try_from(seen.len()).unwrap_or(0));
+                ledger.handle_backend(tag, seen, status, now);
+            }
+        }
+        self.discard(header);
+        Step::SayClient(answer)
+    }
+
+    /// The name is not all there, or too long to be followed.
+    fn unseen_name(&self, header: Header, seen: &Seen<'_>) -> Option<Step> {
+        match seen {
+            Seen::Part(body) if body.len() < rules::NAMES.min(header.body as usize) => Some(Step::Wait),
+            // The server will say what is wrong with it.
+            Seen::All(_) => None,
+            Seen::Part(_) => Some(Step::Broken(Violation::NameTooLong)),
+        }
+    }
+
+    /// Something of gprxy's own goes first.
+    fn first(&mut self, before: &Before) -> Step {
+        let mut bytes = Vec::new();
+        match before {
+            Before::Parse(name, definition) => {
+                emit_parse(&mut bytes, name.bytes(), definition);
+                self.tracker.handle_own(Op::OwnParse);
+            }
+            Before::Close(name) => {
+                emit_close(&mut bytes, Target::Statement, name.bytes());
+                self.tracker.handle_own(Op::OwnClose);
+            }
+        }
+        if let Some(pooled) = &mut self.pooled {
+            pooled.statements.handle_before(before);
+            pooled.statements.handle_own();
+        }
+        Step::SayServer(bytes)
+    }
+
+    /// The message goes with other names in the place of its first `length` bytes; what follows them passes.
+    fn renamed(&mut self, header: Header, body: &[u8], length: usize, names: &[u8], now: Now) -> Step {
+        let rest = header.body as usize - length;
+        let mut bytes = vec![header.tag];
+        // The new names are no longer than 64 bytes more than the old ones, and all is far below 2 GiB.
+        bytes.extend_from_slice(&((4 + names.len() + rest) as u32).to_be_bytes());
+        bytes.extend_from_slice(names);
+        self.touched = true;
+        self.from_client.begin(header, self.text_limit().unwrap_or(0).max(rules::NAMES));
+        self.from_client.pass(&body[..length]);
+        if !self.from_client.is_inside() {
+            let (tag, body, kept) = self.from_client.take_kept();
+            self.client_message(tag, body, &kept, now);
+        }
+        self.discard = (HEADER_LEN + length) as u32; // the names are short
+        Step::SayServer(bytes)
+    }
+
+    /// The message goes no further.
+    fn answered(&mut self, op: Op, header: Header, body: &[u8], now: Now) -> Step {
+        self.look_for_pins(header.tag, body);
+        self.tracker.handle_own(op);
+        if let Some(pooled) = &mut self.pooled {
+            pooled.statements.handle_own();
+        }
+        if let Some(ledger) = &mut self.ledger {
+            let like = if op == Op::AnsweredParse { Op::Parse } else { Op::Close };
+            let _ = ledger.handle_frontend(header.tag, Some(like), body, header.body, now);
+        }
+        match self.answer_instead(now) {
+            Some(step) => {
+                self.discard(header);
+                step
+            }
+            None => Step::Discard(HEADER_LEN + body.len()),
+        }
+    }
+}
+
+/// What must go so that an extended DEALLOCATE or EXECUTE finds what the session means.
+fn before_sql(pooled: &mut super::Pooled, text: &[u8]) -> Option<Before> {
+    let (name, _) = names::in_sql(text)?;
+    pooled.statements.before_sql(&name)
+}
+
+fn cstr(name: &Name) -> Vec<u8> {
+    [name.bytes(), &[0]].concat()
+}
