@@ -367,10 +367,11 @@ impl Relay {
                 settled
             }
         };
-        if let Some(pooled) = pooled {
-            if !pooled.handle_settled(settled, failed) && self.fault.is_none() {
-                self.fault = Some(Violation::OutOfStep);
-            }
+        if let Some(pooled) = pooled
+            && !pooled.handle_settled(settled, failed)
+            && self.fault.is_none()
+        {
+            self.fault = Some(Violation::OutOfStep);
         }
         self.note_confusion();
     }
