@@ -11,6 +11,7 @@
 //! verdict forwards; answer every [`Action`] with [`Session::handle_reply`]; call [`Session::handle_timeout`] when
 //! [`Session::poll_timeout`] has passed. Any call order is legal; late and repeated replies are ignored.
 
+mod actions;
 mod gating;
 mod leasing;
 mod opening;
@@ -27,19 +28,15 @@ use crate::audit::{AuditProfile, Event, Record, Refused, SessionFacts, Sheet, Tl
 use crate::auth::Authenticated;
 use crate::auth::gate::Gate;
 use crate::auth::roles::RoleMap;
-use crate::auth::scram::{Derivation, NONCE_LEN, ScramKeys};
-use crate::cancel::CancelKey;
-use crate::codec::backend::{Severity, TransactionStatus, emit_error};
+use crate::codec::backend::{Severity, emit_error};
 use crate::fault::{Lost, Refusal, SqlState, Violation};
-use crate::policy::{AllowPlaintext, Database, Databases, Limits};
-use crate::pool::{Lease, Owner, PoolKey, PoolMode, Request};
+use crate::policy::{AllowPlaintext, Databases, Limits};
 use crate::preamble::Startup;
-use crate::relay::{OnServer, Step};
-use crate::secret::Secret;
+use crate::relay::Step;
 use crate::session_id::SessionId;
 use crate::time::{Deadline, Now, Tick, Timer};
-use crate::upstream::{self, LoginSettings, Parameters, Reported};
 
+pub use actions::{Action, Credential, Finish, Leased, Output, Reply, Return, ReturnState, Wish};
 use leasing::Leasing;
 use opening::Open;
 use proving::Proving;
@@ -133,250 +130,6 @@ pub struct Encryption {
     pub version: Arc<str>,
     /// `TLS_AES_256_GCM_SHA384`, ...
     pub cipher: Arc<str>,
-}
-
-/// What the machine wants to happen, in this order.
-#[must_use]
-#[non_exhaustive]
-pub enum Output {
-    /// These bytes go to that side, behind everything sent there before.
-    Send(Side, Vec<u8>),
-    /// The client's side is encrypted from here on; [`Session::handle_tls`] when it is.
-    StartTls,
-    /// A slow or outside decision.
-    Do(Action),
-    /// One line for the audit trail.
-    Audit(Box<Record>),
-    /// The line of a statement that was run: in a required trail it has the place that was set aside for it.
-    AuditStatement(Box<Record>),
-    /// Nothing comes after this: flush and close the client.
-    Finished(Finish),
-}
-
-/// A decision or deed that is not the session's own; each but `Release`, `Cancel`, `GiveUp` and `Unreserve` is answered by a
-/// [`Reply`].
-#[must_use]
-#[non_exhaustive]
-pub enum Action {
-    /// Is this token good? Answer: [`Reply::Verified`].
-    Verify(Secret<Vec<u8>>),
-    /// Fresh random bytes: [`Reply::Nonce`].
-    Nonce,
-    /// Run this where blocking is allowed: [`Reply::Derived`].
-    Derive(Derivation),
-    /// A cancel key first ([`Reply::Enrolled`]), then a server connection ([`Reply::Leased`]).
-    Lease(Box<Wish>),
-    /// The wish is withdrawn.
-    GiveUp,
-    /// A server connection for the next transaction, under the wish of before: [`Reply::Leased`] or a refusal.
-    Borrow,
-    /// What runs on the server connection is the client's own from here on, and may be cancelled.
-    Cancellable,
-    /// A place for the record of a statement: [`Reply::Reserved`].
-    Reserve,
-    /// So many places for records are not needed after all.
-    Unreserve(u32),
-    /// The server connection goes back.
-    Release(Return),
-    /// Cancel what the owner of this key runs.
-    Cancel {
-        /// From the CancelRequest.
-        pid: u32,
-        /// From the CancelRequest.
-        key: Box<[u8]>,
-    },
-}
-
-/// The server connection that a session needs.
-#[non_exhaustive]
-pub struct Wish {
-    /// The PostgreSQL role that runs the session.
-    pub account: Arc<str>,
-    /// Its password; for a person's own password nothing is cached or pooled.
-    pub credential: Credential,
-    /// The database as the client names it.
-    pub database: Arc<str>,
-    /// Where that is.
-    pub target: Arc<Database>,
-    /// Startup parameters for the server, encoded.
-    pub parameters: Arc<[u8]>,
-    /// When the connection goes back.
-    pub mode: PoolMode,
-    /// Whose state it may hold then.
-    pub owner: Owner,
-    /// Whether the client can be given a cancel key of more than four bytes.
-    pub wide_key: bool,
-}
-
-impl Wish {
-    /// What to ask [`crate::pool::Pools`] for.
-    #[must_use]
-    pub fn request(&self, session: SessionId) -> Request {
-        let key = self.pool();
-        Request {
-            session,
-            parameters: self.parameters.clone(),
-            owner: self.owner.clone(),
-            reuse: self.credential.may_be_shared(),
-            settings: self.target.pool.clone(),
-            key,
-        }
-    }
-
-    /// The pool that it is about.
-    #[must_use]
-    pub fn pool(&self) -> PoolKey {
-        let own_password = matches!(self.credential, Credential::Own(_));
-        PoolKey { account: self.account.clone(), database: self.database.clone(), own_password }
-    }
-
-    /// How to log in to the server, once there is a socket and a fresh random nonce. TLS goes by the target's `sslmode`:
-    /// who has none, or stands at a Unix socket, clears `tls_possible`. For [`Credential::Provided`] the credential is still
-    /// to be put in.
-    #[must_use]
-    pub fn login_settings(&self, nonce: [u8; NONCE_LEN]) -> LoginSettings {
-        let credential = match &self.credential {
-            Credential::Own(password) => upstream::Credential::of(Some(password.clone())),
-            Credential::Account(account) => upstream::Credential::of(account.password.clone()),
-            Credential::Passed(credential) => credential.clone(),
-            Credential::Provided => upstream::Credential::None,
-        };
-        LoginSettings {
-            user: self.account.clone(),
-            database: self.target.dbname.clone().unwrap_or_else(|| self.database.clone()),
-            parameters: self.parameters.clone(),
-            credential,
-            sslmode: self.target.sslmode,
-            tls_possible: true,
-            nonce,
-            timeout: self.target.connect_timeout,
-        }
-    }
-}
-
-/// What the proxy shows to the server.
-#[derive(Clone)]
-#[non_exhaustive]
-pub enum Credential {
-    /// That of a mapped account.
-    Account(Arc<crate::policy::Account>),
-    /// A person's own, which PostgreSQL itself must check.
-    Own(Arc<Secret<Vec<u8>>>),
-    /// What somebody's login at the proxy's own gate left for an account of the same name.
-    Passed(upstream::Credential),
-    /// One that the driver asks its source of tokens for, anew for each server connection; that serves one session.
-    Provided,
-}
-
-impl Credential {
-    /// Whether server connections that were opened with it may serve one session after the other.
-    #[must_use]
-    pub const fn may_be_shared(&self) -> bool {
-        match self {
-            Self::Account(_) | Self::Passed(_) => true,
-            Self::Own(_) | Self::Provided => false,
-        }
-    }
-}
-
-/// A server connection on its way back.
-#[non_exhaustive]
-pub struct Return {
-    /// Whose it was.
-    pub lease: Lease,
-    /// In which state.
-    pub state: ReturnState,
-    /// Parameters that the session changed, as the server reported them.
-    pub changed: Parameters,
-    /// Which statements are prepared there, where that matters.
-    pub statements: Option<Box<OnServer>>,
-}
-
-/// The state of a server connection that comes back.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum ReturnState {
-    /// Between messages, nothing owed: it can be reset and used again.
-    Quiet {
-        /// An open or failed transaction block needs a ROLLBACK.
-        status: TransactionStatus,
-        /// Whether anything was ever sent on it.
-        touched: bool,
-    },
-    /// Between transactions, nothing owed: as it is, it serves the same owner again.
-    Between,
-    /// The same, but it may have other prepared statements than are known: it serves nobody before it is reset.
-    InDoubt,
-    /// A statement may still run: it is cancelled, and the connection closed.
-    Busy,
-    /// The server is gone or its protocol state is not certain: it is closed.
-    Broken,
-}
-
-/// The answer to an [`Action`].
-#[non_exhaustive]
-pub enum Reply {
-    /// To [`Action::Verify`].
-    Verified(Result<Authenticated, Refusal>),
-    /// To [`Action::Nonce`].
-    Nonce([u8; NONCE_LEN]),
-    /// To [`Action::Derive`].
-    Derived(ScramKeys),
-    /// To [`Action::Lease`], at once.
-    Enrolled(CancelKey),
-    /// To [`Action::Lease`] of a pool whose connections come back after each transaction, before one is there: what its
-    /// servers say of themselves.
-    Welcome(Reported),
-    /// To [`Action::Lease`] and [`Action::Borrow`], when a server connection is there.
-    Leased(Leased),
-    /// To [`Action::Lease`], when there will be none.
-    Refused(Refusal),
-    /// To [`Action::Lease`], when the server refused: its ErrorResponse, and what it says.
-    RefusedByServer(Box<[u8]>, Refusal),
-    /// While [`Action::Lease`] is waiting: something to tell the person.
-    Waiting(Refusal),
-    /// To [`Action::Reserve`].
-    Reserved(bool),
-}
-
-/// A server connection for this session alone.
-pub struct Leased {
-    /// The right to use it.
-    pub lease: Lease,
-    /// What the server says of itself.
-    pub parameters: Reported,
-    /// Which statements are prepared there, where that matters.
-    pub statements: Option<Box<OnServer>>,
-    /// The proof, where the server's own login is one.
-    pub proof: Option<Authenticated>,
-}
-
-impl Leased {
-    /// A connection whose prepared statements nobody else shares.
-    #[must_use]
-    pub fn new(lease: Lease, parameters: Parameters, proof: Option<Authenticated>) -> Self {
-        Self { lease, parameters: parameters.into(), statements: None, proof }
-    }
-}
-
-/// How a session ended.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Finish {
-    /// The client left before it said what it wants.
-    Untouched,
-    /// A cancel request was passed on.
-    Cancel,
-    /// The client left in order.
-    Terminated,
-    /// The transport of one side was lost.
-    Lost(Side, Lost),
-    /// One side broke the protocol.
-    Broken(Side, Violation),
-    /// Policy, pool or server said no.
-    Refused(Refusal),
-    /// The process is being stopped.
-    Drained,
 }
 
 enum Phase {
