@@ -184,16 +184,6 @@ pub(super) enum Use {
     First(Before),
 }
 
-impl Use {
-    /// A Parse that is to be refused keeps its own name.
-    fn or_go(self) -> Self {
-        match self {
-            Self::Go(_) => Self::Go(Way::Same),
-            first @ Self::First(_) => first,
-        }
-    }
-}
-
 /// The prepared statements of one session, and those of the connection that it has.
 #[derive(Default)]
 pub(super) struct Statements {
@@ -315,9 +305,13 @@ impl Statements {
     /// How a Parse of a named statement goes.
     pub(super) fn parse_of(&mut self, name: &Name, definition: &[u8]) -> Use {
         if self.mine.contains_key(name) {
-            // It is refused by the server, which must have something of that name for it.
-            let has = self.here.as_ref().is_none_or(|here| here.by_name.contains_key(name));
-            return if has { Use::Go(Way::Same) } else { self.use_of(name).or_go() };
+            // It is refused by the server, which must have something of that very name for it.
+            return match (&self.here, self.mine.get(name)) {
+                (Some(here), Some(mine)) if !here.by_name.contains_key(name) => {
+                    Use::First(here.surplus().map_or_else(|| Before::Parse(*name, mine.clone()), Before::Close))
+                }
+                _ => Use::Go(Way::Same),
+            };
         }
         let Some(here) = self.here.as_mut() else { return Use::Go(Way::Same) };
         if here.by_name.values().any(|prepared| *prepared.definition == *definition) {

@@ -229,7 +229,7 @@ impl Visitor {
         self.note(&tag);
         let n = self.dice.below(4);
         let simple = |text: &str| front::query(text);
-        match self.dice.below(22) {
+        match self.dice.below(23) {
             0 => simple(&format!("rows {n} {tag}")),
             1 => simple(&format!("rows 1 {tag}; notice {tag}; rows 2 {tag}")),
             2 => simple(&format!("rows 1 {tag}; fail 23505 {tag}; rows 2 {tag}")),
@@ -280,6 +280,13 @@ impl Visitor {
             .concat(),
             20 => {
                 ["begin -- ", "set owner ", "rollback -- "].map(|text| front::query(&format!("{text}{tag}"))).concat()
+            }
+            // A name whose first Parse fails, and what is sent behind that one's Sync before it has.
+            21 => {
+                let name = *self.dice.pick(&["s1", "s2"]);
+                let again = [front::parse(name, &format!("rows 2 {tag}")), front::sync()].concat();
+                let run = [front::bind("", name), front::execute("", 0), front::sync()].concat();
+                [front::parse(name, "bad parse"), front::sync(), again, run].concat()
             }
             _ => self.pipeline(&tag),
         }

@@ -112,6 +112,22 @@ fn a_foreign_name_in_sql_goes_with_the_query_and_is_skipped_with_it() {
 }
 
 #[test]
+fn a_name_that_is_taken_is_refused_also_where_the_connection_knows_it_by_another_one() {
+    let mut relay = on(true, with_s1(true));
+    client(&mut relay, &[front::parse("s1", "mine"), front::sync()].concat());
+    server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat());
+    // Somebody's `s1` goes, and `gprxy_1` stays.
+    client(&mut relay, &[front::query("EXECUTE s1"), front::sync()].concat());
+    server(
+        &mut relay,
+        &[back::bare(b'3'), back::error("ERROR", "26000", "no"), back::ready(b'I'), back::ready(b'I')].concat(),
+    );
+    let (sent, _) = client(&mut relay, &[front::parse("s1", "other"), front::sync()].concat());
+    assert_eq!(tags(&sent), "PPS", "a copy of its own is there first: {}", sent.escape_ascii());
+    assert!(memchr::memmem::find(&sent, b"s1\0mine").is_some());
+}
+
+#[test]
 fn a_parse_that_an_error_overtakes_has_not_happened() {
     let mut relay = on(true, with_s1(true));
     client(&mut relay, &[front::parse("p", "bad"), front::flush()].concat());
