@@ -324,7 +324,7 @@ impl<R: Runtime> Connection<R> {
         match mail {
             Mail::Granted(lease, how) => self.granted(lease, how, now),
             Mail::Refused(refusal) => {
-                self.asked = false;
+                self.stop_asking();
                 self.reply(Reply::Refused(refusal), now);
             }
             Mail::Notice(notice) => self.reply(Reply::Waiting(notice), now),

@@ -154,9 +154,18 @@ impl<R: Runtime> Connection<R> {
         }
     }
 
+    /// Nothing is asked for any more. A session that keeps its connection will not ask again, and a person's own password
+    /// is not kept longer than it takes.
+    pub(super) fn stop_asking(&mut self) {
+        self.asked = false;
+        if self.wish.as_ref().is_some_and(|wish| wish.mode == PoolMode::Session) {
+            self.wish = None;
+        }
+    }
+
     pub(super) fn give_up(&mut self) {
         let session = self.session.id();
-        self.asked = false;
+        self.stop_asking();
         self.unverified = None;
         if let Some(Slow::Opening(lease, _) | Slow::Resetting(lease, _)) = &mut self.slow
             && let Some(lease) = lease.take()
@@ -248,7 +257,7 @@ impl<R: Runtime> Connection<R> {
         } else {
             self.shared.with_hub(|hub, now| hub.pools.handle_open_failed(lease, refusal.clone(), now));
         }
-        self.asked = false;
+        self.stop_asking();
         let reply = match failure {
             OpenFailure::Login { failure: LoginFailure::Server(error), .. } => {
                 let mut message = Vec::new();
@@ -268,7 +277,7 @@ impl<R: Runtime> Connection<R> {
         proof: Option<Authenticated>,
         now: Now,
     ) {
-        self.asked = false;
+        self.stop_asking();
         let target = connection.target.get_or_insert_with(|| {
             Arc::new(BackendTarget {
                 endpoint: connection.endpoint.clone(),
@@ -279,10 +288,6 @@ impl<R: Runtime> Connection<R> {
         });
         self.target = Some(target.clone());
         let parameters = connection.parameters.clone();
-        if self.wish.as_ref().is_some_and(|wish| wish.mode == PoolMode::Session) {
-            // It needs no other one, and a person's own password is not kept longer than it takes.
-            self.wish = None;
-        }
         let statements = connection.statements.take();
         self.server = Some(connection);
         self.from_server.look_again();

@@ -255,9 +255,10 @@ pub(super) async fn reset<R: Runtime>(connection: &mut ServerConnection<R::Socke
                         reset.handle_close(Lost::Broken, R::now());
                     }
                 }
-                ResetOutput::Finished(ResetOutcome::Clean { parameters, statements_gone }) => {
+                ResetOutput::Finished(ResetOutcome::Clean(parameters)) => {
                     connection.parameters.set_all(&parameters);
-                    if let Some(statements) = connection.statements.as_mut().filter(|_| statements_gone) {
+                    // DISCARD ALL is part of every reset.
+                    if let Some(statements) = &mut connection.statements {
                         statements.clear();
                     }
                     return true;

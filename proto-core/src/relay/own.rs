@@ -12,8 +12,9 @@ use crate::fault::Violation;
 use crate::time::Now;
 use crate::upstream::{Differences, Reported};
 
-/// The longest answer to a query of gprxy's own: a ParameterStatus, or an error with its texts.
-const MAX_OWN_ANSWER: u32 = 16 * 1024;
+/// The longest answer to a query of gprxy's own: a ParameterStatus, or an error with its texts. With its header it fits
+/// into one read buffer, since it is looked at whole.
+const MAX_OWN_ANSWER: u32 = 12 * 1024;
 
 /// What goes with a session from one server connection to the next.
 pub struct Pooled {
@@ -82,7 +83,8 @@ impl Relay {
         self.pooled.as_ref().is_some_and(|pooled| pooled.statements.is_in_doubt())
     }
 
-    /// Whether the server connection may go to somebody else: nothing is owed, half said or open. What pins it is asked for by itself.
+    /// Whether the server connection may go to somebody else: nothing is owed, half said or open. What pins it is asked for
+    /// by itself.
     #[must_use]
     pub fn is_between_transactions(&self) -> bool {
         self.is_quiet() && self.status() == TransactionStatus::Idle && self.fault.is_none() && !self.is_tied()
@@ -126,7 +128,7 @@ impl Relay {
     }
 
     pub(super) fn look_for_pins(&mut self, tag: u8, seen: &[u8]) {
-        if !matches!(tag, front::QUERY | front::PARSE) {
+        if self.pooled.is_none() || !matches!(tag, front::QUERY | front::PARSE) {
             return;
         }
         let alone = tag == front::QUERY && self.tracker.is_quiet() && self.status() == TransactionStatus::Idle;
@@ -158,7 +160,9 @@ impl Relay {
     /// Whether gprxy has an answer to give, and may.
     #[must_use]
     pub fn is_answer_due(&self) -> bool {
-        !self.from_server.is_inside() && matches!(self.tracker.next(), Some(Op::AnsweredParse | Op::AnsweredClose))
+        self.pooled.is_some()
+            && !self.from_server.is_inside()
+            && matches!(self.tracker.next(), Some(Op::AnsweredParse | Op::AnsweredClose))
     }
 
     /// The next answer that is gprxy's own to give.

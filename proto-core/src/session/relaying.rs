@@ -14,7 +14,7 @@ use crate::time::{Now, Tick};
 use super::pooling;
 use super::{Action, Finish, Output, Phase, Return, ReturnState, Session, Side, Verdict};
 
-/// Cannot be built without a proof and a lease.
+/// Cannot be built without a proof; nothing goes to a server without a lease.
 pub(super) struct Relaying {
     /// Kept as long as the relay runs: who this is.
     #[allow(dead_code, reason = "holding the proof is the point")]

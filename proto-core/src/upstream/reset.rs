@@ -43,13 +43,9 @@ pub enum ResetOutput {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ResetOutcome {
-    /// The connection is as good as new.
-    Clean {
-        /// Parameters that have other values now; see [`remember`].
-        parameters: Parameters,
-        /// Whether prepared statements are gone.
-        statements_gone: bool,
-    },
+    /// The connection is as good as new, apart from these parameters, which have other values now; see
+    /// [`remember`].
+    Clean(Parameters),
     /// The connection must be closed.
     Broken(ResetFault),
 }
@@ -120,7 +116,6 @@ enum Due {
 pub struct Reset {
     /// Empty when it has ended.
     due: VecDeque<Due>,
-    statements_gone: bool,
     proof: String,
     frames: Frames,
     deadline: Deadline,
@@ -134,7 +129,6 @@ impl Reset {
     pub fn new(status: TransactionStatus, plan: ResetPlan, timeout: Duration, now: Now) -> Self {
         let mut reset = Self {
             due: VecDeque::new(),
-            statements_gone: false,
             proof: plan.proof.iter().map(|byte| format!("{byte:02x}")).collect(),
             frames: Frames::new(),
             deadline: Deadline { at: now.tick.after(timeout), why: Timer::ServerReset },
@@ -168,7 +162,6 @@ impl Reset {
     fn discard_all(&mut self, bytes: &mut Vec<u8>) {
         frontend::emit_query(bytes, b"DISCARD ALL");
         self.due.extend([Due::Command("DISCARD"), Due::Ready]);
-        self.statements_gone = true;
     }
 
     fn prove(&mut self, bytes: &mut Vec<u8>) {
@@ -266,7 +259,7 @@ impl Reset {
 
     fn finish_clean(&mut self) {
         let parameters = std::mem::take(&mut self.parameters);
-        self.finish(ResetOutcome::Clean { parameters, statements_gone: self.statements_gone });
+        self.finish(ResetOutcome::Clean(parameters));
     }
 
     fn finish(&mut self, outcome: ResetOutcome) {

@@ -50,7 +50,7 @@ impl Config {
             launcher: Vec::new(),
             runtime: runtime_under_test(),
         };
-        let config = config
+        config
             .set("server.listen_addr", "127.0.0.1")
             .set("server.listen_port", i64::from(port))
             .set("tls.cert", path(&pki.cert))
@@ -65,11 +65,7 @@ impl Config {
             .set("pool.server_login_retry", "1s")
             .set("log.level", "debug")
             .role("reader", READER, 2)
-            .role("writer", WRITER, 1);
-        match std::env::var("GPRXY_TEST_POOL_MODE") {
-            Ok(mode) => config.set("pool.pool_mode", mode),
-            Err(_) => config,
-        }
+            .role("writer", WRITER, 1)
     }
 
     /// Sets a value by its dotted name.

@@ -48,10 +48,6 @@ fn after(status: TransactionStatus, bytes: &[u8]) -> Option<ResetOutcome> {
     outcome(&mut reset)
 }
 
-fn clean(parameters: Parameters, statements_gone: bool) -> ResetOutcome {
-    ResetOutcome::Clean { parameters, statements_gone }
-}
-
 fn fault(bytes: &[u8]) -> ResetFault {
     match after(TransactionStatus::Idle, bytes) {
         Some(ResetOutcome::Broken(fault)) => fault,
@@ -70,7 +66,7 @@ fn sends_only_what_the_status_and_the_plan_call_for() {
     assert_eq!(sent(Idle, true, true), ResetOutput::Send([&discard[..], SELECT].concat()));
     assert_eq!(sent(Failed, true, true), ResetOutput::Send([&rollback[..], discard, SELECT].concat()));
     assert_eq!(sent(InTransaction, true, false), ResetOutput::Send([&rollback[..], SELECT].concat()));
-    assert_eq!(sent(Idle, true, false), ResetOutput::Finished(clean(vec![], false)));
+    assert_eq!(sent(Idle, true, false), ResetOutput::Finished(ResetOutcome::Clean(vec![])));
     let refused = ResetOutput::Finished(ResetOutcome::Broken(ResetFault::NotIdle(InTransaction)));
     assert_eq!(sent(InTransaction, false, true), refused);
 }
@@ -90,7 +86,7 @@ fn exact_replies_make_a_clean_connection_however_they_are_chopped() {
     ]
     .concat();
     let parameters = vec![((*b"TimeZone").into(), (*b"GMT").into()), ((*b"search_path").into(), (*b"public").into())];
-    let clean = clean(parameters, true);
+    let clean = ResetOutcome::Clean(parameters);
     for step in 1..=replies.len() {
         let mut reset = begin(TransactionStatus::InTransaction, BOTH);
         for chunk in replies.chunks(step) {
@@ -175,5 +171,5 @@ fn losses_and_timeouts_end_it_once() {
     reset.handle_input(&[done("DISCARD ALL", b'I'), proven()].concat(), at(99));
     reset.handle_timeout(at(100));
     reset.handle_close(Lost::Closed, at(100));
-    assert_eq!(outcome(&mut reset), Some(clean(vec![], true)));
+    assert_eq!(outcome(&mut reset), Some(ResetOutcome::Clean(vec![])));
 }
