@@ -160,6 +160,7 @@ fn assemble(way: &Way, gate: Gate, tokens: &Arc<dyn TokenSource>, now: Now) -> R
         tls: None,
         server_tls,
         tokens: Some(tokens.clone()),
+        control: None,
         audit: None,
         http: crate::http::agent(),
     })

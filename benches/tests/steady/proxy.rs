@@ -44,6 +44,7 @@ pub(crate) fn shared<R: Runtime>(server: Endpoint, audited: bool) -> Arc<Shared<
         tls: None,
         server_tls: ServerTls::new(),
         tokens: None,
+        control: None,
         audit: audited.then(trail),
         http: ureq::Agent::new_with_defaults(),
     })

@@ -37,7 +37,16 @@ pub(super) fn assemble(settings: Settings, now: Now) -> Result<Parts, String> {
         audit: settings.audit.enabled.then(|| audit_profile(&settings.audit)),
     };
     let audit = super::audit::open(&settings.audit, now)?;
-    Ok(Parts { profile: Arc::new(profile), hub, tls, server_tls, tokens: None, audit, http: crate::http::agent() })
+    Ok(Parts {
+        profile: Arc::new(profile),
+        hub,
+        tls,
+        server_tls,
+        tokens: None,
+        control: None,
+        audit,
+        http: crate::http::agent(),
+    })
 }
 
 fn audit_profile(audit: &AuditSettings) -> AuditProfile {

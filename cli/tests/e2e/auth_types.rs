@@ -55,8 +55,16 @@ fn proxy(auth_type: AuthType, users: UserList, server: &Cluster) -> u16 {
             let hub = Hub::new(keys, &limits, Box::new(SystemEntropy::new()));
             let http = ureq::Agent::new_with_defaults();
             let profile = Arc::new(profile);
-            let parts =
-                Parts { profile, hub, tls: None, server_tls: ServerTls::new(), tokens: None, audit: None, http };
+            let parts = Parts {
+                profile,
+                hub,
+                tls: None,
+                server_tls: ServerTls::new(),
+                tokens: None,
+                control: None,
+                audit: None,
+                http,
+            };
             let shared = Shared::<Tokio>::new(parts);
             Tokio::spawn(shared.clone().keep());
             let listener = Tokio::listen(Bound::Tcp(listener)).unwrap();

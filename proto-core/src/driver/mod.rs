@@ -6,6 +6,7 @@ pub mod audit_log;
 pub mod buffers;
 pub mod clock;
 mod connection;
+pub mod control;
 pub mod entropy;
 mod flow;
 pub mod host;

@@ -13,6 +13,7 @@ use atomic_waker::AtomicWaker;
 use futures_rustls::rustls::{ClientConfig, ServerConfig};
 
 use super::audit_log::AuditLog;
+use super::control::Control;
 use super::mailbox::{Mail, Mailbox, lock};
 use super::runtime::{Alarm, Runtime};
 use super::server::ServerConnection;
@@ -49,6 +50,8 @@ pub struct Parts {
     pub tokens: Option<Arc<dyn TokenSource>>,
     /// Where statements are written down.
     pub audit: Option<AuditLog>,
+    /// Who changes settings and ends the process when the admin console says so.
+    pub control: Option<Arc<dyn Control>>,
     /// For issuers' documents; it gives up by itself and follows no redirects.
     pub http: ureq::Agent,
 }
@@ -57,7 +60,16 @@ impl Parts {
     /// Without TLS and audit trail, which are set afterwards where they are wanted.
     #[must_use]
     pub fn new(profile: impl Into<Arc<Profile>>, hub: Hub, http: ureq::Agent) -> Self {
-        Self { profile: profile.into(), hub, tls: None, server_tls: ServerTls::new(), tokens: None, audit: None, http }
+        Self {
+            profile: profile.into(),
+            hub,
+            tls: None,
+            server_tls: ServerTls::new(),
+            tokens: None,
+            audit: None,
+            control: None,
+            http,
+        }
     }
 }
 

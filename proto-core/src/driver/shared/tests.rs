@@ -39,7 +39,16 @@ fn parts(world: &mut World) -> Parts {
     let profile = corp::profile();
     let hub = Hub::new(corp::unfetched_keys(world.now()), &profile.limits, Box::new(world.dice.fork()));
     let (profile, server_tls) = (Arc::new(profile), ServerTls::new());
-    Parts { profile, hub, tls: None, server_tls, tokens: None, audit: None, http: ureq::Agent::new_with_defaults() }
+    Parts {
+        profile,
+        hub,
+        tls: None,
+        server_tls,
+        tokens: None,
+        control: None,
+        audit: None,
+        http: ureq::Agent::new_with_defaults(),
+    }
 }
 
 #[test]

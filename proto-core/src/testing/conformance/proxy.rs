@@ -114,6 +114,7 @@ impl<H: Host> Rig<H> {
             tls: Some(certificate()),
             server_tls: unverified(terms.sslmode).map(|config| (to_server, config)).into_iter().collect(),
             tokens: None,
+            control: None,
             audit: None,
             http: ureq::Agent::new_with_defaults(),
         });

@@ -161,6 +161,7 @@ impl World {
             tls: setup.tls.clients,
             server_tls: setup.tls.to_server,
             tokens: None,
+            control: None,
             audit: Some(audit.clone()),
             http: provider.agent(),
         });
