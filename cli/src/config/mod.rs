@@ -42,7 +42,8 @@ pub(crate) use problem::Problem;
 pub(crate) use settings::*;
 #[cfg(all(test, feature = "login"))]
 pub(crate) use sources::Environment;
-pub(crate) use sources::Sources;
+pub(crate) use schema::{by_console_name, console_name};
+pub(crate) use sources::{Overlay, Sources};
 pub(crate) use tls::{certificates, private_key};
 pub(crate) use url::parse as parse_url;
 #[cfg(feature = "login")]
@@ -76,7 +77,7 @@ pub(crate) fn load(sources: &Sources) -> Loaded {
     let mut draft = Draft::default();
     let variables = Variables::read(sources, &mut draft);
     let file = sources.file.clone().or_else(|| variables.any(schema::env::CONFIG).map(|(path, _)| PathBuf::from(path)));
-    let settings = merge::merge(file.as_deref(), &variables, &mut draft)
+    let settings = merge::merge(file.as_deref(), &variables, &sources.overlay, &mut draft)
         .map(|merged| settle(merged, &variables, sources.allow_demo_issuer, &mut draft));
     let Draft { problems, warnings, effective } = draft;
     let settings = match settings {

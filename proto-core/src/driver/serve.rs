@@ -73,7 +73,8 @@ pub async fn pause<R: Runtime>(span: Duration) {
 }
 
 async fn client<R: Runtime>(shared: Arc<Shared<R>>, socket: R::Socket, caller: Caller) {
-    if let Some(refusal) = shared.profile.gate.as_ref().and_then(|gate| gate.refuse_peer(caller.uid)) {
+    let terms = shared.terms();
+    if let Some(refusal) = terms.profile.gate.as_ref().and_then(|gate| gate.refuse_peer(caller.uid)) {
         log::warn!("a client from {} is refused: {refusal}", caller.address);
         return Box::pin(refuse_at_the_door::<R>(socket, &refusal)).await;
     }
@@ -83,12 +84,12 @@ async fn client<R: Runtime>(shared: Arc<Shared<R>>, socket: R::Socket, caller: C
         Err(refusal) => return Box::pin(refuse_at_the_door::<R>(socket, &refusal)).await,
     };
     let peer = Peer::from(caller);
-    let mut session = Session::new(id, shared.profile.clone(), peer.clone(), R::now());
+    let mut session = Session::new(id, terms.profile.clone(), peer.clone(), R::now());
     if let Some(refusal) = crowded {
         session.handle_crowd(refusal);
     }
     let _guard = Departure { shared: shared.clone(), id, mailbox: mailbox.clone() };
-    let mut connection = Box::new(Connection::new(shared, session, mailbox, socket));
+    let mut connection = Box::new(Connection::new(shared, terms, session, mailbox, socket));
     let finish = loop {
         match poll_fn(|context| connection.poll(context)).await {
             Next::StartTls => Box::pin(start_tls(&mut connection)).await,
@@ -116,7 +117,7 @@ impl<R: Runtime> Drop for Departure<R> {
 }
 
 async fn start_tls<R: Runtime>(connection: &mut Connection<R>) {
-    let Some(config) = connection.shared.tls.clone() else { return };
+    let Some(config) = connection.terms.tls.clone() else { return };
     let Some(socket) = connection.take_client_for_tls() else { return };
     let until = connection.session.poll_timeout().map_or_else(|| R::now().tick, |deadline| deadline.at);
     match within::<R, _>(until, tls::accept(config, socket)).await {

@@ -17,6 +17,7 @@ use super::control::Control;
 use super::mailbox::{Mail, Mailbox, lock};
 use super::runtime::{Alarm, Runtime};
 use super::server::ServerConnection;
+use super::terms::Terms;
 use super::tokens::TokenSource;
 use crate::auth::jwks::Fetch;
 use crate::auth::jwt::Keyring;
@@ -31,7 +32,7 @@ use crate::time::{Deadline, Now};
 use crate::upstream::Parameters;
 
 /// TLS configurations for servers, one for each way to verify.
-pub type ServerTls = HashMap<TlsTerms, Arc<ClientConfig>>;
+pub type ServerTls = BTreeMap<TlsTerms, Arc<ClientConfig>>;
 
 /// How long the last audit records may take to be written.
 const AUDIT_CLOSING: Duration = Duration::from_secs(10);
@@ -84,9 +85,9 @@ const MAX_WELCOMES: usize = 1024;
 
 /// What all sessions share.
 pub struct Shared<R: Runtime> {
-    pub(super) profile: Arc<Profile>,
-    pub(super) tls: Option<Arc<ServerConfig>>,
-    server_tls: ServerTls,
+    terms: RwLock<Arc<Terms>>,
+    /// Whether these are still the ones of that generation, without a lock.
+    generation: AtomicU64,
     pub(super) tokens: Option<Arc<dyn TokenSource>>,
     pub(super) audit: Option<AuditLog>,
     http: ureq::Agent,
@@ -126,10 +127,11 @@ impl<R: Runtime> Shared<R> {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
         let keyring = RwLock::new(parts.hub.keyring());
+        let Parts { profile, tls, server_tls, .. } = parts;
+        let terms = Arc::new(Terms { generation: 0, profile, tls, server_tls });
         Arc::new(Self {
-            profile: parts.profile,
-            tls: parts.tls,
-            server_tls: parts.server_tls,
+            terms: RwLock::new(terms),
+            generation: AtomicU64::new(0),
             tokens: parts.tokens,
             audit: parts.audit,
             http: parts.http,
@@ -236,9 +238,25 @@ impl<R: Runtime> Shared<R> {
         self.post(session, Mail::Cancel);
     }
 
+    /// What holds for sessions that begin now.
+    pub(super) fn terms(&self) -> Arc<Terms> {
+        self.terms.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_terms(&self, terms: Arc<Terms>) {
+        let generation = terms.generation;
+        *self.terms.write().unwrap_or_else(std::sync::PoisonError::into_inner) = terms;
+        self.generation.store(generation, Ordering::Release);
+    }
+
+    /// How often these have been replaced.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
     /// TLS to a server, when these terms have any.
     pub(super) fn server_tls(&self, terms: &TlsTerms) -> Option<Arc<ClientConfig>> {
-        self.server_tls.get(terms).cloned()
+        self.terms().server_tls(terms)
     }
 
     /// Gives a lease back together with its connection, which is closed.
@@ -346,6 +364,11 @@ impl<R: Runtime> Shared<R> {
         if self.is_draining() {
             self.wake_watchers();
         }
+    }
+
+    /// What servers said of themselves may be said by others now.
+    pub(super) fn forget_welcomes(&self) {
+        lock(&self.welcomes).clear();
     }
 
     /// Sessions that have not ended.

@@ -30,6 +30,7 @@ mod idle;
 mod lease;
 mod one;
 mod pools;
+mod retire;
 mod timers;
 mod turns;
 mod words;

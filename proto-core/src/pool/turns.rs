@@ -178,7 +178,7 @@ impl Pools {
     fn rest(&mut self, id: SlotId, mut slot: Slot, rest: Rest) {
         let Some(pool) = self.pools.get_mut(&slot.pool) else { return };
         // `end_lease` has taken it off the books already: with it there would be one more.
-        if pool.total() >= pool.size() {
+        if pool.total() >= pool.size() || !slot.reuse {
             self.outputs.push_back(Pending::Close(id));
             return;
         }
