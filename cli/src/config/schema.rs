@@ -215,7 +215,7 @@ pub(crate) static LIMITS: Section = Section {
 pub(crate) static LOG: Section = Section {
     name: "log",
     form: Form::One,
-    keys: &[key("level", "production").env("LOG_LEVEL"), key("format", "text")],
+    keys: &[key("level", "production").env("LOG_LEVEL"), key("format", "text"), key("file", "").alias("logfile")],
 };
 
 /// All sections, in the order in which they are shown.

@@ -22,6 +22,8 @@ pub(crate) struct Sources {
     pub(crate) file: Option<PathBuf>,
     /// Only the demo, which runs that issuer itself, may trust it.
     pub(crate) allow_demo_issuer: bool,
+    /// Whether standard error gets no log.
+    pub(crate) quiet: bool,
     /// What was `SET` at the admin console; it wins over everything.
     pub(crate) overlay: Overlay,
 }
@@ -36,7 +38,9 @@ impl Sources {
             environment: Environment::of_process(),
             dotenv: Some(PathBuf::from(".env")),
             file,
-            allow_demo_issuer: false, overlay: crate::config::Overlay::default()
+            allow_demo_issuer: false,
+            quiet: false,
+            overlay: crate::config::Overlay::default(),
         }
     }
 }
@@ -231,7 +235,14 @@ mod tests {
         let path = dir.join(".env");
         std::fs::write(&path, dotenv).unwrap();
         let environment = Environment::from_pairs(pairs.iter().copied());
-        Sources { environment, dotenv: Some(path), file: None, allow_demo_issuer: false, overlay: crate::config::Overlay::default() }
+        Sources {
+            environment,
+            dotenv: Some(path),
+            file: None,
+            allow_demo_issuer: false,
+            quiet: false,
+            overlay: crate::config::Overlay::default(),
+        }
     }
 
     #[test]
@@ -276,7 +287,14 @@ mod tests {
     fn our_own_variables_must_be_text_and_others_may_be_anything() {
         let unreadable = vec!["PROXY_HOST".to_owned(), "ROLE_MAPPING_x".to_owned(), "OTHER".to_owned()];
         let environment = Environment { vars: BTreeMap::new(), unreadable };
-        let sources = Sources { environment, dotenv: None, file: None, allow_demo_issuer: false, overlay: crate::config::Overlay::default() };
+        let sources = Sources {
+            environment,
+            dotenv: None,
+            file: None,
+            allow_demo_issuer: false,
+            quiet: false,
+            overlay: crate::config::Overlay::default(),
+        };
         let mut draft = Draft::default();
         Variables::read(&sources, &mut draft);
         let settings: Vec<_> = draft.problems.iter().map(|problem| problem.setting.as_str()).collect();
@@ -290,7 +308,9 @@ mod tests {
             environment: Environment::default(),
             dotenv: Some(dir.path().join("none")),
             file: None,
-            allow_demo_issuer: false, overlay: crate::config::Overlay::default()
+            allow_demo_issuer: false,
+            quiet: false,
+            overlay: crate::config::Overlay::default(),
         };
         let mut draft = Draft::default();
         Variables::read(&sources, &mut draft);

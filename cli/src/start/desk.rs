@@ -95,14 +95,15 @@ impl<H: Host> Desk<H> {
             refused(&lines)
         })?;
         let log = settings.log.clone();
-        let (drain_timeout, cancel_wait_timeout) =
-            (settings.limits.drain_timeout, settings.limits.cancel_wait_timeout);
+        let (drain_timeout, cancel_wait_timeout) = (settings.limits.drain_timeout, settings.limits.cancel_wait_timeout);
         let reload = parts::policy(settings, &state.audit).map_err(|problem| refused(&[problem]))?;
         let Some(shared) = self.shared.get().and_then(Weak::upgrade) else {
             return Err(refused(&["gprxy is not serving".to_owned()]));
         };
         shared.reload(reload).map_err(|problem| refused(&[problem]))?;
-        logging::install(&log);
+        if let Err(problem) = logging::install(&log) {
+            log::error!("{problem}");
+        }
         for warning in &warnings {
             log::warn!("{warning}");
         }
@@ -113,7 +114,8 @@ impl<H: Host> Desk<H> {
                 log::warn!("{name} is {after:?} now, and {before:?} until gprxy is started again");
             }
         }
-        let fixed = state.shown.iter().filter(|(name, _)| is_fixed(name)).map(|(name, value)| (name.clone(), value.clone()));
+        let fixed =
+            state.shown.iter().filter(|(name, _)| is_fixed(name)).map(|(name, value)| (name.clone(), value.clone()));
         state.shown = shown.into_iter().filter(|(name, _)| !is_fixed(name)).chain(fixed.collect::<Vec<_>>()).collect();
         (state.drain_timeout, state.cancel_wait_timeout) = (drain_timeout, cancel_wait_timeout);
         Ok(())
@@ -121,7 +123,10 @@ impl<H: Host> Desk<H> {
 }
 
 fn shown(effective: &config::Effective) -> BTreeMap<String, String> {
-    effective.shown().filter_map(|line| Some((config::console_name(line.section, line.key)?, line.value.to_owned()))).collect()
+    effective
+        .shown()
+        .filter_map(|line| Some((config::console_name(line.section, line.key)?, line.value.to_owned())))
+        .collect()
 }
 
 fn is_fixed(name: &str) -> bool {
@@ -133,8 +138,11 @@ fn refused(problems: &[String]) -> Refusal {
     for problem in problems {
         log::error!("{problem}");
     }
-    let refusal = Refusal::new(SqlState::CONFIG_FILE_ERROR, "the settings are wrong; those of before stay in force");
-    refusal.detail(problems.join("\n"))
+    let all = problems.join("; ");
+    Refusal::new(
+        SqlState::CONFIG_FILE_ERROR,
+        format!("the settings of before stay in force, the new ones are wrong: {all}"),
+    )
 }
 
 impl<H: Host> Control for Desk<H> {
@@ -145,9 +153,9 @@ impl<H: Host> Control for Desk<H> {
         let result = self.load(state);
         match &result {
             Ok(()) => log::info!("the settings were read anew and are in force"),
-            Err(refusal) => {
+            Err(_) => {
                 state.sources.overlay = set;
-                log::error!("{refusal}");
+                log::error!("the settings of before stay in force");
             }
         }
         result

@@ -224,7 +224,8 @@ impl KeySets {
     /// Whether the round that somebody waits for is over, well or badly.
     #[must_use]
     pub fn has_ended(&self, awaited: Awaited) -> bool {
-        awaited.epoch != self.epoch || self.sets.get(awaited.issuer.0).is_none_or(|set| set.rounds_ended() > awaited.round)
+        awaited.epoch != self.epoch
+            || self.sets.get(awaited.issuer.0).is_none_or(|set| set.rounds_ended() > awaited.round)
     }
 
     /// The configured issuers.

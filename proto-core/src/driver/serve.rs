@@ -25,25 +25,37 @@ use crate::session_id::SessionId;
 const LINGER: Duration = Duration::from_secs(1);
 /// How much of that is read.
 const LINGER_BYTES: usize = 256 * 1024;
+/// Who had connected before nobody was let in any more may still be on the way to the process for so long.
+pub const LAST_ARRIVALS: Duration = Duration::from_millis(50);
 /// After a failed accept (no file descriptors left, say) the next one waits this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts clients until the drain begins.
+/// Accepts clients until nobody is to be let in any more, and then those who have connected already: closing the socket on
+/// them would reset their connections, while another process may listen beside this one.
 pub async fn serve<R, L>(shared: Arc<Shared<R>>, listener: L)
 where
     R: Runtime,
     L: Listener<Socket = R::Socket>,
 {
-    let mut stop = pin!(shared.drain_begun());
+    let mut stop = pin!(shared.accepting_ended());
+    let mut last = None;
     let mut failures = 0_u64;
     loop {
         let accepted = {
             let mut accept = pin!(listener.accept());
             poll_fn(|context| {
-                if stop.as_mut().poll(context).is_ready() {
-                    return Poll::Ready(None);
+                if last.is_none() && stop.as_mut().poll(context).is_ready() {
+                    let mut alarm = R::alarm();
+                    alarm.set(Some(R::now().tick.after(LAST_ARRIVALS)));
+                    last = Some(alarm);
                 }
-                accept.as_mut().poll(context).map(Some)
+                if let Poll::Ready(accepted) = accept.as_mut().poll(context) {
+                    return Poll::Ready(Some(accepted));
+                }
+                match &mut last {
+                    Some(alarm) => alarm.poll(context).map(|()| None),
+                    None => Poll::Pending,
+                }
             })
             .await
         };

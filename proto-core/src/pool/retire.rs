@@ -1,8 +1,7 @@
 //! Connections that settings have left behind: where they lead, or what they were opened with, holds no more.
 
 use super::PoolKey;
-use super::lease::SlotId;
-use super::one::PoolId;
+use super::one::{PoolId, SlotState};
 use super::pools::Pools;
 
 impl Pools {
@@ -10,25 +9,17 @@ impl Pools {
     /// one by what held before, keeps it to the end of its transaction or session. What a failed login has taught is forgotten. The work grows with the number
     /// of connections.
     pub fn retire(&mut self, is_stale: impl Fn(&PoolKey) -> bool) {
-        let stale: Vec<PoolId> = self.ids.iter().filter(|(key, _)| is_stale(key)).map(|(_, id)| *id).collect();
-        for id in &stale {
+        let gone: Vec<PoolId> = self.ids.iter().filter(|(key, _)| is_stale(key)).map(|(_, id)| *id).collect();
+        for id in &gone {
             self.end_backoff(*id);
             for waiter in self.pools.get_mut(id).into_iter().flat_map(|pool| pool.waiters.values_mut()) {
                 waiter.claim.reuse = false;
             }
         }
-        let slots: Vec<SlotId> =
-            self.slots.iter().filter(|(_, slot)| stale.contains(&slot.pool)).map(|(id, _)| *id).collect();
-        for id in slots {
-            if self.close_idle(id).is_none()
-                && let Some(slot) = self.slots.get_mut(&id)
-            {
-                slot.reuse = false;
-            }
+        for slot in self.slots.values_mut() {
+            slot.stale |= matches!(slot.state, SlotState::Leased { .. }) && gone.contains(&slot.pool);
         }
-        for id in stale {
-            self.tidy(id);
-        }
+        self.close_idle_of(gone);
     }
 }
 

@@ -39,7 +39,9 @@ impl Case {
             environment: Environment::default(),
             dotenv: Some(dir.path().join(".env")),
             file: None,
-            allow_demo_issuer: false, overlay: crate::config::Overlay::default()
+            allow_demo_issuer: false,
+            quiet: false,
+            overlay: crate::config::Overlay::default(),
         };
         Self { dir, sources }
     }
