@@ -35,6 +35,10 @@ sqlstates! {
     INVALID_AUTHORIZATION = b"28000";
     /// invalid_password
     INVALID_PASSWORD = b"28P01";
+    /// idle_in_transaction_session_timeout
+    IDLE_IN_TRANSACTION_TIMEOUT = b"25P03";
+    /// transaction_timeout
+    TRANSACTION_TIMEOUT = b"25P04";
     /// invalid_catalog_name
     INVALID_CATALOG_NAME = b"3D000";
     /// too_many_connections
@@ -51,6 +55,8 @@ sqlstates! {
     ADMIN_SHUTDOWN = b"57P01";
     /// cannot_connect_now
     CANNOT_CONNECT_NOW = b"57P03";
+    /// idle_session_timeout
+    IDLE_SESSION_TIMEOUT = b"57P05";
     /// io_error
     IO_ERROR = b"58030";
     /// internal_error

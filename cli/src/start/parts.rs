@@ -13,7 +13,7 @@ use gprxy_proto::driver::shared::{Parts, ServerTls};
 use gprxy_proto::driver::terms::Reload;
 use gprxy_proto::driver::tls;
 use gprxy_proto::hub::Hub;
-use gprxy_proto::policy::{Database, Databases};
+use gprxy_proto::policy::{Database, Databases, Users};
 use gprxy_proto::session::Profile;
 use gprxy_proto::time::Now;
 use rustls::server::ServerConfig;
@@ -38,6 +38,7 @@ pub(super) fn policy(settings: Settings, audit: &AuditSettings) -> Result<Reload
     let issuers = settings.issuers.into_iter().map(issuer).collect::<Result<Vec<_>, _>>()?;
     let tls = settings.tls.as_ref().map(client_tls).transpose()?;
     let server_tls = server_tls(&settings.databases)?;
+    let users = Users::new(settings.roles.mappings.iter().map(|mapping| (mapping.role.clone(), mapping.timeouts)));
     let profile = Profile {
         tls: tls.is_some(),
         allow_plaintext: settings.access.allow_plaintext,
@@ -46,6 +47,7 @@ pub(super) fn policy(settings: Settings, audit: &AuditSettings) -> Result<Reload
         roles: role_map(settings.roles)?,
         databases: Databases::new(settings.databases),
         limits: settings.limits,
+        users,
         audit: audit.enabled.then(|| AuditProfile {
             statement_bytes: settings.audit.statement_bytes,
             required: audit.on_failure == AuditFailure::Refuse,
