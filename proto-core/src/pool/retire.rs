@@ -75,6 +75,7 @@ mod tests {
         assert_eq!(how, How::Open);
         pools.handle_opened(&next, now);
         pools.handle_release(next, Returned::Clean, now);
+        assert!(matches!(pools.poll_output(), Some(PoolOutput::Close { .. })), "opened by what held before, too");
         pools.handle_request(request(5, "stays"), now);
         let (kept, how) = granted(&mut pools);
         assert_eq!(how, How::Reuse, "a pool that nothing has changed for");
