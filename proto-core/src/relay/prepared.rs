@@ -121,9 +121,9 @@ impl OnServer {
 struct Undo {
     mine: Option<(Name, Option<Definition>)>,
     here: Option<(Name, Option<Prepared>)>,
-    /// It was about the unnamed statement. One that fails is gone, as in PostgreSQL; one that was skipped behind another's
-    /// failure is taken for gone.
-    unnamed: bool,
+    /// What the unnamed statement was before. One that fails is gone, as in PostgreSQL; one whose text was given up for a
+    /// Parse that was then skipped is taken for gone.
+    unnamed: Option<Unnamed>,
     /// The name is taken: the server must refuse it.
     refused: bool,
     /// The Syncs that were sent before it.
@@ -302,8 +302,8 @@ impl Statements {
         Use::First(Before::Parse(name, definition.clone()))
     }
 
-    /// How a Parse of a named statement goes.
-    pub(super) fn parse_of(&mut self, name: &Name, definition: &[u8]) -> Use {
+    /// How a Parse of a named statement goes; in a `failed` transaction the server has to refuse it.
+    pub(super) fn parse_of(&mut self, name: &Name, definition: &[u8], failed: bool) -> Use {
         if self.mine.contains_key(name) {
             // It is refused by the server, which must have something of that very name for it.
             return match (&self.here, self.mine.get(name)) {
@@ -314,7 +314,7 @@ impl Statements {
             };
         }
         let Some(here) = self.here.as_mut() else { return Use::Go(Way::Same) };
-        if here.by_name.values().any(|prepared| *prepared.definition == *definition) {
+        if !failed && here.by_name.values().any(|prepared| *prepared.definition == *definition) {
             return Use::Go(Way::Answered);
         }
         if let Some(surplus) = here.surplus() {
@@ -327,6 +327,10 @@ impl Statements {
     /// A Parse of the unnamed statement counts from here on; `None` when it is too long to be kept.
     pub(super) fn handle_unnamed(&mut self, definition: Option<&[u8]>) {
         self.unnamed_text.clear();
+        let before = match self.unnamed {
+            Unnamed::Here | Unnamed::Away => Unnamed::Unknown,
+            other => other,
+        };
         self.unnamed = match definition {
             Some(definition) => {
                 self.unnamed_text.extend_from_slice(definition);
@@ -334,7 +338,7 @@ impl Statements {
             }
             None => Unnamed::Long { bound: false },
         };
-        self.note(Undo { unnamed: true, ..Undo::default() });
+        self.note(Undo { unnamed: Some(before), ..Undo::default() });
     }
 
     /// A Bind of the unnamed statement.
@@ -371,8 +375,7 @@ impl Statements {
     pub(super) fn handle_close(&mut self, name: Name) {
         let mut undo = Undo::default();
         if name.is_empty() {
-            self.unnamed = Unnamed::Gone;
-            undo.unnamed = true;
+            undo.unnamed = Some(std::mem::replace(&mut self.unnamed, Unnamed::Gone));
         } else if let Some(definition) = self.mine.remove(&name) {
             undo.mine = Some((name, Some(definition)));
         }
@@ -414,12 +417,10 @@ impl Statements {
         let mut undo = Undo::default();
         match before {
             Before::Parse(name, _) if name.is_empty() => {
-                self.unnamed = Unnamed::Here;
-                undo.unnamed = true;
+                undo.unnamed = Some(std::mem::replace(&mut self.unnamed, Unnamed::Here));
             }
             Before::Close(name) if name.is_empty() => {
-                self.unnamed = Unnamed::Gone;
-                undo.unnamed = true;
+                undo.unnamed = Some(std::mem::replace(&mut self.unnamed, Unnamed::Gone));
             }
             Before::Parse(name, definition) => {
                 if let Some(here) = &mut self.here {
@@ -451,7 +452,10 @@ impl Statements {
             self.settle(undo);
         }
         // One that was sent behind a later Sync stands on its own feet.
-        let replaced = self.undo.iter().any(|undo| undo.unnamed);
+        let replaced = self.undo.iter().any(|undo| undo.unnamed.is_some());
+        for unnamed in self.undo.iter_mut().filter_map(|undo| undo.unnamed.as_mut()) {
+            *unnamed = Unnamed::Unknown;
+        }
         for undo in failed.into_iter().rev() {
             self.revert(undo, replaced);
         }
@@ -470,8 +474,8 @@ impl Statements {
         if let (Some((name, before)), Some(on_server)) = (undo.here, &mut self.here) {
             on_server.restore(name, before);
         }
-        if undo.unnamed && !replaced {
-            self.unnamed = Unnamed::Unknown;
+        if let Some(before) = undo.unnamed.filter(|_| !replaced) {
+            self.unnamed = before;
         }
     }
 
