@@ -33,6 +33,10 @@ sqlstates! {
     INVALID_AUTHORIZATION = b"28000";
     /// invalid_password
     INVALID_PASSWORD = b"28P01";
+    /// idle_in_transaction_session_timeout
+    IDLE_IN_TRANSACTION_TIMEOUT = b"25P03";
+    /// transaction_timeout
+    TRANSACTION_TIMEOUT = b"25P04";
     /// invalid_catalog_name
     INVALID_CATALOG_NAME = b"3D000";
     /// too_many_connections
@@ -41,10 +45,14 @@ sqlstates! {
     LIMIT_EXCEEDED = b"53400";
     /// query_canceled
     QUERY_CANCELED = b"57014";
+    /// object_not_in_prerequisite_state
+    NOT_IN_PREREQUISITE_STATE = b"55000";
     /// admin_shutdown
     ADMIN_SHUTDOWN = b"57P01";
     /// cannot_connect_now
     CANNOT_CONNECT_NOW = b"57P03";
+    /// idle_session_timeout
+    IDLE_SESSION_TIMEOUT = b"57P05";
     /// io_error
     IO_ERROR = b"58030";
     /// internal_error

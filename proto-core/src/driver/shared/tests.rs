@@ -1,4 +1,5 @@
 use std::io;
+use std::time::Duration;
 
 use super::*;
 use crate::auth::jwks::Unknown;

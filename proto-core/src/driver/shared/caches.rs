@@ -1,0 +1,66 @@
+//! What is kept for the next session: idle server connections, derived keys, greetings.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Shared;
+use crate::auth::scram::ScramKeys;
+use crate::driver::mailbox::lock;
+use crate::driver::runtime::Runtime;
+use crate::driver::server::ServerConnection;
+use crate::policy::Endpoint;
+use crate::pool::{PoolKey, SlotId};
+use crate::upstream::Parameters;
+
+/// Keys that were derived for an account and a server.
+pub(super) type ScramCache = HashMap<(Arc<str>, Endpoint), Arc<ScramKeys>>;
+
+/// What the servers of a pool report at a login with these startup parameters.
+pub(super) type Welcomes = HashMap<(PoolKey, Arc<[u8]>), Arc<Parameters>>;
+
+/// Welcomes that are kept. Beyond that many different startup packets, clients wait for a server to greet them.
+const MAX_WELCOMES: usize = 1024;
+
+impl<R: Runtime> Shared<R> {
+    pub(in crate::driver) fn take_parked(&self, slot: SlotId) -> Option<ServerConnection<R::Socket>> {
+        lock(&self.shelf).remove(&slot)
+    }
+
+    pub(in crate::driver) fn park(&self, slot: SlotId, connection: ServerConnection<R::Socket>) {
+        lock(&self.shelf).insert(slot, connection);
+    }
+
+    /// Keys that an earlier login of this account derived there: PBKDF2 runs once for each account and server. Accounts
+    /// and servers are those of the settings, so the table is bounded.
+    pub(in crate::driver) fn scram_keys(&self, account: &Arc<str>, endpoint: &Endpoint) -> Option<Arc<ScramKeys>> {
+        lock(&self.scram).get(&(account.clone(), endpoint.clone())).cloned()
+    }
+
+    pub(in crate::driver) fn keep_scram_keys(&self, account: &Arc<str>, endpoint: &Endpoint, keys: Arc<ScramKeys>) {
+        lock(&self.scram).insert((account.clone(), endpoint.clone()), keys);
+    }
+
+    /// What a client of that pool will be told, when somebody has been told it before.
+    pub(in crate::driver) fn welcome(&self, key: &PoolKey, parameters: &Arc<[u8]>) -> Option<Arc<Parameters>> {
+        lock(&self.welcomes).get(&(key.clone(), parameters.clone())).cloned()
+    }
+
+    /// Keeps what a server has reported at its login. Equal reports become one, so that they are known to be equal.
+    pub(in crate::driver) fn keep_welcome(
+        &self,
+        key: PoolKey,
+        parameters: Arc<[u8]>,
+        reported: &Parameters,
+    ) -> Arc<Parameters> {
+        let mut welcomes = lock(&self.welcomes);
+        let place = (key, parameters);
+        if let Some(known) = welcomes.get(&place).filter(|known| ***known == *reported) {
+            return known.clone();
+        }
+        let reported = Arc::new(reported.clone());
+        if welcomes.len() < MAX_WELCOMES || welcomes.contains_key(&place) {
+            welcomes.insert(place, reported.clone());
+        }
+        reported
+    }
+}

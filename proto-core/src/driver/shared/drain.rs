@@ -1,0 +1,108 @@
+//! The end of a process: sessions end, what they left running is cancelled, the audit trail is closed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::Shared;
+use crate::driver::mailbox::{Mail, lock};
+use crate::driver::runtime::Runtime;
+use crate::fault::{Refusal, SqlState};
+
+/// How long the last audit records may take to be written.
+const AUDIT_CLOSING: Duration = Duration::from_secs(10);
+
+/// A server connection on its way back; the drain waits for it.
+pub(in crate::driver) struct Returning<R: Runtime>(Arc<Shared<R>>);
+
+impl<R: Runtime> Drop for Returning<R> {
+    fn drop(&mut self) {
+        self.0.returning.fetch_sub(1, Ordering::AcqRel);
+        if self.0.is_draining() {
+            self.0.wake_watchers();
+        }
+    }
+}
+
+impl<R: Runtime> Shared<R> {
+    /// Whether the process is being stopped.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Sessions end as soon as nothing runs in them.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.wake_watchers();
+        for mailbox in self.all_mailboxes() {
+            mailbox.put(Mail::Drain);
+        }
+    }
+
+    pub(super) fn wake_watchers(&self) {
+        for waker in lock(&self.watchers).drain(..) {
+            waker.wake();
+        }
+    }
+
+    /// Resolves when the drain begins.
+    pub async fn drain_begun(&self) {
+        self.watch(|| self.is_draining()).await;
+    }
+
+    /// A server connection is on its way back until this is dropped; begun before its session departs.
+    pub(in crate::driver) fn begin_return(self: &Arc<Self>) -> Returning<R> {
+        self.returning.fetch_add(1, Ordering::AcqRel);
+        Returning(self.clone())
+    }
+
+    /// Resolves when no session is left, and what the last ones left running is cancelled.
+    pub async fn emptied(&self) {
+        self.watch(|| self.sessions() == 0 && self.returning.load(Ordering::Acquire) == 0).await;
+    }
+
+    async fn watch(&self, is_so: impl Fn() -> bool) {
+        std::future::poll_fn(|context| {
+            let mut watchers = lock(&self.watchers);
+            if is_so() {
+                return Poll::Ready(());
+            }
+            if !watchers.iter().any(|waker| waker.will_wake(context.waker())) {
+                watchers.push(context.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Sessions end now.
+    pub fn kill_all(&self) {
+        for mailbox in self.all_mailboxes() {
+            mailbox.put(Mail::Kill(Refusal::new(
+                SqlState::ADMIN_SHUTDOWN,
+                "terminating connection due to administrator command: gprxy is shutting down",
+            )));
+        }
+    }
+
+    /// Closes all idle server connections.
+    pub fn close_idle(self: &Arc<Self>) {
+        self.with_hub(|hub, _| hub.pools.close_idle(None));
+    }
+
+    /// Opens the audit file anew, for rotation.
+    pub fn reopen_audit(&self) {
+        if let Some(audit) = &self.audit {
+            audit.reopen();
+        }
+    }
+
+    /// Writes what is left of the audit trail.
+    pub fn close_audit(&self) {
+        if let Some(audit) = &self.audit {
+            audit.close(AUDIT_CLOSING);
+        }
+    }
+}
