@@ -121,11 +121,12 @@ impl OnServer {
 struct Undo {
     mine: Option<(Name, Option<Definition>)>,
     here: Option<(Name, Option<Prepared>)>,
-    /// What the unnamed statement was before. One that fails is gone, as in PostgreSQL; one whose text was given up for a
-    /// Parse that was then skipped is taken for gone.
+    /// What the unnamed statement was before.
     unnamed: Option<Unnamed>,
-    /// The name is taken: the server must refuse it.
-    refused: bool,
+    /// It was a Parse of the unnamed statement: the text before it is kept, unless another such Parse came behind it.
+    replaces_text: bool,
+    /// The name is taken: the server must refuse this.
+    refused: Option<(Name, Definition)>,
     /// The Syncs that were sent before it.
     group: u32,
 }
@@ -191,6 +192,8 @@ pub(super) struct Statements {
     unnamed: Unnamed,
     /// Kept from one Parse to the next, so that none allocates.
     unnamed_text: Vec<u8>,
+    /// The text before it, for the case that it comes to nothing.
+    text_before: Vec<u8>,
     here: Option<Box<OnServer>>,
     undo: VecDeque<Undo>,
     /// Names that were prepared here for this session alone; it does not leave the connection.
@@ -252,6 +255,9 @@ impl Statements {
             && !counts
             && let Some(undo) = self.undo.pop_back()
         {
+            if undo.replaces_text {
+                std::mem::swap(&mut self.unnamed_text, &mut self.text_before);
+            }
             self.revert(undo, false);
         }
     }
@@ -313,7 +319,7 @@ impl Statements {
                 _ => Use::Go(Way::Same),
             };
         }
-        let Some(here) = self.here.as_mut() else { return Use::Go(Way::Same) };
+        let Some(here) = self.here.as_mut().filter(|_| !self.fixed.contains(name)) else { return Use::Go(Way::Same) };
         if !failed && here.by_name.values().any(|prepared| *prepared.definition == *definition) {
             return Use::Go(Way::Answered);
         }
@@ -326,11 +332,9 @@ impl Statements {
 
     /// A Parse of the unnamed statement counts from here on; `None` when it is too long to be kept.
     pub(super) fn handle_unnamed(&mut self, definition: Option<&[u8]>) {
+        std::mem::swap(&mut self.unnamed_text, &mut self.text_before);
         self.unnamed_text.clear();
-        let before = match self.unnamed {
-            Unnamed::Here | Unnamed::Away => Unnamed::Unknown,
-            other => other,
-        };
+        let before = self.unnamed;
         self.unnamed = match definition {
             Some(definition) => {
                 self.unnamed_text.extend_from_slice(definition);
@@ -338,7 +342,7 @@ impl Statements {
             }
             None => Unnamed::Long { bound: false },
         };
-        self.note(Undo { unnamed: Some(before), ..Undo::default() });
+        self.note(Undo { unnamed: Some(before), replaces_text: true, ..Undo::default() });
     }
 
     /// A Bind of the unnamed statement.
@@ -366,7 +370,7 @@ impl Statements {
             }
             undo.mine = Some((name, self.mine.insert(name, definition)));
         } else {
-            undo.refused = true;
+            undo.refused = Some((name, definition.into()));
         }
         self.note(undo);
     }
@@ -442,11 +446,11 @@ impl Statements {
     pub(super) fn handle_done(&mut self) -> bool {
         let Some(undo) = self.undo.pop_front() else { return false };
         self.settle(&undo);
-        !undo.refused
+        undo.refused.is_none()
     }
 
-    /// The oldest of these have failed, or will not happen because of it.
-    pub(super) fn handle_failed(&mut self, failed: usize) {
+    /// The oldest of these have failed, or will not happen because of it; `itself`: the first is what has failed.
+    pub(super) fn handle_failed(&mut self, failed: usize, itself: bool) {
         let failed: Vec<Undo> = self.undo.drain(..failed.min(self.undo.len())).collect();
         for undo in &failed {
             self.settle(undo);
@@ -456,8 +460,17 @@ impl Statements {
         for unnamed in self.undo.iter_mut().filter_map(|undo| undo.unnamed.as_mut()) {
             *unnamed = Unnamed::Unknown;
         }
+        let texts = failed.iter().filter(|undo| undo.replaces_text).count();
+        // The server has dropped the one before it began to look at the text.
+        let dropped = itself && failed.first().is_some_and(|undo| undo.unnamed.is_some());
         for undo in failed.into_iter().rev() {
             self.revert(undo, replaced);
+        }
+        if texts > 0 && !replaced {
+            std::mem::swap(&mut self.unnamed_text, &mut self.text_before);
+            if dropped || texts > 1 && matches!(self.unnamed, Unnamed::Here | Unnamed::Away) {
+                self.unnamed = Unnamed::Unknown;
+            }
         }
         // A query that was skipped has not used the place of the unnamed statement.
         if self.unnamed == Unnamed::Gone {
@@ -495,6 +508,14 @@ impl Statements {
             if let (Some((name, before)), Some(on_server)) = (&mut undo.here, &mut self.here) {
                 *before = None;
                 here.extend(on_server.by_name.remove_entry(name));
+            }
+            if let (Some((name, definition)), Some(on_server)) = (undo.refused.take(), &mut self.here) {
+                // Its name is free by now.
+                self.unsettled += usize::from(undo.group != self.group);
+                on_server.clock += 1;
+                here.insert(name, Prepared { definition: definition.clone(), used: on_server.clock });
+                mine.insert(name, definition);
+                (undo.mine, undo.here) = (Some((name, None)), Some((name, None)));
             }
         }
         self.mine = mine;

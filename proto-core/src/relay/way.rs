@@ -180,6 +180,9 @@ impl Relay {
     /// SQL names prepared statements, too.
     fn way_of_query(&mut self, header: Header, seen: &Seen<'_>, front: bool, now: Now) -> Option<Step> {
         let Seen::All(body) = *seen else {
+            if header.body as usize <= super::pins::LOOK {
+                return Some(Step::Wait);
+            }
             self.pooled.as_mut()?.statements.handle_query();
             return None;
         };

@@ -184,10 +184,19 @@ impl Dice {
     fn simple(&mut self) -> Say {
         let mut all: Vec<String> = (0..[1, 1, 1, 2, 3][self.below(5)]).map(|_| self.sql()).collect();
         if all.len() > 1 {
-            // SQL that names a statement of the protocol finds it where it is alone in its query.
-            all.retain(|sql| !["deallocate s1", "deallocate \"S 3\""].contains(&sql.as_str()));
+            all.retain(|sql| !names_statements(sql));
         }
         Say::Query(all.join("; "))
+    }
+
+    /// One in the middle of other messages.
+    fn simple_within(&mut self) -> Say {
+        loop {
+            match self.simple() {
+                Say::Query(sql) if names_statements(&sql) => {}
+                say => return say,
+            }
+        }
     }
 
     fn statement(&mut self) -> String {
@@ -277,7 +286,7 @@ impl Dice {
             if self.one_in(3) {
                 // Behind an error without a Sync it would be swallowed, and its ReadyForQuery.
                 says.push(Say::Sync);
-                says.push(self.simple());
+                says.push(self.simple_within());
             } else {
                 self.unit(&mut says);
                 says.push(Say::Sync);
@@ -293,7 +302,7 @@ impl Dice {
         for _ in 0..2 + self.below(3) {
             self.unit(&mut says);
             if self.one_in(2) {
-                says.push(self.simple());
+                says.push(self.simple_within());
             }
         }
         says.push(Say::Sync);
@@ -366,6 +375,11 @@ impl Dice {
 fn has_unnamed(says: &[Say]) -> bool {
     let open = says.iter().rev().take_while(|say| !matches!(say, Say::Sync));
     open.into_iter().any(|say| matches!(say, Say::Parse { name, .. } if name.is_empty()))
+}
+
+/// SQL about statements of the protocol does what it says where it is alone: see docs/compatibility.md.
+fn names_statements(sql: &str) -> bool {
+    ["deallocate s1", "deallocate \"S 3\"", "deallocate all", "discard all"].iter().any(|part| sql.contains(part))
 }
 
 /// Alone between two Syncs: what is prepared behind it in the same pipeline must have another name.
