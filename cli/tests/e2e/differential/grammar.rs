@@ -236,7 +236,8 @@ impl Dice {
     fn unit(&mut self, says: &mut Vec<Say>) {
         let (statement, portal) = (self.statement(), self.portal());
         let mut parameters = self.below(3);
-        if !self.one_in(3) && !(statement.is_empty() && has_unnamed(says)) {
+        let again = statement.is_empty() && has_unnamed(says);
+        if !again && !self.one_in(3) {
             if !statement.is_empty() && self.one_in(3) {
                 says.push(Say::Close { kind: 'S', name: statement.clone() });
             }

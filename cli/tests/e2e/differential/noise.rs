@@ -39,7 +39,7 @@ impl Noise {
 
     /// From here on the same things are said for the same seed.
     pub(super) fn reset(&mut self, seed: u64) {
-        self.dice = Dice::new(seed ^ 0x6e6f_6973_65);
+        self.dice = Dice::new(!seed);
     }
 
     /// Somebody says something, unless they still wait for their turn.
