@@ -30,6 +30,7 @@ mod rig;
 mod runtimes;
 mod rust_driver;
 mod settings;
+mod soak;
 mod sso;
 mod sso_browser;
 mod sso_hostile;
