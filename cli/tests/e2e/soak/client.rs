@@ -82,8 +82,7 @@ impl Client {
     /// Comes again and again until the time is over.
     pub(super) fn run(mut self, end: Instant) -> Tally {
         while Instant::now() < end {
-            let Ok(mut wire) = Wire::try_login(&self.target, &[("TimeZone", self.zone), ("application_name", "soak")])
-            else {
+            let Ok(mut wire) = Wire::try_login(&self.target, &[("application_name", "soak")]) else {
                 self.tally.lost += 1;
                 std::thread::sleep(RETRY);
                 continue;
@@ -105,6 +104,7 @@ impl Client {
     }
 
     fn stay(&mut self, wire: &mut Wire, end: Instant) -> Result<(), Lost> {
+        self.ask(wire, &query(&format!("set timezone = '{}'", self.zone)), 1)?;
         while Instant::now() < end {
             match self.dice.u8(..24) {
                 0..=6 => self.simple(wire)?,
