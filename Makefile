@@ -6,7 +6,7 @@ E2E_THREADS ?= 6
 # What the end-to-end tests run on, one after the other, with one and the same binary.
 RUNTIMES ?= tokio smol
 
-.PHONY: help demo man test test-unit test-e2e soak soak-clients mutants mutation-survivors fuzz bench edge fmt lint
+.PHONY: help demo man test test-unit test-e2e soak soak-clients suites mutants mutation-survivors fuzz bench edge fmt lint
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -53,6 +53,13 @@ soak-clients:
 	@scripts/install-test-deps
 	GPRXY_SOAK_CLIENTS=$(CLIENTS) GPRXY_SOAK_SECONDS=$(SECONDS_EACH) \
 	  cargo test --locked -p gprxy --features smol --test e2e soak:: -- --nocapture
+
+## make suites     the test suites of tokio-postgres, psycopg2 and pg8000: directly, in session mode, in transaction mode
+suites:
+	@scripts/install-build-deps
+	@scripts/install-test-deps
+	@scripts/install-suite-deps
+	cargo test --locked -p gprxy --test suites -- --nocapture
 
 ## make mutants    plants bugs in a copy of the tree and shows which law catches each; takes about a quarter of an hour
 mutants:

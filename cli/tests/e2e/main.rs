@@ -39,6 +39,7 @@ mod sso_quickstart;
 mod sso_renewal;
 mod sso_terminal;
 mod timeouts;
+mod tools;
 mod tunnel;
 mod upstream;
 mod ways_in;
