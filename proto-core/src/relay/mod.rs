@@ -65,6 +65,8 @@ pub struct Relay {
     discard: u32,
     /// The places in the audit trail that were there when another one was asked for ahead of its statement.
     asked_with: Option<u32>,
+    /// The server was asked for all answers that it has, and has said nothing since.
+    flushed: bool,
     /// Whether any message was forwarded: a session that never spoke leaves nothing behind.
     touched: bool,
     /// ParameterStatus values since the session began.
@@ -86,6 +88,7 @@ impl Relay {
             server_is_leaving: false,
             discard: 0,
             asked_with: None,
+            flushed: false,
             touched: false,
             changed: Vec::new(),
             fault: None,
@@ -173,7 +176,7 @@ impl Relay {
                 Rule::Refuse => return forward_or(at, Step::Broken(Violation::UnexpectedMessage(header.tag))),
             };
             if self.tracker.is_full() || self.ledger.as_ref().is_some_and(|ledger| ledger.is_full()) {
-                return forward_or_wait(at);
+                return if at > 0 { Step::Forward(at) } else { self.full() };
             }
             if self.ledger.is_some() && names_too_much(header) {
                 return forward_or(at, Step::Broken(Violation::NameTooLong));
@@ -202,8 +205,18 @@ impl Relay {
         }
     }
 
+    /// No more is taken in before something is answered. What gprxy answers itself makes the server say nothing by itself:
+    /// where that stands behind an answer that the server keeps for a Flush, it is asked for that.
+    fn full(&mut self) -> Step {
+        if self.pooled.is_none() || std::mem::replace(&mut self.flushed, true) {
+            return Step::Wait;
+        }
+        Step::SayServer(vec![front::FLUSH, 0, 0, 0, 4])
+    }
+
     /// Bytes from the server.
     pub fn handle_server(&mut self, bytes: &[u8], now: Now) -> Step {
+        self.flushed = false;
         let mut at = 0;
         loop {
             if self.from_server.is_inside() {

@@ -5,7 +5,7 @@ use super::pins::{self, Pins};
 use super::prepared::{OnServer, Statements};
 use super::tracker::{Op, Settled};
 use super::{Relay, Step};
-use crate::codec::backend::{TransactionStatus, parameter_status, tag as back};
+use crate::codec::backend::{ErrorFields, TransactionStatus, parameter_status, tag as back};
 use crate::codec::frontend::tag as front;
 use crate::codec::{HEADER_LEN, Header, Reader};
 use crate::fault::Violation;
@@ -215,6 +215,11 @@ impl Relay {
                 {
                     return Step::Broken(Violation::ParametersRefused);
                 }
+            }
+            back::ERROR_RESPONSE if ErrorFields::parse(body).is_fatal() => {
+                // The server takes its leave, and says why.
+                self.server_message(header.tag, header.body, body, now);
+                return Step::Forward(length);
             }
             _ => return Step::Broken(Violation::ParametersRefused),
         }

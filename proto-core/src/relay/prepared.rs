@@ -82,8 +82,8 @@ impl OnServer {
     }
 
     /// The name of such a definition.
-    fn find(&self, definition: &Definition) -> Option<Name> {
-        let is_it = |prepared: &Prepared| prepared.definition == *definition;
+    fn find(&self, definition: &[u8]) -> Option<Name> {
+        let is_it = |prepared: &Prepared| *prepared.definition == *definition;
         self.by_name.iter().find(|(_, prepared)| is_it(prepared)).map(|(name, _)| *name)
     }
 
@@ -172,8 +172,8 @@ pub(super) enum Way {
     Same,
     /// It goes with another name.
     Renamed(Name),
-    /// It does not go: the answer is known.
-    Answered,
+    /// It does not go: the server has it under this name, and the answer is known.
+    Answered(Name),
 }
 
 /// How a message goes.
@@ -314,8 +314,8 @@ impl Statements {
             };
         }
         let Some(here) = self.here.as_mut() else { return Use::Go(Way::Same) };
-        if here.by_name.values().any(|prepared| *prepared.definition == *definition) {
-            return Use::Go(Way::Answered);
+        if let Some(known) = here.find(definition) {
+            return Use::Go(Way::Answered(known));
         }
         if let Some(surplus) = here.surplus() {
             return Use::First(Before::Close(surplus));
@@ -350,13 +350,13 @@ impl Statements {
         if !self.mine.contains_key(&name) {
             let mut definition: Definition = definition.into();
             if let Some(here) = &mut self.here {
-                if let Some(known) = here.find(&definition).filter(|_| way == Way::Answered) {
-                    let _ = here.uses(&known, &mut definition);
-                }
                 let on_server = match way {
                     Way::Same => Some(name),
                     Way::Renamed(other) => Some(other),
-                    Way::Answered => None,
+                    Way::Answered(known) => {
+                        let _ = here.uses(&known, &mut definition);
+                        None
+                    }
                 };
                 undo.here = on_server.map(|other| (other, here.insert(other, definition.clone())));
             }

@@ -87,7 +87,7 @@ impl Relay {
                 pooled.statements.handle_parse(name, definition, way);
                 Some(match way {
                     Way::Renamed(other) => self.renamed(header, body, names, &cstr(&other), now),
-                    Way::Same | Way::Answered => self.answered(Op::AnsweredParse, header, body, now),
+                    Way::Same | Way::Answered(_) => self.answered(Op::AnsweredParse, header, body, now),
                 })
             }
         }
