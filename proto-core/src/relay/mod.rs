@@ -3,6 +3,7 @@
 //! [`Relay`] is shown what a socket has read and says how much of it may go to the other socket as it is. It owns
 //! no payload: message bodies pass by, and only the few small ones that decide something are looked into.
 
+mod caching;
 mod framer;
 mod ledger;
 mod lookahead;
@@ -10,6 +11,7 @@ mod names;
 mod own;
 pub mod pins;
 mod prepared;
+mod refusing;
 mod rules;
 pub mod statements;
 pub mod tracker;
@@ -37,6 +39,8 @@ pub enum Step {
     Forward(usize),
     /// This many bytes at the front are dropped: they belong to a statement that was refused.
     Discard(usize),
+    /// In the place of this many bytes at the front these go to the other side.
+    Instead(usize, Vec<u8>),
     /// These bytes of gprxy's own go to the server first; then the same bytes are to be shown again.
     SayServer(Vec<u8>),
     /// The same, to the client.

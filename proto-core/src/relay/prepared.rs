@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::caching::Recent;
 use super::names::Name;
 
 /// The longest Parse that is kept, in bytes; a longer one ties its session to the connection.
@@ -26,7 +27,7 @@ const NAMES_OF_OURS: &str = "gprxy_";
 /// What a Parse says behind the name: the text with its zero byte, and the types of parameters.
 pub(super) type Definition = Arc<[u8]>;
 
-struct Prepared {
+pub(super) struct Prepared {
     definition: Definition,
     /// When it was used last, as an order.
     used: u64,
@@ -40,18 +41,23 @@ pub struct OnServer {
     clock: u64,
     /// For names of gprxy's own.
     named: u64,
+    /// Unnamed statements that were prepared here not long ago.
+    pub(super) recent: Recent,
+    /// Names whose statements have come to answer otherwise than when they were prepared.
+    pub(super) stale: Vec<Name>,
 }
 
 impl OnServer {
     /// A connection that has none, and is to have no more than this many.
     #[must_use]
     pub fn new(most: usize) -> Self {
-        Self { by_name: BTreeMap::new(), most, clock: 0, named: 0 }
+        Self { by_name: BTreeMap::new(), most, clock: 0, named: 0, recent: Recent::default(), stale: Vec::new() }
     }
 
     /// All are gone.
     pub fn clear(&mut self) {
         self.by_name.clear();
+        self.stale.clear();
     }
 
     /// How many there are.
@@ -64,6 +70,19 @@ impl OnServer {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_name.is_empty()
+    }
+
+    /// Whether any statement may stay here.
+    pub(super) const fn has_room_for_any(&self) -> bool {
+        self.most > 0
+    }
+
+    /// It is used again.
+    pub(super) fn note_use(&mut self, name: &Name) {
+        self.clock += 1;
+        if let Some(prepared) = self.by_name.get_mut(name) {
+            prepared.used = self.clock;
+        }
     }
 
     /// Notes a use of this name for this definition; `false` when it stands for another one, or for none.
@@ -82,18 +101,18 @@ impl OnServer {
     }
 
     /// The name of such a definition.
-    fn find(&self, definition: &[u8]) -> Option<Name> {
+    pub(super) fn find(&self, definition: &[u8]) -> Option<Name> {
         let is_it = |prepared: &Prepared| *prepared.definition == *definition;
         self.by_name.iter().find(|(_, prepared)| is_it(prepared)).map(|(name, _)| *name)
     }
 
     /// The one that was used least recently, when there is no room for another one.
-    fn surplus(&self) -> Option<Name> {
+    pub(super) fn surplus(&self) -> Option<Name> {
         let oldest = || self.by_name.iter().min_by_key(|(_, prepared)| prepared.used).map(|(name, _)| *name);
         (self.by_name.len() >= self.most).then(oldest)?
     }
 
-    fn free_name(&mut self) -> Name {
+    pub(super) fn free_name(&mut self) -> Name {
         loop {
             self.named += 1;
             let name = Name::new(format!("{NAMES_OF_OURS}{}", self.named).as_bytes());
@@ -103,7 +122,7 @@ impl OnServer {
         }
     }
 
-    fn insert(&mut self, name: Name, definition: Definition) -> Option<Prepared> {
+    pub(super) fn insert(&mut self, name: Name, definition: Definition) -> Option<Prepared> {
         self.clock += 1;
         self.by_name.insert(name, Prepared { definition, used: self.clock })
     }
@@ -118,12 +137,12 @@ impl OnServer {
 
 /// What undoes a message that fails.
 #[derive(Default)]
-struct Undo {
+pub(super) struct Undo {
     mine: Option<(Name, Option<Definition>)>,
-    here: Option<(Name, Option<Prepared>)>,
+    pub(super) here: Option<(Name, Option<Prepared>)>,
     /// It was about the unnamed statement. One that fails is gone, as in PostgreSQL; one that was skipped behind another's
     /// failure is taken for gone.
-    unnamed: bool,
+    pub(super) unnamed: bool,
     /// The name is taken: the server must refuse it.
     refused: bool,
     /// The Syncs that were sent before it.
@@ -131,6 +150,11 @@ struct Undo {
 }
 
 impl Undo {
+    /// Of a message that is about the unnamed statement.
+    pub(super) fn of_unnamed() -> Self {
+        Self { unnamed: true, ..Self::default() }
+    }
+
     /// Whether others may depend on how it ends.
     const fn matters(&self) -> bool {
         self.mine.is_some() || self.here.is_some()
@@ -139,7 +163,7 @@ impl Undo {
 
 /// The unnamed statement, as far as the session is concerned.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-enum Unnamed {
+pub(super) enum Unnamed {
     /// It has none; the connection may have somebody else's.
     #[default]
     Unknown,
@@ -149,6 +173,8 @@ enum Unnamed {
     Here,
     /// Its own, not on this connection.
     Away,
+    /// Its own, under a name of gprxy's, on this connection or the next. The text is kept.
+    Cached,
     /// Its own, on this connection, and too long to be kept.
     Long {
         /// It was bound: it has served its purpose.
@@ -188,10 +214,10 @@ pub(super) enum Use {
 #[derive(Default)]
 pub(super) struct Statements {
     mine: BTreeMap<Name, Definition>,
-    unnamed: Unnamed,
+    pub(super) unnamed: Unnamed,
     /// Kept from one Parse to the next, so that none allocates.
-    unnamed_text: Vec<u8>,
-    here: Option<Box<OnServer>>,
+    pub(super) unnamed_text: Vec<u8>,
+    pub(super) here: Option<Box<OnServer>>,
     undo: VecDeque<Undo>,
     /// Names that were prepared here for this session alone; it does not leave the connection.
     fixed: BTreeSet<Name>,
@@ -199,6 +225,8 @@ pub(super) struct Statements {
     in_doubt: bool,
     /// The newest note is about a message that is not all sent.
     open: bool,
+    /// Unnamed statements that are prepared again and again run as named ones.
+    pub(super) caches: bool,
     /// Syncs that were sent.
     group: u32,
     /// Notes that matter and stand behind an earlier Sync.
@@ -206,6 +234,11 @@ pub(super) struct Statements {
 }
 
 impl Statements {
+    /// Of a session that begins. `caches`: unnamed statements that are prepared again and again run as named ones.
+    pub(super) fn new(caches: bool) -> Self {
+        Self { caches, ..Self::default() }
+    }
+
     /// The session goes on on a connection with these.
     pub(super) fn arrive(&mut self, here: Box<OnServer>) {
         self.here = Some(here);
@@ -215,6 +248,7 @@ impl Statements {
     pub(super) fn depart(&mut self) -> Option<Box<OnServer>> {
         self.unnamed = match self.unnamed {
             Unnamed::Here | Unnamed::Away => Unnamed::Away,
+            Unnamed::Cached => Unnamed::Cached,
             Unnamed::Unknown | Unnamed::Gone | Unnamed::Long { .. } => Unnamed::Unknown,
         };
         self.undo.clear();
@@ -241,7 +275,7 @@ impl Statements {
         self.group = self.group.wrapping_add(1);
     }
 
-    fn note(&mut self, undo: Undo) {
+    pub(super) fn note(&mut self, undo: Undo) {
         self.undo.push_back(Undo { group: self.group, ..undo });
         self.open = true;
     }
@@ -279,6 +313,7 @@ impl Statements {
         if name.is_empty() {
             return match self.unnamed {
                 Unnamed::Gone | Unnamed::Here | Unnamed::Long { .. } => Use::Go(Way::Same),
+                Unnamed::Cached => self.use_of_cached(),
                 Unnamed::Away => Use::First(Before::Parse(*name, self.unnamed_text.as_slice().into())),
                 Unnamed::Unknown => Use::First(Before::Close(*name)),
             };
@@ -334,7 +369,7 @@ impl Statements {
             }
             None => Unnamed::Long { bound: false },
         };
-        self.note(Undo { unnamed: true, ..Undo::default() });
+        self.note(Undo::of_unnamed());
     }
 
     /// A Bind of the unnamed statement.

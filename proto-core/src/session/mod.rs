@@ -247,6 +247,12 @@ impl Session {
                     self.record_outcomes();
                     self.send(own);
                 }
+                Step::Instead(n, own) => {
+                    self.record_outcomes();
+                    self.send(own);
+                    self.answered(n == bytes.len());
+                    return Verdict::Take(n);
+                }
                 step => return self.relay_step(from, step, bytes, now),
             }
         }

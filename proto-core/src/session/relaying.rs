@@ -181,7 +181,7 @@ impl Session {
                 Verdict::Forward(n)
             }
             // Said before.
-            Step::Wait | Step::SayServer(_) | Step::SayClient(_) => Verdict::Wait,
+            Step::Wait | Step::SayServer(_) | Step::SayClient(_) | Step::Instead(..) => Verdict::Wait,
             Step::Discard(n) => {
                 if from == Side::Server {
                     self.prepared();

@@ -2,13 +2,14 @@
 //! change what another one runs.
 
 use super::*;
+use crate::policy::SessionTerms;
 use crate::relay::{OnServer, Pooled};
 use crate::upstream::Reported;
 
 fn pooled(audit: bool) -> Relay {
     let profile = AuditProfile { statement_bytes: 4096, required: false };
     let ledger = audit.then(|| Box::new(Ledger::new(profile)));
-    Relay::new(ledger, Some(Box::new(Pooled::new(Reported::default()))))
+    Relay::new(ledger, Some(Box::new(Pooled::new(Reported::default(), &SessionTerms::default()))))
 }
 
 /// A session on a connection with these statements.

@@ -1,12 +1,12 @@
 //! Sessions that have a server connection for a transaction.
 
 use super::seen;
-use crate::policy::SessionTerms;
+use crate::policy::{SessionState, SessionTerms};
 use crate::pool::{PoolMode, PoolSettings};
 use crate::session::{Finish, ReturnState, Side};
 use crate::testing::corp;
 use crate::testing::duel::{Duel, Terms};
-use crate::testing::wire::{back, front};
+use crate::testing::wire::{Message, back, front, messages};
 
 pub(super) fn terms(session: SessionTerms) -> Terms {
     let mut terms = Terms::default();
@@ -102,4 +102,87 @@ fn a_server_that_takes_its_leave_during_the_preparations_says_why() {
     assert_eq!(seen(&mut duel), "E(FATAL 57P01)");
     duel.close(Side::Server, crate::fault::Lost::Closed);
     assert_eq!(seen(&mut duel), "");
+}
+
+fn refusing() -> Duel {
+    let mut duel = logged_in(SessionTerms { state: SessionState::Refuse, ..SessionTerms::default() });
+    duel.sent();
+    duel
+}
+
+/// Nothing of these statements has gone to the server, and nothing ties the session.
+fn assert_refused(duel: &mut Duel) {
+    let sent = duel.sent().to_ascii_lowercase();
+    for word in [&b"news"[..], b"table t"] {
+        assert!(memchr::memmem::find(&sent, word).is_none(), "{}", sent.escape_ascii());
+    }
+    assert_eq!((duel.session.pinned(), duel.session.times_pinned(), duel.finish.clone()), (None, 0, None));
+}
+
+#[test]
+fn what_would_tie_a_session_can_be_refused_instead() {
+    let mut duel = refusing();
+    duel.client(&[front::query("LISTEN news"), front::query("rows 1 x")].concat());
+    let answer = messages(&duel.seen());
+    assert_eq!(answer.iter().map(Message::brief).collect::<Vec<_>>().join(" "), {
+        "E(ERROR 0A000) Z(I) T D(x/0) C(SELECT 1) Z(I)"
+    });
+    assert!(memchr::memmem::find(&answer[0].body, b"not allowed here: LISTEN").is_some());
+    assert_refused(&mut duel);
+    duel.client(&front::terminate());
+    assert_eq!(duel.trail()[1..], ["statement(LISTEN news)=0A000", "statement(rows 1 x)=00000", "end(2)"]);
+}
+
+#[test]
+fn a_refused_statement_fails_its_transaction() {
+    let mut duel = refusing();
+    duel.client(&front::query("begin"));
+    duel.client(&front::query("create temp table t"));
+    duel.client(&front::query("rows 1 x"));
+    assert_eq!(seen(&mut duel), "C(BEGIN) Z(T) E(ERROR 0A000) Z(E) E(ERROR 25P02) Z(E)");
+    duel.client(&front::query("create temp table t"));
+    assert_eq!(seen(&mut duel), "E(ERROR 25P02) Z(E)", "as every statement there");
+    duel.client(&front::query("rollback"));
+    assert_eq!(seen(&mut duel), "C(ROLLBACK) Z(I)");
+    assert_refused(&mut duel);
+}
+
+#[test]
+fn a_refused_statement_in_a_pipeline_is_answered_in_its_turn() {
+    let run =
+        |name: &str, text: &str| [front::parse(name, text), front::bind("", name), front::execute("", 0)].concat();
+    for name in ["", "s"] {
+        let mut duel = refusing();
+        let bytes = [run("", "rows 1 x"), run(name, "listen news"), run("", "rows 1 y"), front::sync()].concat();
+        duel.client(&bytes);
+        assert_eq!(seen(&mut duel), "1 2 D(x/0) C(SELECT 1) E(ERROR 0A000) Z(I)");
+        assert_refused(&mut duel);
+        // The name is as free as before.
+        duel.client(&[run(name, "rows 1 z"), front::sync()].concat());
+        assert_eq!(seen(&mut duel), "1 2 D(z/0) C(SELECT 1) Z(I)");
+    }
+}
+
+#[test]
+fn a_long_statement_is_refused_by_its_beginning() {
+    let mut duel = refusing();
+    let text = format!("listen news -- {}", "x".repeat(100_000));
+    let bytes = front::query(&text);
+    for piece in bytes.chunks(500) {
+        duel.client(piece);
+    }
+    assert_eq!(seen(&mut duel), "E(ERROR 0A000) Z(I)");
+    assert_refused(&mut duel);
+    duel.client(&front::query("rows 1 x"));
+    assert_eq!(seen(&mut duel), "T D(x/0) C(SELECT 1) Z(I)");
+}
+
+#[test]
+fn what_ends_with_its_transaction_is_allowed() {
+    let mut duel = refusing();
+    for text in ["set local work_mem 1", "rows 1 x", "set TimeZone Asia/Tokyo"] {
+        duel.client(&front::query(text));
+        let seen = seen(&mut duel);
+        assert!(!seen.contains("0A000") && seen.ends_with("Z(I)"), "{text}: {seen}");
+    }
 }

@@ -8,7 +8,7 @@ use crate::auth::Authenticated;
 use crate::auth::jwt::Verdict as TokenVerdict;
 use crate::entropy::Entropy as _;
 use crate::fault::Lost;
-use crate::pool::{PoolMode, PoolOutput, Returned};
+use crate::pool::{How, PoolMode, PoolOutput, Returned};
 use crate::relay::OnServer;
 use crate::secret::Secret;
 use crate::session::{Action, Credential, Leased, Output, Reply, Return, ReturnState, Side, Wish};
@@ -97,9 +97,8 @@ impl Duel {
         self.returned.push(back.state);
         self.backend = None;
         let returned = match back.state {
-            ReturnState::Quiet { .. } => Returned::Clean,
-            // The next transaction gets a new one.
-            ReturnState::Between | ReturnState::InDoubt => Returned::Broken,
+            ReturnState::Quiet { .. } | ReturnState::Between => Returned::Clean,
+            ReturnState::InDoubt => Returned::Broken,
             ReturnState::Busy | ReturnState::Broken => Returned::Broken,
         };
         self.pools.handle_release(back.lease, returned, self.now);
@@ -108,14 +107,17 @@ impl Duel {
     /// A lease of the pool, and a login under it.
     pub(super) fn open(&mut self, wish: &Wish) {
         self.pools.handle_request(wish.request(self.session.id()), self.now);
-        let lease = match self.pools.poll_output() {
-            Some(PoolOutput::Granted { lease, .. }) => lease,
+        let (lease, how) = match self.pools.poll_output() {
+            Some(PoolOutput::Granted { lease, how, .. }) => (lease, how),
             other => panic!("an empty pool grants at once, and not {other:?}"),
         };
         let mut backend = Backend::new(&self.postgres);
         match log_in(wish, &mut backend, self.now) {
             Ok(login) => {
-                self.pools.handle_opened(&lease, self.now);
+                // One that is there is opened anew all the same.
+                if how == How::Open {
+                    self.pools.handle_opened(&lease, self.now);
+                }
                 let own = matches!(wish.credential, Credential::Own(_));
                 let proof = if own { Authenticated::by_server(&login) } else { None };
                 self.backend = Some(backend);
