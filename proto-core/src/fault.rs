@@ -29,6 +29,8 @@ sqlstates! {
     PROTOCOL_VIOLATION = b"08P01";
     /// feature_not_supported
     FEATURE_NOT_SUPPORTED = b"0A000";
+    /// invalid_parameter_value
+    INVALID_PARAMETER_VALUE = b"22023";
     /// invalid_authorization_specification
     INVALID_AUTHORIZATION = b"28000";
     /// invalid_password
@@ -45,6 +47,8 @@ sqlstates! {
     TOO_MANY_CONNECTIONS = b"53300";
     /// configuration_limit_exceeded
     LIMIT_EXCEEDED = b"53400";
+    /// config_file_error
+    CONFIG_FILE_ERROR = b"F0000";
     /// query_canceled
     QUERY_CANCELED = b"57014";
     /// object_not_in_prerequisite_state

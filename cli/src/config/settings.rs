@@ -148,12 +148,16 @@ pub(crate) enum AuditFailure {
 }
 
 /// The proxy's own log.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct LogSettings {
     /// What is told.
     pub(crate) level: log::LevelFilter,
     /// In which form.
     pub(crate) format: LogFormat,
+    /// A file that is appended to, besides standard error.
+    pub(crate) file: Option<PathBuf>,
+    /// Whether standard error gets nothing.
+    pub(crate) quiet: bool,
 }
 
 /// The form of log lines.

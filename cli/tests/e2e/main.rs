@@ -11,6 +11,7 @@ mod audit_trail;
 mod auth_types;
 mod cancel;
 mod copy_attack;
+mod differential;
 mod drivers;
 mod faults_client;
 mod faults_process;
@@ -24,6 +25,7 @@ mod pooled_statements;
 mod pooling;
 mod providers;
 mod relay;
+mod reload;
 mod rig;
 #[cfg(all(feature = "tokio", feature = "smol"))]
 mod runtimes;

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use super::names::Name;
-use super::prepared::{Before, Statements, Undo, Unnamed, Use, Way};
+use super::prepared::{Before, Statements, Unnamed, Use, Way};
 use super::tracker::Op;
 use super::way::cstr;
 use super::{Relay, Step};
@@ -68,22 +68,6 @@ impl Statements {
             return Use::First(Before::Close(surplus));
         }
         Use::Go(Way::Renamed(here.free_name()))
-    }
-
-    /// It counts from here on.
-    fn handle_cached(&mut self, definition: &[u8], way: Way) {
-        let mut undo = Undo::of_unnamed();
-        self.unnamed_text.clear();
-        self.unnamed_text.extend_from_slice(definition);
-        self.unnamed = Unnamed::Cached;
-        if let Some(here) = &mut self.here {
-            match way {
-                Way::Renamed(name) => undo.here = Some((name, here.insert(name, definition.into()))),
-                Way::Answered(name) => here.note_use(&name),
-                Way::Same => {}
-            }
-        }
-        self.note(undo);
     }
 
     /// How a message finds the unnamed statement that runs as a named one.

@@ -27,7 +27,7 @@ const NAMES_OF_OURS: &str = "gprxy_";
 /// What a Parse says behind the name: the text with its zero byte, and the types of parameters.
 pub(super) type Definition = Arc<[u8]>;
 
-pub(super) struct Prepared {
+struct Prepared {
     definition: Definition,
     /// When it was used last, as an order.
     used: u64,
@@ -122,7 +122,7 @@ impl OnServer {
         }
     }
 
-    pub(super) fn insert(&mut self, name: Name, definition: Definition) -> Option<Prepared> {
+    fn insert(&mut self, name: Name, definition: Definition) -> Option<Prepared> {
         self.clock += 1;
         self.by_name.insert(name, Prepared { definition, used: self.clock })
     }
@@ -137,24 +137,20 @@ impl OnServer {
 
 /// What undoes a message that fails.
 #[derive(Default)]
-pub(super) struct Undo {
+struct Undo {
     mine: Option<(Name, Option<Definition>)>,
-    pub(super) here: Option<(Name, Option<Prepared>)>,
-    /// It was about the unnamed statement. One that fails is gone, as in PostgreSQL; one that was skipped behind another's
-    /// failure is taken for gone.
-    pub(super) unnamed: bool,
-    /// The name is taken: the server must refuse it.
-    refused: bool,
+    here: Option<(Name, Option<Prepared>)>,
+    /// What the unnamed statement was before.
+    unnamed: Option<Unnamed>,
+    /// It was a Parse of the unnamed statement: the text before it is kept, unless another such Parse came behind it.
+    replaces_text: bool,
+    /// The name is taken: the server must refuse this.
+    refused: Option<(Name, Definition)>,
     /// The Syncs that were sent before it.
     group: u32,
 }
 
 impl Undo {
-    /// Of a message that is about the unnamed statement.
-    pub(super) fn of_unnamed() -> Self {
-        Self { unnamed: true, ..Self::default() }
-    }
-
     /// Whether others may depend on how it ends.
     const fn matters(&self) -> bool {
         self.mine.is_some() || self.here.is_some()
@@ -217,6 +213,8 @@ pub(super) struct Statements {
     pub(super) unnamed: Unnamed,
     /// Kept from one Parse to the next, so that none allocates.
     pub(super) unnamed_text: Vec<u8>,
+    /// The text before it, for the case that it comes to nothing.
+    text_before: Vec<u8>,
     pub(super) here: Option<Box<OnServer>>,
     undo: VecDeque<Undo>,
     /// Names that were prepared here for this session alone; it does not leave the connection.
@@ -275,7 +273,7 @@ impl Statements {
         self.group = self.group.wrapping_add(1);
     }
 
-    pub(super) fn note(&mut self, undo: Undo) {
+    fn note(&mut self, undo: Undo) {
         self.undo.push_back(Undo { group: self.group, ..undo });
         self.open = true;
     }
@@ -286,6 +284,9 @@ impl Statements {
             && !counts
             && let Some(undo) = self.undo.pop_back()
         {
+            if undo.replaces_text {
+                std::mem::swap(&mut self.unnamed_text, &mut self.text_before);
+            }
             self.revert(undo, false);
         }
     }
@@ -337,8 +338,8 @@ impl Statements {
         Use::First(Before::Parse(name, definition.clone()))
     }
 
-    /// How a Parse of a named statement goes.
-    pub(super) fn parse_of(&mut self, name: &Name, definition: &[u8]) -> Use {
+    /// How a Parse of a named statement goes; in a `failed` transaction the server has to refuse it.
+    pub(super) fn parse_of(&mut self, name: &Name, definition: &[u8], failed: bool) -> Use {
         if self.mine.contains_key(name) {
             // It is refused by the server, which must have something of that very name for it.
             return match (&self.here, self.mine.get(name)) {
@@ -348,8 +349,8 @@ impl Statements {
                 _ => Use::Go(Way::Same),
             };
         }
-        let Some(here) = self.here.as_mut() else { return Use::Go(Way::Same) };
-        if let Some(known) = here.find(definition) {
+        let Some(here) = self.here.as_mut().filter(|_| !self.fixed.contains(name)) else { return Use::Go(Way::Same) };
+        if let Some(known) = here.find(definition).filter(|_| !failed) {
             return Use::Go(Way::Answered(known));
         }
         if let Some(surplus) = here.surplus() {
@@ -361,7 +362,9 @@ impl Statements {
 
     /// A Parse of the unnamed statement counts from here on; `None` when it is too long to be kept.
     pub(super) fn handle_unnamed(&mut self, definition: Option<&[u8]>) {
+        std::mem::swap(&mut self.unnamed_text, &mut self.text_before);
         self.unnamed_text.clear();
+        let before = self.unnamed;
         self.unnamed = match definition {
             Some(definition) => {
                 self.unnamed_text.extend_from_slice(definition);
@@ -369,7 +372,24 @@ impl Statements {
             }
             None => Unnamed::Long { bound: false },
         };
-        self.note(Undo::of_unnamed());
+        self.note(Undo { unnamed: Some(before), replaces_text: true, ..Undo::default() });
+    }
+
+    /// A Parse of the unnamed statement counts from here on that runs as a named one.
+    pub(super) fn handle_cached(&mut self, definition: &[u8], way: Way) {
+        std::mem::swap(&mut self.unnamed_text, &mut self.text_before);
+        self.unnamed_text.clear();
+        self.unnamed_text.extend_from_slice(definition);
+        let before = std::mem::replace(&mut self.unnamed, Unnamed::Cached);
+        let mut undo = Undo { unnamed: Some(before), replaces_text: true, ..Undo::default() };
+        if let Some(here) = &mut self.here {
+            match way {
+                Way::Renamed(name) => undo.here = Some((name, here.insert(name, definition.into()))),
+                Way::Answered(name) => here.note_use(&name),
+                Way::Same => {}
+            }
+        }
+        self.note(undo);
     }
 
     /// A Bind of the unnamed statement.
@@ -397,7 +417,7 @@ impl Statements {
             }
             undo.mine = Some((name, self.mine.insert(name, definition)));
         } else {
-            undo.refused = true;
+            undo.refused = Some((name, definition.into()));
         }
         self.note(undo);
     }
@@ -406,8 +426,7 @@ impl Statements {
     pub(super) fn handle_close(&mut self, name: Name) {
         let mut undo = Undo::default();
         if name.is_empty() {
-            self.unnamed = Unnamed::Gone;
-            undo.unnamed = true;
+            undo.unnamed = Some(std::mem::replace(&mut self.unnamed, Unnamed::Gone));
         } else if let Some(definition) = self.mine.remove(&name) {
             undo.mine = Some((name, Some(definition)));
         }
@@ -449,12 +468,10 @@ impl Statements {
         let mut undo = Undo::default();
         match before {
             Before::Parse(name, _) if name.is_empty() => {
-                self.unnamed = Unnamed::Here;
-                undo.unnamed = true;
+                undo.unnamed = Some(std::mem::replace(&mut self.unnamed, Unnamed::Here));
             }
             Before::Close(name) if name.is_empty() => {
-                self.unnamed = Unnamed::Gone;
-                undo.unnamed = true;
+                undo.unnamed = Some(std::mem::replace(&mut self.unnamed, Unnamed::Gone));
             }
             Before::Parse(name, definition) => {
                 if let Some(here) = &mut self.here {
@@ -476,19 +493,31 @@ impl Statements {
     pub(super) fn handle_done(&mut self) -> bool {
         let Some(undo) = self.undo.pop_front() else { return false };
         self.settle(&undo);
-        !undo.refused
+        undo.refused.is_none()
     }
 
-    /// The oldest of these have failed, or will not happen because of it.
-    pub(super) fn handle_failed(&mut self, failed: usize) {
+    /// The oldest of these have failed, or will not happen because of it; `itself`: the first is what has failed.
+    pub(super) fn handle_failed(&mut self, failed: usize, itself: bool) {
         let failed: Vec<Undo> = self.undo.drain(..failed.min(self.undo.len())).collect();
         for undo in &failed {
             self.settle(undo);
         }
         // One that was sent behind a later Sync stands on its own feet.
-        let replaced = self.undo.iter().any(|undo| undo.unnamed);
+        let replaced = self.undo.iter().any(|undo| undo.unnamed.is_some());
+        for unnamed in self.undo.iter_mut().filter_map(|undo| undo.unnamed.as_mut()) {
+            *unnamed = Unnamed::Unknown;
+        }
+        let texts = failed.iter().filter(|undo| undo.replaces_text).count();
+        // The server has dropped the one before it began to look at the text.
+        let dropped = itself && failed.first().is_some_and(|undo| undo.unnamed.is_some());
         for undo in failed.into_iter().rev() {
             self.revert(undo, replaced);
+        }
+        if texts > 0 && !replaced {
+            std::mem::swap(&mut self.unnamed_text, &mut self.text_before);
+            if dropped || texts > 1 && matches!(self.unnamed, Unnamed::Here | Unnamed::Away | Unnamed::Cached) {
+                self.unnamed = Unnamed::Unknown;
+            }
         }
         // A query that was skipped has not used the place of the unnamed statement.
         if self.unnamed == Unnamed::Gone {
@@ -505,8 +534,8 @@ impl Statements {
         if let (Some((name, before)), Some(on_server)) = (undo.here, &mut self.here) {
             on_server.restore(name, before);
         }
-        if undo.unnamed && !replaced {
-            self.unnamed = Unnamed::Unknown;
+        if let Some(before) = undo.unnamed.filter(|_| !replaced) {
+            self.unnamed = before;
         }
     }
 
@@ -526,6 +555,14 @@ impl Statements {
             if let (Some((name, before)), Some(on_server)) = (&mut undo.here, &mut self.here) {
                 *before = None;
                 here.extend(on_server.by_name.remove_entry(name));
+            }
+            if let (Some((name, definition)), Some(on_server)) = (undo.refused.take(), &mut self.here) {
+                // Its name is free by now.
+                self.unsettled += usize::from(undo.group != self.group);
+                on_server.clock += 1;
+                here.insert(name, Prepared { definition: definition.clone(), used: on_server.clock });
+                mine.insert(name, definition);
+                (undo.mine, undo.here) = (Some((name, None)), Some((name, None)));
             }
         }
         self.mine = mine;

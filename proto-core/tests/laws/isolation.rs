@@ -96,7 +96,8 @@ pub(crate) fn any_mode(seed: u64) -> Setup {
             ..(*database.pool).clone()
         };
         // In a third of them what is prepared again and again is kept.
-        let session = SessionTerms { cache_unnamed_statements: (seed / 64).is_multiple_of(3), ..SessionTerms::default() };
+        let session =
+            SessionTerms { cache_unnamed_statements: (seed / 64).is_multiple_of(3), ..SessionTerms::default() };
         setup.profile.databases = corp::with_terms(&corp::databases(pool), session);
     }
     setup
