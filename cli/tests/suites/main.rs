@@ -18,6 +18,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use gprxy_proto::auth::gate::Gate;
 use gprxy_proto::auth::jwks::{KeySetLimits, KeySets};
@@ -63,7 +64,9 @@ fn proxy(server: &Cluster, mode: PoolMode) -> u16 {
     let users = UserList::parse(list.join("\n").as_bytes()).expect("a list");
     let mut database = Database::new([Endpoint::Tcp { host: "127.0.0.1".into(), port: server.port }]);
     database.sslmode = SslMode::Disable;
-    let settings = PoolSettings { pool_mode: mode, default_pool_size: CONNECTIONS, ..PoolSettings::default() };
+    let query_wait_notify = Duration::ZERO;
+    let settings =
+        PoolSettings { pool_mode: mode, default_pool_size: CONNECTIONS, query_wait_notify, ..PoolSettings::default() };
     database.pool = Arc::new(settings);
     let limits = Limits::default();
     let profile = Profile {

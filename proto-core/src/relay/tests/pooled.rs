@@ -341,7 +341,7 @@ fn a_server_that_goes_while_it_takes_over_the_settings_says_so_itself() {
     let mut relay = pooled(false);
     let mut told = Reported::default();
     assert!(told.set(b"TimeZone", b"Asia/Tokyo"));
-    relay.pooled = Some(Box::new(Pooled::new(told)));
+    relay.pooled = Some(Box::new(Pooled::new(told, &SessionTerms::default())));
     let mut other = Reported::default();
     assert!(other.set(b"TimeZone", b"UTC"));
     assert!(!relay.handle_connection(&other, Some(Box::new(OnServer::new(200)))).set.is_empty());
