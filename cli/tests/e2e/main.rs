@@ -17,6 +17,7 @@ mod faults_client;
 mod faults_process;
 mod faults_server;
 mod hostile;
+mod isolation;
 mod login;
 mod never_again;
 mod operations;
