@@ -29,16 +29,24 @@ sqlstates! {
     PROTOCOL_VIOLATION = b"08P01";
     /// feature_not_supported
     FEATURE_NOT_SUPPORTED = b"0A000";
+    /// invalid_parameter_value
+    INVALID_PARAMETER_VALUE = b"22023";
     /// invalid_authorization_specification
     INVALID_AUTHORIZATION = b"28000";
     /// invalid_password
     INVALID_PASSWORD = b"28P01";
+    /// idle_in_transaction_session_timeout
+    IDLE_IN_TRANSACTION_TIMEOUT = b"25P03";
+    /// transaction_timeout
+    TRANSACTION_TIMEOUT = b"25P04";
     /// invalid_catalog_name
     INVALID_CATALOG_NAME = b"3D000";
     /// too_many_connections
     TOO_MANY_CONNECTIONS = b"53300";
     /// configuration_limit_exceeded
     LIMIT_EXCEEDED = b"53400";
+    /// config_file_error
+    CONFIG_FILE_ERROR = b"F0000";
     /// query_canceled
     QUERY_CANCELED = b"57014";
     /// object_not_in_prerequisite_state
@@ -47,6 +55,8 @@ sqlstates! {
     ADMIN_SHUTDOWN = b"57P01";
     /// cannot_connect_now
     CANNOT_CONNECT_NOW = b"57P03";
+    /// idle_session_timeout
+    IDLE_SESSION_TIMEOUT = b"57P05";
     /// io_error
     IO_ERROR = b"58030";
     /// internal_error

@@ -1,10 +1,14 @@
 //! Who may connect as what, from where, and to which server. Settings only: they are read once and shared.
 
+mod terms;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::secret::Secret;
+
+pub use terms::{OwnTimeouts, SessionState, SessionTerms, Timeouts, Users};
 
 /// Whether a password or token may be asked for on a connection without TLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -52,7 +56,7 @@ pub struct Account {
 }
 
 /// libpq's `sslmode`, same names and meanings (PostgreSQL manual, section 34.19).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum SslMode {
     /// Never TLS.
     Disable,
@@ -120,6 +124,8 @@ pub struct Database {
     pub connect_timeout: Duration,
     /// Pool limits of this database.
     pub pool: Arc<crate::pool::PoolSettings>,
+    /// What holds for its sessions.
+    pub session: Arc<SessionTerms>,
 }
 
 impl Database {
@@ -134,7 +140,14 @@ impl Database {
             sslrootcert: None,
             connect_timeout: Duration::from_secs(5),
             pool: Arc::default(),
+            session: Arc::default(),
         }
+    }
+
+    /// Whether connections that were opened for the one serve the other as well.
+    #[must_use]
+    pub fn is_where(&self, other: &Self) -> bool {
+        self.dbname == other.dbname && self.endpoints == other.endpoints && self.tls_terms() == other.tls_terms()
     }
 
     /// How TLS to its servers is verified.
@@ -145,7 +158,7 @@ impl Database {
 }
 
 /// What decides how TLS to a server is verified.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TlsTerms {
     /// How far the certificate is verified.
     pub sslmode: SslMode,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gprxy_proto::policy::{Account, AllowPlaintext, Database, Limits};
+use gprxy_proto::policy::{Account, AllowPlaintext, Database, Limits, OwnTimeouts};
 use gprxy_proto::secret::Secret;
 
 /// Everything that `gprxy start` needs.
@@ -110,6 +110,8 @@ pub(crate) struct RoleConfig {
     pub(crate) password: Option<Secret<String>>,
     /// For people with several roles: the highest counts, `None` is 0, among equals the token's order decides.
     pub(crate) priority: Option<i32>,
+    /// Other timeouts than the rest has.
+    pub(crate) timeouts: OwnTimeouts,
 }
 
 /// Who ran what.
@@ -146,12 +148,16 @@ pub(crate) enum AuditFailure {
 }
 
 /// The proxy's own log.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct LogSettings {
     /// What is told.
     pub(crate) level: log::LevelFilter,
     /// In which form.
     pub(crate) format: LogFormat,
+    /// A file that is appended to, besides standard error.
+    pub(crate) file: Option<PathBuf>,
+    /// Whether standard error gets nothing.
+    pub(crate) quiet: bool,
 }
 
 /// The form of log lines.

@@ -7,11 +7,13 @@ use gprxy_proto::audit::AuditProfile;
 use gprxy_proto::auth::jwks::{KeySetLimits, KeySets};
 use gprxy_proto::auth::jwt::{ClaimPath, IssuerSettings, KeySource};
 use gprxy_proto::auth::roles::{RoleEntry, RoleMap};
+use gprxy_proto::driver::control::Control;
 use gprxy_proto::driver::entropy::SystemEntropy;
 use gprxy_proto::driver::shared::{Parts, ServerTls};
+use gprxy_proto::driver::terms::Reload;
 use gprxy_proto::driver::tls;
 use gprxy_proto::hub::Hub;
-use gprxy_proto::policy::{Database, Databases};
+use gprxy_proto::policy::{Database, Databases, Users};
 use gprxy_proto::session::Profile;
 use gprxy_proto::time::Now;
 use rustls::server::ServerConfig;
@@ -19,13 +21,24 @@ use rustls::server::ServerConfig;
 use crate::config::{self, AuditFailure, AuditSettings, IssuerConfig, Roles, Settings, TlsSettings, TlsVersion};
 use crate::server_tls;
 
-/// Everything that was checked when the settings were read may still have changed since: files are read again here.
-pub(super) fn assemble(settings: Settings, now: Now) -> Result<Parts, String> {
-    let issuers = settings.issuers.into_iter().map(issuer).collect::<Result<Vec<_>, _>>()?;
+/// What a process begins with.
+pub(super) fn assemble(settings: Settings, control: Arc<dyn Control>, now: Now) -> Result<Parts, String> {
+    let audit = settings.audit.clone();
+    let Reload { profile, tls, server_tls, issuers } = policy(settings, &audit)?;
     let keys = KeySets::new(issuers, KeySetLimits::default(), now).map_err(|error| error.to_string())?;
-    let hub = Hub::new(keys, &settings.limits, Box::new(SystemEntropy::default()));
+    let hub = Hub::new(keys, &profile.limits, Box::new(SystemEntropy::default()));
+    let audit = super::audit::open(&audit, now)?;
+    let control = Some(control);
+    Ok(Parts { profile, hub, tls, server_tls, tokens: None, control, audit, http: crate::http::agent() })
+}
+
+/// What sessions are let in by. Everything that was checked when the settings were read may still have changed since: files
+/// are read again here. `audit` is what the trail was opened with.
+pub(super) fn policy(settings: Settings, audit: &AuditSettings) -> Result<Reload, String> {
+    let issuers = settings.issuers.into_iter().map(issuer).collect::<Result<Vec<_>, _>>()?;
     let tls = settings.tls.as_ref().map(client_tls).transpose()?;
     let server_tls = server_tls(&settings.databases)?;
+    let users = Users::new(settings.roles.mappings.iter().map(|mapping| (mapping.role.clone(), mapping.timeouts)));
     let profile = Profile {
         tls: tls.is_some(),
         allow_plaintext: settings.access.allow_plaintext,
@@ -34,23 +47,13 @@ pub(super) fn assemble(settings: Settings, now: Now) -> Result<Parts, String> {
         roles: role_map(settings.roles)?,
         databases: Databases::new(settings.databases),
         limits: settings.limits,
-        audit: settings.audit.enabled.then(|| audit_profile(&settings.audit)),
+        users,
+        audit: audit.enabled.then(|| AuditProfile {
+            statement_bytes: settings.audit.statement_bytes,
+            required: audit.on_failure == AuditFailure::Refuse,
+        }),
     };
-    let audit = super::audit::open(&settings.audit, now)?;
-    Ok(Parts {
-        profile: Arc::new(profile),
-        hub,
-        tls,
-        server_tls,
-        tokens: None,
-        control: None,
-        audit,
-        http: crate::http::agent(),
-    })
-}
-
-fn audit_profile(audit: &AuditSettings) -> AuditProfile {
-    AuditProfile { statement_bytes: audit.statement_bytes, required: audit.on_failure == AuditFailure::Refuse }
+    Ok(Reload { profile: Arc::new(profile), tls, server_tls, issuers })
 }
 
 fn issuer(config: IssuerConfig) -> Result<IssuerSettings, String> {

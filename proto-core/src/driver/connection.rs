@@ -13,6 +13,7 @@ use super::replayed::Replayed;
 use super::runtime::{Alarm, Runtime};
 use super::server::{OpenFailure, ServerConnection};
 use super::shared::Shared;
+use super::terms::Terms;
 use crate::audit::Record;
 use crate::auth::jwks::Awaited;
 use crate::auth::scram::ScramKeys;
@@ -63,6 +64,8 @@ pub(super) enum Next {
 
 pub(super) struct Connection<R: Runtime> {
     pub(super) shared: Arc<Shared<R>>,
+    /// By which the session was let in, or has asked for server connections last.
+    pub(super) terms: Arc<Terms>,
     pub(super) session: Session,
     pub(super) mailbox: Arc<Mailbox>,
     /// `None` while a handshake has it.
@@ -107,9 +110,16 @@ impl<R: Runtime> Drop for Connection<R> {
 }
 
 impl<R: Runtime> Connection<R> {
-    pub(super) fn new(shared: Arc<Shared<R>>, session: Session, mailbox: Arc<Mailbox>, socket: R::Socket) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared<R>>,
+        terms: Arc<Terms>,
+        session: Session,
+        mailbox: Arc<Mailbox>,
+        socket: R::Socket,
+    ) -> Self {
         Self {
             shared,
+            terms,
             session,
             mailbox,
             client: Some(Link::Plain(Replayed::new(socket))),

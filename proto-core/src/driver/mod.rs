@@ -20,5 +20,6 @@ pub mod runtime;
 pub mod serve;
 mod server;
 pub mod shared;
+pub mod terms;
 pub mod tls;
 pub mod tokens;

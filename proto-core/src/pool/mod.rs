@@ -38,6 +38,7 @@ mod idle;
 mod lease;
 mod one;
 mod pools;
+mod retire;
 mod timers;
 mod turns;
 mod words;

@@ -16,7 +16,9 @@ use super::target::Target;
 use super::{eventually, tls};
 
 /// Settings of one instance, on the way to a TOML file.
+#[derive(Clone)]
 pub(crate) struct Config {
+    file: PathBuf,
     settings: Table,
     roles: Vec<Table>,
     issuers: Vec<Table>,
@@ -39,6 +41,7 @@ impl Config {
     pub(crate) fn with(server: &'static Cluster, provider: &'static Provider) -> Self {
         let (pki, port, audit) = (tls::pki(), free_port(), fresh_path("audit"));
         let config = Self {
+            file: fresh_path("config").with_extension("toml"),
             settings: Table::new(),
             roles: Vec::new(),
             issuers: vec![issuer(&provider.issuer)],
@@ -120,6 +123,13 @@ impl Config {
         self
     }
 
+    /// Sets a value of a `[[role]]`.
+    pub(crate) fn role_setting(mut self, role: &str, name: &str, value: impl Into<Value>) -> Self {
+        let found = self.roles.iter_mut().find(|entry| entry["name"].as_str() == Some(role));
+        found.expect("a role").insert(name.to_owned(), value.into());
+        self
+    }
+
     /// Sets a value of the provider's `[[issuer]]`.
     pub(crate) fn issuer_setting(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.issuers[0].insert(name.to_owned(), value.into());
@@ -129,6 +139,12 @@ impl Config {
     /// Believes the tokens of a second provider, too.
     pub(crate) fn and_issuer(mut self, provider: &Provider) -> Self {
         self.issuers.push(issuer(&provider.issuer));
+        self
+    }
+
+    /// Takes back the last [`Self::and_issuer`].
+    pub(crate) fn without_last_issuer(mut self) -> Self {
+        self.issuers.pop();
         self
     }
 
@@ -190,11 +206,11 @@ impl Config {
     }
 
     fn command(&self, verb: &str) -> Command {
-        let file = fresh_path("config").with_extension("toml");
-        write_private(&file, &self.render());
+        let file = &self.file;
+        write_private(file, &self.render());
         let mut words = self.launcher.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_gprxy")]);
         let mut command = Command::new(words.next().expect("at least gprxy itself"));
-        command.args(words).arg(verb).arg("--config").arg(&file);
+        command.args(words).arg(verb).arg("--config").arg(file);
         // A clean environment: the machine's own PG* or proxy variables must not decide a test.
         command.env_clear().env("PATH", "/usr/bin:/bin").env("RUST_BACKTRACE", "1");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -284,6 +300,30 @@ impl Gprxy {
     /// The PostgreSQL behind it.
     pub(crate) fn server(&self) -> &'static Cluster {
         self.config.server
+    }
+
+    /// Writes other settings into its file and tells it to read them. What it has logged about that: an error, when the
+    /// settings of before stay in force.
+    pub(crate) fn reload(&mut self, change: impl FnOnce(Config) -> Config) -> String {
+        let config = change(self.config.clone());
+        write_private(&config.file, &config.render());
+        self.config = config;
+        self.hang_up()
+    }
+
+    /// The same with a file that is already what it should be.
+    pub(crate) fn hang_up(&self) -> String {
+        let before = self.log().len();
+        self.child.signal("HUP");
+        eventually("the settings to be read", || {
+            let told = self.log().split_off(before);
+            (told.contains("and are in force") || told.contains("of before stay in force")).then_some(told)
+        })
+    }
+
+    /// Its settings file.
+    pub(crate) fn file(&self) -> &std::path::Path {
+        &self.config.file
     }
 
     /// Everything it has logged so far.
