@@ -223,7 +223,10 @@ impl Pools {
             });
             match stuck {
                 // It is served, or stands in the wrong line by now and must not hold up those behind it.
-                Some((id, false)) => self.pump(id, now),
+                Some((id, false)) => {
+                    self.pump(id, now);
+                    self.tidy(id);
+                }
                 Some((_, true)) | None => {
                     self.groups.freed.pop_first();
                 }

@@ -307,6 +307,7 @@ impl Pools {
                     waiter.reserve = None;
                 }
                 self.pump(id, now);
+                self.tidy(id);
             }
             Due::Share => {}
             Due::Retry(id) => {
