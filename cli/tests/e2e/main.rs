@@ -21,6 +21,7 @@ mod login;
 mod never_again;
 mod operations;
 mod pool;
+mod pooled_statements;
 mod pooling;
 mod providers;
 mod relay;

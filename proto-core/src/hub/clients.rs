@@ -29,7 +29,14 @@ pub(super) struct Clients {
     databases: Counts,
     accounts: Counts,
     identities: Counts,
-    places: BTreeMap<SessionId, (Arc<str>, Arc<str>, Option<Arc<str>>)>,
+    places: BTreeMap<SessionId, Place>,
+}
+
+/// What a client is counted under.
+struct Place {
+    database: Arc<str>,
+    account: Arc<str>,
+    identity: Option<Arc<str>>,
 }
 
 /// Names with the number of clients of each; none with zero.
@@ -97,13 +104,14 @@ impl Clients {
         if let Some(identity) = client.identity {
             self.identities.add(identity);
         }
-        self.places.insert(session, (database.clone(), account.clone(), client.identity.cloned()));
+        let identity = client.identity.cloned();
+        self.places.insert(session, Place { database: database.clone(), account: account.clone(), identity });
         Ok(())
     }
 
     /// Frees the place of a session, if it has one.
     pub(super) fn depart(&mut self, session: SessionId) {
-        let Some((database, account, identity)) = self.places.remove(&session) else { return };
+        let Some(Place { database, account, identity }) = self.places.remove(&session) else { return };
         self.databases.remove(&database);
         self.accounts.remove(&account);
         if let Some(identity) = identity {

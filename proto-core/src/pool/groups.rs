@@ -126,10 +126,6 @@ impl Groups {
         }
     }
 
-    pub(super) fn connections(&self, kind: Kind, key: &PoolKey) -> usize {
-        self.of(kind).get(kind.name(key)).map_or(0, |group| group.connections)
-    }
-
     pub(super) fn any_starved(&self) -> bool {
         self.starved > 0
     }
