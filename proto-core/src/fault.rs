@@ -53,6 +53,8 @@ sqlstates! {
     LIMIT_EXCEEDED = b"53400";
     /// query_canceled
     QUERY_CANCELED = b"57014";
+    /// object_not_in_prerequisite_state
+    NOT_IN_PREREQUISITE_STATE = b"55000";
     /// admin_shutdown
     ADMIN_SHUTDOWN = b"57P01";
     /// cannot_connect_now

@@ -80,7 +80,14 @@ impl<R: Runtime> Connection<R> {
     /// same greeting instead of the connection.
     pub(super) fn request(&mut self, wish: Box<Wish>, now: Now) {
         let session = self.session.id();
-        let key = self.shared.with_hub(|hub, _| hub.enroll(session, wish.wide_key));
+        let admitted = self.shared.with_hub(|hub, _| {
+            hub.pools.admit(&wish.database)?;
+            Ok(hub.enroll(session, wish.wide_key))
+        });
+        let key = match admitted {
+            Ok(key) => key,
+            Err(refusal) => return self.reply(Reply::Refused(refusal), now),
+        };
         let welcome = match wish.mode {
             PoolMode::Session => None,
             PoolMode::Transaction | PoolMode::Statement => self.shared.welcome(&wish.pool(), &wish.parameters),

@@ -23,9 +23,12 @@
 //! - First come, first served: nobody overtakes an earlier request of the same pool, not even to a better match.
 //! - A login that fails for a reason that others would meet too makes the pool back off for `server_login_retry`:
 //!   who needs a new connection meanwhile is told that reason at once.
+//! - A paused pool gives nobody anything: those who ask wait in the queue, and what comes back is closed.
 //! - A session that gave up gets no output any more, not even one that was already queued.
 //! - Work per call is bounded. What is left over is due at once: [`Pools::poll_timeout`] then names a past tick.
 
+mod control;
+mod facts;
 mod idle;
 mod lease;
 mod one;
@@ -46,6 +49,7 @@ use std::time::Duration;
 use crate::fault::Refusal;
 use crate::session_id::SessionId;
 
+pub use facts::{PoolFacts, PoolTotals, ServerFacts, ServerState};
 pub use lease::{Lease, SlotId};
 pub use pools::Pools;
 

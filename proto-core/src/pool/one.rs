@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::facts::PoolTotals;
 use super::idle::{Idle, Match, Rest};
 use super::lease::SlotId;
 use super::{Counts, Owner, PoolKey, PoolSettings};
@@ -51,6 +52,10 @@ pub(super) struct Slot {
     pub(super) owner: Owner,
     /// When its login ended; until then, when its opening began.
     pub(super) opened: Tick,
+    /// When it was leased last.
+    pub(super) last_leased: Tick,
+    /// An operator wants it to be replaced: it is closed at its return.
+    pub(super) stale: bool,
     /// Counts its leases.
     pub(super) generation: u32,
     /// Whether it may serve a second request.
@@ -140,12 +145,16 @@ pub(super) struct Pool {
     pub(super) opening: usize,
     pub(super) active: usize,
     pub(super) backoff: Option<Backoff>,
+    /// Nobody gets anything until an operator says so.
+    pub(super) paused: bool,
+    pub(super) totals: PoolTotals,
 }
 
 impl Pool {
     pub(super) fn new(key: PoolKey, settings: Arc<PoolSettings>) -> Self {
         let (waiters, idle) = (BTreeMap::new(), Idle::default());
-        Self { key, settings, waiters, idle, opening: 0, active: 0, backoff: None }
+        let totals = PoolTotals::default();
+        Self { key, settings, waiters, idle, opening: 0, active: 0, backoff: None, paused: false, totals }
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -177,6 +186,9 @@ impl Pool {
 
     /// Decides about the claim that is first in line. `arriving`: it has only just come and has not waited yet.
     pub(super) fn turn(&self, claim: &Claim, arriving: bool, now: Tick) -> Turn {
+        if self.paused {
+            return Turn::Wait;
+        }
         if claim.reuse
             && let Some(Match { slot, retire, foreign }) = self.idle.best(&claim.parameters, &claim.owner)
         {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use super::control::Switches;
 use super::lease::{Lease, SlotId};
 use super::one::{Backoff, Claim, Concerns, Hold, Pool, PoolId, Slot, SlotState, Ticket};
 use super::timers::{Due, Timers};
@@ -27,6 +28,7 @@ pub struct Pools {
     pub(super) places: BTreeMap<SessionId, Place>,
     pub(super) timers: Timers,
     pub(super) outputs: VecDeque<Pending>,
+    pub(super) switches: Switches,
     /// Numbers everything that needs an order or a name; a new one for each.
     serial: u64,
 }
@@ -103,6 +105,9 @@ impl Pools {
         self.set_opening(lease.slot(), false, now);
         let Some(id) = self.slots.get(&lease.slot()).map(|slot| slot.pool) else { return };
         self.end_backoff(id);
+        if let Some(pool) = self.pools.get_mut(&id) {
+            pool.totals.opened += 1;
+        }
         self.pump(id, now);
     }
 
@@ -199,25 +204,10 @@ impl Pools {
         None
     }
 
-    /// Closes every idle connection, for a drain or after a reload. The work grows with their number.
-    pub fn close_all_idle(&mut self) {
-        let idle: Vec<SlotId> = self.pools.values().flat_map(|pool| pool.idle.slots()).collect();
-        for slot in idle {
-            if let Some(id) = self.close_idle(slot) {
-                self.tidy(id);
-            }
-        }
-    }
-
     /// The counts of one pool; all zero when it does not exist.
     #[must_use]
     pub fn counts(&self, key: &PoolKey) -> Counts {
         self.ids.get(key).and_then(|id| self.pools.get(id)).map(Pool::counts).unwrap_or_default()
-    }
-
-    /// The counts of all pools, in the order of their keys.
-    pub fn snapshot(&self) -> impl Iterator<Item = (&PoolKey, Counts)> {
-        self.ids.iter().filter_map(|(key, id)| Some((key, self.pools.get(id)?.counts())))
     }
 
     /// Whether there is nothing left: no connection, no waiter, no remembered failure, no timer.
@@ -243,7 +233,9 @@ impl Pools {
         }
         let id = PoolId(self.next_serial());
         self.ids.insert(key.clone(), id);
-        self.pools.insert(id, Pool::new(key, settings));
+        let mut pool = Pool::new(key, settings);
+        pool.paused = self.switches.is_paused(&pool.key.database);
+        self.pools.insert(id, pool);
         id
     }
 

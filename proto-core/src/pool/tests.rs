@@ -1,3 +1,5 @@
+mod control;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -168,7 +170,7 @@ fn pools_of_other_keys_do_not_wait_for_each_other() {
     request.key = key("writer");
     room.pools.handle_request(request, room.now);
     let (other, _) = room.lease(2);
-    let names: Vec<_> = room.pools.snapshot().map(|(key, counts)| (key.account.clone(), counts.opening)).collect();
+    let names: Vec<_> = room.pools.snapshot().map(|it| (it.key.account.clone(), it.opening)).collect();
     assert_eq!(names, [("reader".into(), 0), ("writer".into(), 1)]);
     room.end([held, other]);
 }
@@ -530,11 +532,11 @@ fn new_settings_hold_from_the_next_request_on() {
 }
 
 #[test]
-fn close_all_idle_spares_what_is_in_use() {
+fn close_idle_spares_what_is_in_use() {
     let mut room = Room::of_size(3);
     let (a, b) = (room.hold(1, b""), room.hold(2, b""));
     let slot = room.give_back(a);
-    room.pools.close_all_idle();
+    room.pools.close_idle(None);
     assert_eq!(room.closed(), slot);
     room.silent();
     assert_eq!(room.counts(), (0, 1, 0, 0));
@@ -608,7 +610,17 @@ fn emptiness_looks_at_every_table() {
             let (parameters, opened, state) = ([].into(), Tick::default(), one::SlotState::Idle(rest));
             pools.slots.insert(
                 slot,
-                one::Slot { pool: id, parameters, owner: None, opened, generation: 0, reuse: true, state },
+                one::Slot {
+                    pool: id,
+                    parameters,
+                    owner: None,
+                    opened,
+                    last_leased: opened,
+                    stale: false,
+                    generation: 0,
+                    reuse: true,
+                    state,
+                },
             );
         },
         |pools, _, slot| {

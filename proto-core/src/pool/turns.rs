@@ -18,13 +18,15 @@ impl Pools {
     pub(super) fn handle_claim(&mut self, id: PoolId, claim: Claim, now: Now) {
         let Some(pool) = self.pools.get(&id) else { return };
         if pool.waiters.is_empty() {
-            if let Some(claim) = self.serve(id, claim, true, now) {
+            if let Some(claim) = self.serve(id, claim, None, now) {
                 self.enqueue(id, claim, now);
             }
             return;
         }
         // Nobody joins the queue of a pool that cannot open connections: a queue means that none is idle either.
-        if let Some(backoff) = pool.backoff_for(claim.reuse, now.tick) {
+        if !pool.paused
+            && let Some(backoff) = pool.backoff_for(claim.reuse, now.tick)
+        {
             let refusal = words::backing_off(pool, backoff, now.tick);
             self.refuse(claim.session, refusal);
         } else {
@@ -47,7 +49,7 @@ impl Pools {
                 return;
             }
             let Some(waiter) = self.take_waiter(id, ticket) else { return };
-            if let Some(claim) = self.serve(id, waiter.claim, false, now) {
+            if let Some(claim) = self.serve(id, waiter.claim, Some(waiter.since), now) {
                 // Making room has led to nothing because the pool is above a size that was lowered: back to the front.
                 self.requeue(id, ticket, Waiter { claim, ..waiter });
                 return;
@@ -56,19 +58,21 @@ impl Pools {
         self.timers.set(now.tick, Due::Continue(id));
     }
 
-    /// Gives the claim what its turn leads to; hands it back when it has to wait.
-    fn serve(&mut self, id: PoolId, claim: Claim, arriving: bool, now: Now) -> Option<Claim> {
+    /// Gives the claim what its turn leads to; hands it back when it has to wait. `since`: it waits already.
+    fn serve(&mut self, id: PoolId, claim: Claim, since: Option<Tick>, now: Now) -> Option<Claim> {
         loop {
             let Some(pool) = self.pools.get(&id) else { return Some(claim) };
-            match pool.turn(&claim, arriving, now.tick) {
+            match pool.turn(&claim, since.is_none(), now.tick) {
                 Turn::Evict(slot) => {
-                    self.close_idle(slot);
+                    self.close_slot(slot);
                 }
                 Turn::Reuse { slot, foreign } => {
-                    self.grant_idle(slot, foreign, claim);
+                    self.count_lease(id, since, now);
+                    self.grant_idle(slot, foreign, claim, now);
                     return None;
                 }
                 Turn::Open => {
+                    self.count_lease(id, since, now);
                     self.grant_new(id, claim, now);
                     return None;
                 }
@@ -86,11 +90,20 @@ impl Pools {
         }
     }
 
+    fn count_lease(&mut self, id: PoolId, since: Option<Tick>, now: Now) {
+        if let Some(pool) = self.pools.get_mut(&id) {
+            pool.totals.lease(since.map(|since| now.tick.since(since)));
+        }
+    }
+
     fn grant_new(&mut self, id: PoolId, claim: Claim, now: Now) {
         let Claim { session, parameters, owner, reuse } = claim;
         let slot = SlotId(self.next_serial());
         let state = SlotState::Leased { session, opening: true, foreign: false, hold: Hold::Promised(None) };
-        self.slots.insert(slot, Slot { pool: id, parameters, owner, opened: now.tick, generation: 0, reuse, state });
+        let (opened, last_leased) = (now.tick, now.tick);
+        let (stale, generation) = (false, 0);
+        let connection = Slot { pool: id, parameters, owner, opened, last_leased, stale, generation, reuse, state };
+        self.slots.insert(slot, connection);
         if let Some(pool) = self.pools.get_mut(&id) {
             pool.opening += 1;
         }
@@ -98,11 +111,12 @@ impl Pools {
         self.outputs.push_back(Pending::Granted(slot, 0));
     }
 
-    fn grant_idle(&mut self, id: SlotId, foreign: bool, claim: Claim) {
+    fn grant_idle(&mut self, id: SlotId, foreign: bool, claim: Claim, now: Now) {
         let Some(rest) = self.leave_idle(id) else { return };
         let Some(slot) = self.slots.get_mut(&id) else { return };
         let session = claim.session;
         slot.generation = slot.generation.wrapping_add(1);
+        slot.last_leased = now.tick;
         let before = std::mem::replace(&mut slot.owner, claim.owner);
         slot.state = SlotState::Leased { session, opening: false, foreign, hold: Hold::Promised(Some((rest, before))) };
         self.outputs.push_back(Pending::Granted(id, slot.generation));
@@ -178,7 +192,7 @@ impl Pools {
     fn rest(&mut self, id: SlotId, mut slot: Slot, rest: Rest) {
         let Some(pool) = self.pools.get_mut(&slot.pool) else { return };
         // `end_lease` has taken it off the books already: with it there would be one more.
-        if pool.total() >= pool.size() {
+        if pool.paused || slot.stale || pool.total() >= pool.size() {
             self.outputs.push_back(Pending::Close(id));
             return;
         }
@@ -199,7 +213,7 @@ impl Pools {
         Some(rest)
     }
 
-    pub(super) fn close_idle(&mut self, id: SlotId) -> Option<PoolId> {
+    pub(super) fn close_slot(&mut self, id: SlotId) -> Option<PoolId> {
         self.leave_idle(id)?;
         let slot = self.slots.remove(&id)?;
         self.outputs.push_back(Pending::Close(id));
@@ -225,6 +239,8 @@ impl Pools {
             return;
         }
         slot.opened = now.tick;
+        // A new connection is what the operator wanted.
+        slot.stale &= !value;
         if let Some(pool) = self.pools.get_mut(&slot.pool) {
             *pool.leased(before) -= 1;
             *pool.leased(value) += 1;
@@ -258,7 +274,7 @@ impl Pools {
                 self.tidy(id);
             }
             Due::Retire(slot) => {
-                if let Some(id) = self.close_idle(slot) {
+                if let Some(id) = self.close_slot(slot) {
                     self.pump(id, now);
                     self.tidy(id);
                 }

@@ -19,6 +19,9 @@ pub(super) fn span(span: Duration) -> String {
 
 /// Who holds the connections that a waiter waits for.
 fn occupancy(pool: &Pool) -> String {
+    if pool.paused {
+        return "an operator has paused it".into();
+    }
     match (pool.total(), pool.size()) {
         (0, 0) => "default_pool_size is 0".into(),
         (1, 1) => "its only connection is in use".into(),

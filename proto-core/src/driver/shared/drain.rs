@@ -89,7 +89,7 @@ impl<R: Runtime> Shared<R> {
 
     /// Closes all idle server connections.
     pub fn close_idle(self: &Arc<Self>) {
-        self.with_hub(|hub, _| hub.pools.close_all_idle());
+        self.with_hub(|hub, _| hub.pools.close_idle(None));
     }
 
     /// Opens the audit file anew, for rotation.

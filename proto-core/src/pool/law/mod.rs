@@ -2,7 +2,7 @@
 //!
 //! One owner for each lease; never more connections than the limit; first come, first served; the most recently used
 //! match; every waiter answered by its deadline; nothing for a session that gave up; nobody waits while something could
-//! be done for it; nothing left at the end. Beside the pools walks a twin that is also woken early and repeatedly, and
+//! be done for it; nothing for those whom an operator has paused, and nothing old after a reconnect; nothing left at the end. Beside the pools walks a twin that is also woken early and repeatedly, and
 //! must say exactly the same.
 
 mod model;
@@ -63,6 +63,8 @@ struct Connection {
     /// Whose state it holds.
     owner: Option<usize>,
     opened: Tick,
+    /// An operator wants it to be replaced.
+    stale: bool,
     /// Since when, and in which order.
     idle: Option<(Tick, u64)>,
 }
@@ -84,6 +86,9 @@ struct Walk {
     sessions: Vec<Stand>,
     connections: BTreeMap<SlotId, Connection>,
     failures: [Option<Failure>; KEYS],
+    /// By its own pause, and by that of all.
+    paused: [bool; KEYS],
+    all_paused: bool,
     order: u64,
     /// Who asked last.
     last: usize,
@@ -125,6 +130,8 @@ impl Walk {
             sessions: (0..SESSIONS).map(|_| Stand::Out).collect(),
             connections: BTreeMap::new(),
             failures: [None; KEYS],
+            paused: [false; KEYS],
+            all_paused: false,
             order: 0,
             last: 0,
             lagging: None,
@@ -138,7 +145,7 @@ impl Walk {
     }
 
     fn step(&mut self, choices: &mut Choices<'_>) -> Option<()> {
-        let (what, who) = (choices.below(32)?, choices.below(SESSIONS)?);
+        let (what, who) = (choices.below(34)?, choices.below(SESSIONS)?);
         let before = self.now;
         self.nudge_twin(self.now);
         let holder = self.holder_from(who);
@@ -152,10 +159,12 @@ impl Walk {
             19..=22 => self.release(holder, Returned::Kept),
             23 => self.release(holder, Returned::Broken),
             24 | 25 => self.reopen(holder),
-            26 if who.is_multiple_of(8) => self.close_all_idle(),
+            26 if who.is_multiple_of(8) => self.close_idle(),
             26 | 27 => self.resize(1 + who % 4),
             28 => self.advance(Duration::from_millis(100 * who as u64)),
             29 => self.advance(secs(who % 8)),
+            30 => self.switch(who),
+            31 if who.is_multiple_of(2) => self.reconnect(who),
             _ => self.advance_to_deadline(),
         }
         self.nudge_twin(self.now);
@@ -300,17 +309,58 @@ impl Walk {
     fn reopen(&mut self, who: usize) {
         let now = self.now();
         if let Stand::Holding { lease, twin, opening, .. } = &mut self.sessions[who] {
-            *opening = true;
+            if !std::mem::replace(opening, true)
+                && let Some(connection) = self.connections.get_mut(&lease.slot())
+            {
+                connection.stale = false;
+            }
             self.pools.handle_reopen(lease, now);
             self.twin.handle_reopen(twin, now);
         }
     }
 
-    fn close_all_idle(&mut self) {
-        self.pools.close_all_idle();
-        self.twin.close_all_idle();
+    fn close_idle(&mut self) {
+        self.pools.close_idle(None);
+        self.twin.close_idle(None);
         self.settle();
-        assert!(self.connections.values().all(|it| it.idle.is_none()), "an idle connection survived close_all_idle");
+        assert!(self.connections.values().all(|it| it.idle.is_none()), "an idle connection survived close_idle");
+    }
+
+    /// An operator pauses or resumes one database, or all of them.
+    fn switch(&mut self, who: usize) {
+        self.settle();
+        let index = who % (KEYS + 1);
+        let (database, paused) = match self.paused.get_mut(index) {
+            Some(paused) => (Some(key(index).database), paused),
+            None => (None, &mut self.all_paused),
+        };
+        // Pauses are short, so that there is something to see between them.
+        *paused = !*paused && who.is_multiple_of(5);
+        let (now, paused) = (Now { tick: self.now, unix: UnixMicros(0) }, *paused);
+        for pools in [&mut self.pools, &mut self.twin] {
+            match paused {
+                true => pools.pause(database.as_deref(), now),
+                false => pools.resume(database.as_deref(), now),
+            }
+        }
+        self.settle();
+    }
+
+    fn is_paused(&self, index: usize) -> bool {
+        self.all_paused || self.paused[index]
+    }
+
+    fn reconnect(&mut self, who: usize) {
+        self.settle();
+        let (index, now) = (who % (KEYS + 1), self.now());
+        let database = (index < KEYS).then(|| key(index).database);
+        for pools in [&mut self.pools, &mut self.twin] {
+            pools.reconnect(database.as_deref(), now);
+        }
+        for connection in self.connections.values_mut().filter(|it| index == KEYS || it.wish.key == index) {
+            connection.stale = true;
+        }
+        self.settle();
     }
 
     fn resize(&mut self, size: usize) {
@@ -340,6 +390,11 @@ impl Walk {
     /// Every lease comes back, so everybody who waits must be answered, and nothing may be left in the end.
     fn finish(&mut self) {
         self.settle();
+        for index in 0..=KEYS {
+            if self.paused.get(index).copied().unwrap_or(self.all_paused) {
+                self.switch(index);
+            }
+        }
         for _ in 0..4 * SESSIONS {
             let (mut held, mut waiting) = (false, false);
             for who in 0..SESSIONS {

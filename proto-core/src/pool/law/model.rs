@@ -50,6 +50,7 @@ impl Walk {
             |it| matches!(it, Stand::Waiting { wish: other, order: o, .. } if other.key == wish.key && *o < order),
         );
         assert!(!earlier, "session {session} overtook somebody");
+        assert!(!self.is_paused(wish.key), "session {session} got a connection of a paused database");
         match how {
             How::Open => self.granted_new(wish, lease.slot()),
             How::Reuse | How::Reset => self.granted_idle(wish, lease.slot(), how),
@@ -63,7 +64,7 @@ impl Walk {
         let missed = wish.reuse && self.connections.values().any(|it| fits(&it));
         assert!(self.lagging.is_some() || !missed, "missed a match");
         assert!(self.total(wish.key) < self.sizes[wish.key], "the pool is above its limit");
-        let fresh = Connection { wish, owner: None, opened: self.now, idle: None };
+        let fresh = Connection { wish, owner: None, opened: self.now, stale: false, idle: None };
         assert!(self.connections.insert(slot, fresh).is_none(), "a slot was used twice");
     }
 
@@ -90,6 +91,7 @@ impl Walk {
         let (decided, lifetime) = (self.lagging.unwrap_or(self.now), self.settings.server_lifetime);
         let Some(connection) = self.connections.get_mut(&slot) else { return };
         assert!(serves(connection, wish), "a connection of another kind");
+        assert!(!connection.stale, "a connection that was to be replaced");
         assert!(connection.opened.after(lifetime) > decided, "a connection beyond its lifetime");
         connection.idle = None;
     }
@@ -137,6 +139,7 @@ impl Walk {
                 Stand::Waiting { wish, order, since, .. } if wish.key == index => Some((*order, *since, wish.reuse)),
                 _ => None,
             };
+            assert!(counts.idle == 0 || !self.is_paused(index), "a paused database keeps idle connections");
             let Some((_, since, reuse)) = self.sessions.iter().filter_map(waiting).min() else { continue };
             let limit = settings.query_wait_timeout;
             assert!(limit.is_zero() || self.now.since(since) < limit, "somebody waits beyond the deadline");
@@ -144,10 +147,14 @@ impl Walk {
                 self.failures[index].is_some_and(|it| !it.over && it.until > self.now && (reuse || !it.shared_only));
             assert_eq!(counts.idle, 0, "somebody waits beside an idle connection");
             let leased = counts.active + counts.opening;
-            assert!(leased >= self.sizes[index] || (backing_off && leased > 0), "somebody waits for nothing");
+            assert!(
+                self.is_paused(index) || leased >= self.sizes[index] || (backing_off && leased > 0),
+                "somebody waits for nothing"
+            );
         }
         for connection in self.connections.values() {
             let Some((since, _)) = connection.idle else { continue };
+            assert!(!connection.stale, "kept although it was to be replaced");
             assert!(connection.wish.reuse, "a person's own connection was kept");
             assert!(self.now.since(connection.opened) < settings.server_lifetime, "kept beyond its lifetime");
             let unused = settings.server_idle_timeout;

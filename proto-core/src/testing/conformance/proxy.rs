@@ -159,8 +159,8 @@ impl<H: Host> Rig<H> {
         assert_eq!(self.shared.sessions(), 0);
         self.shared.inspect(|hub| {
             assert_eq!((hub.clients(), hub.cancels.orders(), hub.cancels.enrolled()), (0, 0, 0));
-            for (key, counts) in hub.pools.snapshot() {
-                assert_eq!((counts.active, counts.opening, counts.waiting), (0, 0, 0), "{key}: {counts:?}");
+            for pool in hub.pools.snapshot() {
+                assert_eq!((pool.active, pool.opening, pool.waiting), (0, 0, 0), "{pool:?}");
             }
         });
         self.shared.close_idle();

@@ -56,7 +56,7 @@ pub fn sessions_work_over_tls_on_both_sides<H: Host>() {
             assert_eq!(rig.postgres.copied().pop().map(|(_, data)| data), Some(pattern(1_000_000)));
             visitor.leave().await;
             // It comes back behind its session.
-            rig.until(|rig| rig.shared.inspect(|hub| hub.pools.snapshot().all(|(_, counts)| counts.idle == 1))).await;
+            rig.until(|rig| rig.shared.inspect(|hub| hub.pools.snapshot().all(|pool| pool.idle == 1))).await;
         }
         assert_eq!(rig.postgres.logins(), 1, "the connection is used again");
     });
@@ -227,7 +227,7 @@ pub fn cancels_reach_their_statement_only<H: Host>() {
         let (packet, password) = Visitor::<H>::introduction("waiting");
         waiting.send(&[packet, password].concat()).await.expect("the proxy is there");
         waiting.read_key().await;
-        rig.until(|rig| rig.shared.inspect(|hub| hub.pools.snapshot().any(|(_, counts)| counts.waiting == 1))).await;
+        rig.until(|rig| rig.shared.inspect(|hub| hub.pools.snapshot().any(|pool| pool.waiting == 1))).await;
         let (pid, key) = waiting.key.clone();
         cancel(rig, pid, &key).await;
         assert_eq!(code(&waiting.answer().await).as_deref(), Some("57014"));

@@ -317,7 +317,8 @@ impl World {
         self.advance(Duration::from_secs(30));
         assert_eq!(self.shared.sessions(), 0, "sessions are left");
         let (clients, orders, enrolled, counts) = self.shared.inspect(|hub| {
-            let counts: Vec<_> = hub.pools.snapshot().map(|(key, counts)| (key.to_string(), counts)).collect();
+            let pools = hub.pools.snapshot();
+            let counts: Vec<_> = pools.map(|it| (it.key.to_string(), hub.pools.counts(it.key))).collect();
             (hub.clients(), hub.cancels.orders(), hub.cancels.enrolled(), counts)
         });
         assert_eq!((clients, orders, enrolled), (0, 0, 0), "clients, cancels on their way, cancel keys");

@@ -393,7 +393,7 @@ impl Stage {
         self.leased(0);
         self.carry_out();
         assert!(!self.holding);
-        self.pools.close_all_idle();
+        self.pools.close_idle(None);
         while self.pools.poll_output().is_some() {}
         assert!(self.pools.is_empty(), "a lease is lost");
         for told in [&self.seen.to_client, &self.seen.audit] {
