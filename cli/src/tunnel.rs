@@ -138,6 +138,7 @@ fn assemble(way: &Way, gate: Gate, tokens: &Arc<dyn TokenSource>, now: Now) -> R
             server_login_retry: Duration::ZERO,
             ..PoolSettings::default()
         }),
+        session: Arc::default(),
     };
     let mut server_tls = ServerTls::new();
     if let Some(config) =

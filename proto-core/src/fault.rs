@@ -39,6 +39,10 @@ sqlstates! {
     INVALID_PASSWORD = b"28P01";
     /// invalid_cursor_name
     INVALID_CURSOR_NAME = b"34000";
+    /// idle_in_transaction_session_timeout
+    IDLE_IN_TRANSACTION_TIMEOUT = b"25P03";
+    /// transaction_timeout
+    TRANSACTION_TIMEOUT = b"25P04";
     /// invalid_catalog_name
     INVALID_CATALOG_NAME = b"3D000";
     /// insufficient_privilege
@@ -59,6 +63,8 @@ sqlstates! {
     ADMIN_SHUTDOWN = b"57P01";
     /// cannot_connect_now
     CANNOT_CONNECT_NOW = b"57P03";
+    /// idle_session_timeout
+    IDLE_SESSION_TIMEOUT = b"57P05";
     /// io_error
     IO_ERROR = b"58030";
     /// config_file_error

@@ -1,10 +1,14 @@
 //! Who may connect as what, from where, and to which server. Settings only: they are read once and shared.
 
+mod terms;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::secret::Secret;
+
+pub use terms::{OwnTimeouts, SessionState, SessionTerms, Timeouts, Users};
 
 /// Whether a password or token may be asked for on a connection without TLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -120,6 +124,8 @@ pub struct Database {
     pub connect_timeout: Duration,
     /// Pool limits of this database.
     pub pool: Arc<crate::pool::PoolSettings>,
+    /// What holds for its sessions.
+    pub session: Arc<SessionTerms>,
 }
 
 impl Database {
@@ -134,6 +140,7 @@ impl Database {
             sslrootcert: None,
             connect_timeout: Duration::from_secs(5),
             pool: Arc::default(),
+            session: Arc::default(),
         }
     }
 

@@ -88,6 +88,14 @@ pub enum Timer {
     ServerRetire,
     /// A failing server may be tried again.
     ServerRetry,
+    /// A query takes too long.
+    Query,
+    /// A transaction takes too long.
+    Transaction,
+    /// The client of an open transaction says nothing.
+    IdleTransaction,
+    /// The client says nothing.
+    ClientIdle,
     /// A key set is due for its refresh.
     KeyRefresh,
     /// The client has not taken its last bytes.

@@ -12,7 +12,7 @@ use gprxy_proto::driver::entropy::SystemEntropy;
 use gprxy_proto::driver::runtime::Runtime;
 use gprxy_proto::driver::shared::{Parts, ServerTls, Shared};
 use gprxy_proto::hub::Hub;
-use gprxy_proto::policy::{AllowPlaintext, Database, Databases, Endpoint, Limits, SslMode};
+use gprxy_proto::policy::{AllowPlaintext, Database, Databases, Endpoint, Limits, SslMode, Users};
 use gprxy_proto::session::Profile;
 
 /// In front of one server; with an audit trail, no statement runs without a place in it.
@@ -25,7 +25,8 @@ pub(crate) fn shared<R: Runtime>(server: Endpoint, audited: bool) -> Arc<Shared<
         sslmode: SslMode::Disable,
         sslrootcert: None,
         connect_timeout: Duration::from_secs(30),
-        pool: std::sync::Arc::default(),
+        pool: Arc::default(),
+        session: Arc::default(),
     };
     let hub = Hub::new(keys, &limits, Box::new(SystemEntropy::new()));
     let profile = Profile {
@@ -36,6 +37,7 @@ pub(crate) fn shared<R: Runtime>(server: Endpoint, audited: bool) -> Arc<Shared<
         roles: RoleMap::default(),
         databases: Databases::new([(Databases::ANY.into(), database)]),
         limits,
+        users: Users::default(),
         audit: audited.then_some(AuditProfile { statement_bytes: 1024, required: true }),
     };
     Shared::new(Parts {

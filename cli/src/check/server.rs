@@ -104,6 +104,7 @@ mod tests {
             sslrootcert: None,
             connect_timeout: Duration::from_secs(5),
             pool: std::sync::Arc::default(),
+            session: std::sync::Arc::default(),
         };
         let outcome = probe(&database, &endpoint);
         server.join().unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gprxy_proto::policy::{Database, Endpoint, SslMode};
+use gprxy_proto::policy::{Database, Endpoint, SessionTerms, SslMode};
 use gprxy_proto::pool::PoolSettings;
 
 use super::document::Value;
@@ -15,6 +15,7 @@ use super::problem::{Problem, quoted};
 use super::reader::{Entry, Reader};
 use super::schema;
 use super::server::{ISOLATION, POOL_MODE, POOL_SIZE, STATEMENTS};
+use super::terms;
 use super::tls::certificates;
 use super::url::is_loopback;
 
@@ -32,6 +33,7 @@ const HOSTS: &str = "host names, addresses or socket directories, separated by c
 pub(crate) fn databases(
     entries: Vec<(String, Entry)>,
     pool: &PoolSettings,
+    terms: &SessionTerms,
     connect_timeout: Duration,
     draft: &mut Draft,
 ) -> BTreeMap<Arc<str>, Database> {
@@ -49,14 +51,20 @@ pub(crate) fn databases(
         }
         let header = format!("[databases.{}]", toml_string(&name));
         let mut reader = Reader::new(&schema::DATABASES, entry, &place, &header, draft);
-        let database = database(&name, &mut reader, pool, connect_timeout);
+        let database = database(&name, &mut reader, pool, terms, connect_timeout);
         reader.finish();
         databases.insert(name.into(), database);
     }
     databases
 }
 
-fn database(name: &str, reader: &mut Reader<'_>, pool: &PoolSettings, connect_timeout: Duration) -> Database {
+fn database(
+    name: &str,
+    reader: &mut Reader<'_>,
+    pool: &PoolSettings,
+    terms: &SessionTerms,
+    connect_timeout: Duration,
+) -> Database {
     let hosts = reader.read("host", &List(HOSTS));
     let ports = reader.read("port", &Ports);
     let endpoints = endpoints(&hosts, &ports).unwrap_or_else(|fault| {
@@ -97,6 +105,7 @@ fn database(name: &str, reader: &mut Reader<'_>, pool: &PoolSettings, connect_ti
             query_wait_notify: reader.inherited("query_wait_notify", &Span::ANY, pool.query_wait_notify),
             server_login_retry: reader.inherited("server_login_retry", &Span::ANY, pool.server_login_retry),
         }),
+        session: Arc::new(terms::of_database(reader, terms)),
     }
 }
 

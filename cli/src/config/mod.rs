@@ -27,6 +27,7 @@ mod schema;
 mod server;
 mod settings;
 mod sources;
+mod terms;
 mod tls;
 mod units;
 mod url;
@@ -105,8 +106,8 @@ fn settle(merged: Merged, variables: &Variables<'_>, allow_demo_issuer: bool, dr
     let issuers = issuers::issuers(merged.issuers, allow_demo_issuer, draft);
     let roles = roles::roles(merged.roles, server.default_role, variables, draft);
     let check_account = roles::check_account(variables, draft);
-    let (pool, connect_timeout) = server::pool(merged.pool, draft);
-    let databases = databases::databases(merged.databases, &pool, connect_timeout, draft);
+    let (pool, terms, connect_timeout) = server::pool(merged.pool, draft);
+    let databases = databases::databases(merged.databases, &pool, &terms, connect_timeout, draft);
     let audit = server::audit(merged.audit, draft);
     let limits = server::limits(merged.limits, server.drain_timeout, draft);
     let log = server::log(merged.log, draft);

@@ -13,6 +13,7 @@ use super::reader::{Entry, Reader};
 use super::schema::{self, env};
 use super::settings::{RoleConfig, Roles};
 use super::sources::Variables;
+use super::terms;
 use crate::logging::one_line;
 
 /// PostgreSQL cuts longer names (NAMEDATALEN - 1), so that another account than the one written would log in.
@@ -104,7 +105,8 @@ fn role(reader: &mut Reader<'_>) -> Option<RoleConfig> {
     }
     let password = reader.secret("password");
     let priority = reader.optional("priority", &Rank);
-    Some(RoleConfig { role: role?.trim().into(), account: account?.into(), password, priority })
+    let timeouts = terms::own_timeouts(reader);
+    Some(RoleConfig { role: role?.trim().into(), account: account?.into(), password, priority, timeouts })
 }
 
 fn required(reader: &mut Reader<'_>, name: &'static str, expected: &'static str) -> Option<String> {

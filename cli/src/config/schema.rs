@@ -117,7 +117,16 @@ pub(crate) static ISSUER: Section = Section {
 pub(crate) static ROLE: Section = Section {
     name: "role",
     form: Form::Many,
-    keys: &[key("name", ""), key("account", ""), key("password", "").secret(), key("priority", "")],
+    keys: &[
+        key("name", ""),
+        key("account", ""),
+        key("password", "").secret(),
+        key("priority", ""),
+        key("query_timeout", ""),
+        key("idle_transaction_timeout", ""),
+        key("transaction_timeout", ""),
+        key("client_idle_timeout", ""),
+    ],
 };
 
 /// Server connections.
@@ -135,6 +144,10 @@ pub(crate) static POOL: Section = Section {
         key("server_login_retry", "15s"),
         key("query_wait_timeout", "2m"),
         key("query_wait_notify", "5s"),
+        key("query_timeout", "0s"),
+        key("idle_transaction_timeout", "0s"),
+        key("transaction_timeout", "0s"),
+        key("client_idle_timeout", "0s"),
     ],
 };
 
@@ -157,6 +170,10 @@ pub(crate) static DATABASES: Section = Section {
         key("max_prepared_statements", ""),
         key("query_wait_timeout", ""),
         key("query_wait_notify", ""),
+        key("query_timeout", ""),
+        key("idle_transaction_timeout", ""),
+        key("transaction_timeout", ""),
+        key("client_idle_timeout", ""),
         key("server_login_retry", ""),
     ],
 };

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gprxy_proto::policy::{AllowPlaintext, Limits};
+use gprxy_proto::policy::{AllowPlaintext, Limits, SessionTerms};
 use gprxy_proto::pool::{Isolation, PoolMode, PoolSettings};
 use log::LevelFilter;
 
@@ -14,6 +14,7 @@ use super::problem::Origin;
 use super::reader::{Entry, Reader};
 use super::schema;
 use super::settings::{Access, AuditFailure, AuditPath, AuditSettings, Listen, LogFormat, LogSettings};
+use super::terms;
 use super::url::is_loopback;
 
 /// A TCP port; 0 means any free one where we listen.
@@ -109,8 +110,8 @@ pub(crate) const ISOLATION: Choice<Isolation> =
     Choice(&[("identity", Isolation::Identity), ("pgbouncer", Isolation::PgBouncer)]);
 pub(crate) const POOL_SIZE: Whole = Whole { what: "a number of connections", min: 1, max: 100_000 };
 
-/// Reads `[pool]`; the second value is the connect timeout of databases that state none.
-pub(crate) fn pool(entry: Entry, draft: &mut Draft) -> (PoolSettings, Duration) {
+/// Reads `[pool]`; the last value is the connect timeout of databases that state none.
+pub(crate) fn pool(entry: Entry, draft: &mut Draft) -> (PoolSettings, SessionTerms, Duration) {
     let mut reader = Reader::of_section(&schema::POOL, entry, draft);
     let settings = PoolSettings {
         pool_mode: reader.read("pool_mode", &POOL_MODE),
@@ -124,8 +125,9 @@ pub(crate) fn pool(entry: Entry, draft: &mut Draft) -> (PoolSettings, Duration) 
         server_login_retry: reader.read("server_login_retry", &Span::ANY),
     };
     let connect_timeout = reader.read("server_connect_timeout", &Span::SOME);
+    let terms = terms::usual(&mut reader);
     reader.finish();
-    (settings, connect_timeout)
+    (settings, terms, connect_timeout)
 }
 
 /// Reads `[audit]`.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gprxy_proto::policy::{Account, AllowPlaintext, Database, Limits};
+use gprxy_proto::policy::{Account, AllowPlaintext, Database, Limits, OwnTimeouts};
 use gprxy_proto::secret::Secret;
 
 /// Everything that `gprxy start` needs.
@@ -110,6 +110,8 @@ pub(crate) struct RoleConfig {
     pub(crate) password: Option<Secret<String>>,
     /// For people with several roles: the highest counts, `None` is 0, among equals the token's order decides.
     pub(crate) priority: Option<i32>,
+    /// Other timeouts than the rest has.
+    pub(crate) timeouts: OwnTimeouts,
 }
 
 /// Who ran what.

@@ -11,7 +11,7 @@ use gprxy_proto::driver::entropy::SystemEntropy;
 use gprxy_proto::driver::shared::{Parts, ServerTls};
 use gprxy_proto::driver::tls;
 use gprxy_proto::hub::Hub;
-use gprxy_proto::policy::{Database, Databases};
+use gprxy_proto::policy::{Database, Databases, Users};
 use gprxy_proto::session::Profile;
 use gprxy_proto::time::Now;
 use rustls::server::ServerConfig;
@@ -26,6 +26,7 @@ pub(super) fn assemble(settings: Settings, now: Now) -> Result<Parts, String> {
     let hub = Hub::new(keys, &settings.limits, Box::new(SystemEntropy::default()));
     let tls = settings.tls.as_ref().map(client_tls).transpose()?;
     let server_tls = server_tls(&settings.databases)?;
+    let users = Users::new(settings.roles.mappings.iter().map(|mapping| (mapping.role.clone(), mapping.timeouts)));
     let profile = Profile {
         tls: tls.is_some(),
         allow_plaintext: settings.access.allow_plaintext,
@@ -34,6 +35,7 @@ pub(super) fn assemble(settings: Settings, now: Now) -> Result<Parts, String> {
         roles: role_map(settings.roles)?,
         databases: Databases::new(settings.databases),
         limits: settings.limits,
+        users,
         audit: settings.audit.enabled.then(|| audit_profile(&settings.audit)),
     };
     let audit = super::audit::open(&settings.audit, now)?;

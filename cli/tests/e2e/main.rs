@@ -35,6 +35,7 @@ mod sso_psql;
 mod sso_quickstart;
 mod sso_renewal;
 mod sso_terminal;
+mod timeouts;
 mod tunnel;
 mod upstream;
 mod ways_in;

@@ -95,6 +95,8 @@ pub struct Tracker {
     status: TransactionStatus,
     /// Answers and questions no longer fit together: the connection must not be used again.
     confused: bool,
+    /// ReadyForQuery messages, and those among them behind which no transaction was open.
+    completed: (u32, u32),
 }
 
 impl Default for Tracker {
@@ -108,6 +110,7 @@ impl Default for Tracker {
             copy_out: false,
             status: TransactionStatus::Idle,
             confused: false,
+            completed: (0, 0),
         }
     }
 }
@@ -135,6 +138,13 @@ impl Tracker {
     #[must_use]
     pub const fn is_confused(&self) -> bool {
         self.confused
+    }
+
+    /// How many ReadyForQuery messages have come, and how many of them outside of a transaction. Both begin again behind
+    /// the last number.
+    #[must_use]
+    pub const fn completed(&self) -> (u32, u32) {
+        self.completed
     }
 
     /// A message of gprxy itself goes to the server, between messages of the client; or one of the client's goes no
@@ -285,7 +295,13 @@ impl Tracker {
         self.copy_out = false;
         self.skipping = false;
         match body.first().copied().and_then(TransactionStatus::from_byte) {
-            Some(status) => self.status = status,
+            Some(status) => {
+                self.status = status;
+                self.completed.0 = self.completed.0.wrapping_add(1);
+                if status == TransactionStatus::Idle {
+                    self.completed.1 = self.completed.1.wrapping_add(1);
+                }
+            }
             None => self.confused = true,
         }
         match self.head() {

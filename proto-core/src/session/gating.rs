@@ -72,7 +72,7 @@ impl Session {
         let Phase::Proving(proving) = &self.phase else { return };
         let Admission { who, backing, sasl_final } = admission;
         let account = proving.startup.user.clone();
-        self.phase = Phase::Leasing(Box::new(Leasing::new(proving.startup.clone(), Some(who), Some(account))));
+        self.phase = Phase::Leasing(Box::new(Leasing::new(proving.startup.clone(), Some(who), Some(account.clone()))));
         self.write(|out| {
             if let Some(message) = sasl_final {
                 emit_sasl_final(out, &message);
@@ -84,6 +84,6 @@ impl Session {
             Backing::Passed(credential) => Credential::Passed(credential),
             Backing::Provided => Credential::Provided,
         };
-        self.lease(credential, now);
+        self.lease(credential, &account, now);
     }
 }

@@ -10,12 +10,14 @@ use crate::codec::backend::{
     emit_ready_for_query,
 };
 use crate::fault::Refusal;
+use crate::policy::{SessionTerms, Timeouts};
 use crate::pool::{Lease, PoolMode};
 use crate::preamble::Startup;
 use crate::relay::{Ledger, OnServer, Pooled, Relay};
 use crate::time::Now;
 use crate::upstream::Reported;
 
+use super::clocks::Clocks;
 use super::pooling;
 use super::relaying::Relaying;
 use super::{Action, Finish, Leased, Output, Phase, Return, ReturnState, Session};
@@ -25,12 +27,16 @@ pub(super) struct Leasing {
     pub(super) who: Option<Authenticated>,
     pub(super) account: Option<Arc<str>>,
     pub(super) mode: PoolMode,
+    /// What holds for the session once it is up.
+    pub(super) terms: Arc<SessionTerms>,
+    pub(super) timeouts: Timeouts,
     key: Option<CancelKey>,
 }
 
 impl Leasing {
-    pub(super) const fn new(startup: Startup, who: Option<Authenticated>, account: Option<Arc<str>>) -> Self {
-        Self { startup, who, account, mode: PoolMode::Session, key: None }
+    pub(super) fn new(startup: Startup, who: Option<Authenticated>, account: Option<Arc<str>>) -> Self {
+        let (mode, terms) = (PoolMode::Session, Arc::default());
+        Self { startup, who, account, mode, terms, timeouts: Timeouts::default(), key: None }
     }
 }
 
@@ -123,6 +129,7 @@ impl Session {
     ) {
         let Phase::Leasing(leasing) = &self.phase else { return };
         let (startup, account, mode) = (&leasing.startup, leasing.account.as_deref(), leasing.mode);
+        let clocks = Clocks::new(leasing.timeouts, now.tick);
         let facts = self.facts_of(startup, Some(&who), account);
         let pooled = (mode != PoolMode::Session).then(|| {
             pooling::take_on(startup, &mut reported);
@@ -142,7 +149,8 @@ impl Session {
         let (lease, statements) = server.unzip();
         let mut relay = Relay::new(ledger, pooled);
         let _ = relay.handle_connection(&reported, statements.flatten());
-        let relaying = Relaying::new(who, lease, mode, facts, relay, now);
+        let mut relaying = Relaying::new(who, lease, mode, facts, relay, now);
+        relaying.clocks = clocks;
         self.phase = Phase::Relaying(Box::new(relaying));
         self.release_between();
     }

@@ -12,6 +12,7 @@
 //! [`Session::poll_timeout`] has passed. Any call order is legal; late and repeated replies are ignored.
 
 mod actions;
+mod clocks;
 mod gating;
 mod leasing;
 mod opening;
@@ -30,7 +31,7 @@ use crate::auth::gate::Gate;
 use crate::auth::roles::RoleMap;
 use crate::codec::backend::{Severity, emit_error};
 use crate::fault::{Lost, Refusal, SqlState, Violation};
-use crate::policy::{AllowPlaintext, Databases, Limits};
+use crate::policy::{AllowPlaintext, Databases, Limits, Users};
 use crate::preamble::Startup;
 use crate::relay::Step;
 use crate::session_id::SessionId;
@@ -93,6 +94,8 @@ pub struct Profile {
     pub databases: Databases,
     /// Bounds.
     pub limits: Limits,
+    /// Who has timeouts of their own.
+    pub users: Users,
     /// Whether statements are written down, and how strictly.
     pub audit: Option<AuditProfile>,
 }
@@ -109,6 +112,7 @@ impl Default for Profile {
             roles: RoleMap::default(),
             databases: Databases::default(),
             limits: Limits::default(),
+            users: Users::default(),
             audit: None,
         }
     }
@@ -201,6 +205,16 @@ impl Session {
 
     /// Bytes at the front of what a side has sent.
     pub fn handle_input(&mut self, from: Side, bytes: &[u8], now: Now) -> Verdict {
+        let verdict = self.judge(from, bytes, now);
+        if let Phase::Relaying(relaying) = &mut self.phase
+            && relaying.clocks.is_some()
+        {
+            relaying.keep_time(from == Side::Client && verdict != Verdict::Wait, now);
+        }
+        verdict
+    }
+
+    fn judge(&mut self, from: Side, bytes: &[u8], now: Now) -> Verdict {
         while let Phase::Relaying(relaying) = &mut self.phase {
             let step = match from {
                 Side::Client if relaying.is_reserving() => return Verdict::Wait,
@@ -332,6 +346,7 @@ impl Session {
             Phase::Relaying(_) => {
                 self.answer_due(now);
                 self.end_if_over(now);
+                self.end_if_timed_out(now);
             }
             _ => {}
         }
@@ -351,7 +366,8 @@ impl Session {
             Phase::Relaying(relaying) if relaying.is_over() || relaying.has_something_to_say() => {
                 Some(Deadline { at: Tick::default(), why: Timer::Drain })
             }
-            Phase::Leasing(_) | Phase::Relaying(_) => None,
+            Phase::Relaying(relaying) => relaying.clocks.as_ref().and_then(|clocks| clocks.poll_timeout()),
+            Phase::Leasing(_) => None,
         }
     }
 

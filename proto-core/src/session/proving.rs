@@ -142,18 +142,19 @@ impl Session {
         let leasing = Leasing::new(startup, Some(who), Some(account));
         self.phase = Phase::Leasing(Box::new(leasing));
         self.write(emit_authentication_ok);
-        self.lease(Credential::Account(grant.account), now);
+        self.lease(Credential::Account(grant.account), &grant.role, now);
     }
 
     /// PostgreSQL itself checks the password, and the session runs as that user.
     fn lease_with_password(&mut self, secret: Secret<Vec<u8>>, now: Now) {
         let Phase::Proving(proving) = &self.phase else { return };
         let account = proving.startup.user.clone();
-        self.phase = Phase::Leasing(Box::new(Leasing::new(proving.startup.clone(), None, Some(account))));
-        self.lease(Credential::Own(Arc::new(secret)), now);
+        self.phase = Phase::Leasing(Box::new(Leasing::new(proving.startup.clone(), None, Some(account.clone()))));
+        self.lease(Credential::Own(Arc::new(secret)), &account, now);
     }
 
-    pub(super) fn lease(&mut self, credential: Credential, now: Now) {
+    /// Asks for a server connection; `name` is the role that the session runs in, or its user.
+    pub(super) fn lease(&mut self, credential: Credential, name: &str, now: Now) {
         let Phase::Leasing(leasing) = &mut self.phase else { return };
         let startup = &leasing.startup;
         let Some(account) = leasing.account.clone() else { return };
@@ -163,6 +164,8 @@ impl Session {
         };
         let (mode, owner, parameters) = pooling::terms(startup, leasing.who.as_ref(), &credential, &target.pool);
         leasing.mode = mode;
+        leasing.terms = target.session.clone();
+        leasing.timeouts = self.profile.users.timeouts(name, target.session.timeouts);
         let startup = &leasing.startup;
         let wish = Wish {
             account,

@@ -11,6 +11,7 @@ use crate::relay::pins::Pin;
 use crate::relay::{Outcome, Relay, Step};
 use crate::time::{Now, Tick};
 
+use super::clocks::{Clocks, Standing};
 use super::pooling;
 use super::{Action, Finish, Output, Phase, Return, ReturnState, Session, Side, Verdict};
 
@@ -38,6 +39,8 @@ pub(super) struct Relaying {
     pub(super) preparing: bool,
     /// Whether what waits for a server connection has been cancelled.
     pub(super) cancelled: Cancelled,
+    /// Where anything has a limit in time.
+    pub(super) clocks: Option<Box<Clocks>>,
     began: Tick,
 }
 
@@ -97,6 +100,7 @@ impl Relaying {
             unread: false,
             preparing: false,
             cancelled: Cancelled::No,
+            clocks: None,
             began,
         }
     }
@@ -120,6 +124,14 @@ impl Relaying {
     pub(super) fn handle_cancel(&mut self) {
         self.server = Server::Away;
         self.cancelled = Cancelled::Untold;
+    }
+
+    /// Time goes on where anything has a limit.
+    pub(super) fn keep_time(&mut self, heard: bool, now: Now) {
+        let waiting = self.is_waiting();
+        let Some(clocks) = &mut self.clocks else { return };
+        let standing = Standing { busy: waiting || !self.relay.is_quiet(), waiting, heard };
+        clocks.handle_progress(&self.relay, &standing, now.tick);
     }
 
     /// Something is to be said to the client behind what was judged.
@@ -277,6 +289,16 @@ impl Session {
             self.write(|out| emit_error(out, Severity::Fatal, &refusal));
         }
         self.leave(Finish::Refused(refusal), now);
+    }
+
+    /// A limit in time may have passed.
+    pub(super) fn end_if_timed_out(&mut self, now: Now) {
+        let Phase::Relaying(relaying) = &mut self.phase else { return };
+        relaying.keep_time(false, now);
+        let passed = relaying.clocks.as_mut().and_then(|clocks| clocks.handle_timeout(now.tick));
+        if let Some(refusal) = passed {
+            self.relaying_killed(refusal, now);
+        }
     }
 
     pub(super) fn end_if_over(&mut self, now: Now) {

@@ -1,5 +1,6 @@
 //! Sessions without a socket: every scenario has a client and a server made of bytes, see [`crate::testing::duel`].
 
+mod clocks;
 mod contract;
 mod drain;
 mod gating;

@@ -7,7 +7,7 @@ use crate::audit::AuditProfile;
 use crate::auth::jwks::{Fetched, KeySetLimits, KeySets};
 use crate::auth::jwt::{IssuerSettings, KeySource};
 use crate::auth::roles::{RoleEntry, RoleMap};
-use crate::policy::{Account, AllowPlaintext, Database, Databases, Endpoint, Limits, SslMode};
+use crate::policy::{Account, AllowPlaintext, Database, Databases, Endpoint, Limits, SessionTerms, SslMode, Users};
 use crate::pool::PoolSettings;
 use crate::secret::Secret;
 use crate::session::Profile;
@@ -135,8 +135,19 @@ pub fn databases_at(endpoints: &[Endpoint], sslmode: SslMode, pool: PoolSettings
         sslrootcert: None,
         connect_timeout: Duration::from_secs(15),
         pool: pool.into(),
+        session: Arc::default(),
     };
     Databases::new([(DATABASE.into(), database)])
+}
+
+/// The same databases, whose sessions are held to these terms.
+///
+/// # Panics
+/// When [`DATABASE`] is not among them.
+#[must_use]
+pub fn with_terms(databases: &Databases, terms: SessionTerms) -> Databases {
+    let database = databases.find(DATABASE).expect("it is there");
+    Databases::new([(DATABASE.into(), Database { session: terms.into(), ..(**database).clone() })])
 }
 
 /// Everything allowed, everything written down, nothing required.
@@ -150,6 +161,7 @@ pub fn profile() -> Profile {
         roles: roles(),
         databases: databases(PoolSettings::default()),
         limits: Limits::default(),
+        users: Users::default(),
         audit: Some(AuditProfile { statement_bytes: 4096, required: false }),
     }
 }

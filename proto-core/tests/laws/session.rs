@@ -1,8 +1,11 @@
 //! Laws of one session over thousands of seeds.
 
+use std::time::Duration;
+
 use gprxy_proto::audit::AuditProfile;
 use gprxy_proto::codec::startup::PROTOCOL_3_0;
 use gprxy_proto::fault::{Lost, Refusal, SqlState};
+use gprxy_proto::policy::{SessionTerms, Timeouts};
 use gprxy_proto::session::{Side, Verdict};
 use gprxy_proto::testing::corp;
 use gprxy_proto::testing::dice::Dice;
@@ -58,6 +61,12 @@ fn terms(dice: &mut Dice, chop: Option<u64>) -> Terms {
     terms.permits = *dice.pick(&[Permits::Grant, Permits::Grant, Permits::Refuse]);
     let required = dice.percent(50);
     terms.profile.audit = dice.percent(80).then_some(AuditProfile { statement_bytes: 64, required });
+    if dice.percent(60) {
+        let mut some = || Duration::from_secs(if dice.percent(50) { 0 } else { 1 + dice.below(60) });
+        let timeouts = Timeouts { query: some(), idle_transaction: some(), transaction: some(), client_idle: some() };
+        let session = SessionTerms { timeouts, ..SessionTerms::default() };
+        terms.profile.databases = corp::with_terms(&terms.profile.databases, session);
+    }
     terms
 }
 
@@ -171,7 +180,7 @@ fn law_drain_finished_exactly_once_and_nothing_after() {
                 1 => duel.kill(refusal),
                 2 => duel.close(Side::Client, Lost::Closed),
                 3 => duel.close(Side::Server, Lost::Broken),
-                4 => duel.advance(std::time::Duration::from_secs(dice.below(100))),
+                4 => duel.advance(Duration::from_secs(dice.below(100))),
                 5 => duel.session.handle_timeout(duel.now),
                 _ => {
                     let side = *dice.pick(&[Side::Client, Side::Server]);

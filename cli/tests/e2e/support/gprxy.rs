@@ -120,6 +120,13 @@ impl Config {
         self
     }
 
+    /// Sets a value of a `[[role]]`.
+    pub(crate) fn role_setting(mut self, role: &str, name: &str, value: impl Into<Value>) -> Self {
+        let found = self.roles.iter_mut().find(|entry| entry["name"].as_str() == Some(role));
+        found.expect("a role").insert(name.to_owned(), value.into());
+        self
+    }
+
     /// Sets a value of the provider's `[[issuer]]`.
     pub(crate) fn issuer_setting(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.issuers[0].insert(name.to_owned(), value.into());

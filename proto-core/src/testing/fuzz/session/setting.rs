@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::audit::AuditProfile;
 use crate::auth::roles::{RoleEntry, RoleMap};
 use crate::entropy::Entropy;
-use crate::policy::{Account, AllowPlaintext, Database, Databases, Endpoint, Limits, SslMode};
+use crate::policy::{Account, AllowPlaintext, Database, Databases, Endpoint, Limits, SslMode, Users};
 use crate::pool::PoolSettings;
 use crate::secret::Secret;
 use crate::session::Profile;
@@ -43,6 +43,7 @@ pub(super) fn profile(setup: u8) -> Profile {
         sslrootcert: None,
         connect_timeout: Duration::from_secs(15),
         pool: Arc::new(PoolSettings::default()),
+        session: Arc::default(),
     };
     let audit = AuditProfile { statement_bytes: 256, required: setup & 32 != 0 };
     Profile {
@@ -54,6 +55,7 @@ pub(super) fn profile(setup: u8) -> Profile {
             .expect("the mapping is good"),
         databases: Databases::new([("app".into(), database)]),
         limits: Limits { max_password_bytes: 2048, ..Limits::default() },
+        users: Users::default(),
         audit: (setup & 16 == 0).then_some(audit),
     }
 }

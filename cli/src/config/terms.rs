@@ -1,0 +1,36 @@
+//! What holds for sessions, in `[pool]` for all of them, in `[databases.NAME]` and in `[[role]]` for some.
+
+use gprxy_proto::policy::{OwnTimeouts, SessionTerms, Timeouts};
+
+use super::kinds::Span;
+use super::reader::Reader;
+
+/// Of `[pool]`.
+pub(super) fn usual(reader: &mut Reader<'_>) -> SessionTerms {
+    SessionTerms {
+        timeouts: Timeouts {
+            query: reader.read("query_timeout", &Span::ANY),
+            idle_transaction: reader.read("idle_transaction_timeout", &Span::ANY),
+            transaction: reader.read("transaction_timeout", &Span::ANY),
+            client_idle: reader.read("client_idle_timeout", &Span::ANY),
+        },
+        ..SessionTerms::default()
+    }
+}
+
+/// Of a database, where it does not leave it at the usual ones.
+pub(super) fn of_database(reader: &mut Reader<'_>, usual: &SessionTerms) -> SessionTerms {
+    let own = own_timeouts(reader);
+    SessionTerms { timeouts: usual.timeouts.for_user(&own), ..usual.clone() }
+}
+
+/// Of a role.
+pub(super) fn own_timeouts(reader: &mut Reader<'_>) -> OwnTimeouts {
+    let mut own = |name| if reader.is_set(name) { reader.optional(name, &Span::ANY) } else { None };
+    OwnTimeouts {
+        query: own("query_timeout"),
+        idle_transaction: own("idle_transaction_timeout"),
+        transaction: own("transaction_timeout"),
+        client_idle: own("client_idle_timeout"),
+    }
+}
