@@ -25,7 +25,7 @@
 //! let mut now = corp::at(Tick::default());
 //! // What sessions share; in a process of many sessions a `Hub` has them.
 //! let (keys, mut pools, mut cancels) = (corp::keys(now), Pools::new(), Registry::new());
-//! let peer = Peer { address: "127.0.0.1:50000".into(), is_local: true };
+//! let peer = Peer { address: "127.0.0.1:50000".into(), is_local: true, uid: None };
 //! let mut session = Session::new(SessionId(1), Arc::new(corp::profile()), peer, now);
 //!
 //! let mut script = [

@@ -284,10 +284,10 @@ mod tests {
             ("shutdown wait_for_servers", Verb::Shutdown(Shutdown::WaitForServers)),
             ("SHUTDOWN WAIT_FOR_CLIENTS;", Verb::Shutdown(Shutdown::WaitForClients)),
             ("SET log_connections = 1;", Verb::Set { key: "log_connections".into(), value: "1".into() }),
-            ("set Server_Check_Query='select 2'", Verb::Set {
-                key: "server_check_query".into(),
-                value: "select 2".into(),
-            }),
+            (
+                "set Server_Check_Query='select 2'",
+                Verb::Set { key: "server_check_query".into(), value: "select 2".into() },
+            ),
             ("SET a TO \"b c\"", Verb::Set { key: "a".into(), value: "b c".into() }),
         ];
         for (text, verb) in expected {
@@ -298,10 +298,14 @@ mod tests {
     #[test]
     fn whatever_else_is_refused_with_the_code_for_it() {
         let code = |text: &str| parse(text).expect_err(text).code;
-        for text in ["FOO", "SHOW", "SHOW nothing", "PAUSE a b", "RELOAD now", "SHUTDOWN WAIT_FOR_GODOT", "SET a", "= 1"] {
+        for text in
+            ["FOO", "SHOW", "SHOW nothing", "PAUSE a b", "RELOAD now", "SHUTDOWN WAIT_FOR_GODOT", "SET a", "= 1"]
+        {
             assert_eq!(code(text), SqlState::SYNTAX_ERROR, "{text}");
         }
-        for text in ["SELECT * FROM pg_class", "INSERT INTO a VALUES (1)", "COPY a FROM STDIN", "with x as (select 1) table x"] {
+        for text in
+            ["SELECT * FROM pg_class", "INSERT INTO a VALUES (1)", "COPY a FROM STDIN", "with x as (select 1) table x"]
+        {
             assert_eq!(code(text), SqlState::FEATURE_NOT_SUPPORTED, "{text}");
         }
         // As PgBouncer does.

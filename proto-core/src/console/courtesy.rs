@@ -69,10 +69,43 @@ const SET_IN_VAIN: &[&str] = &[
 
 /// Words that begin a statement of SQL.
 const SQL: &[&str] = &[
-    "alter", "analyze", "call", "checkpoint", "cluster", "comment", "copy", "create", "declare", "delete", "do", "drop",
-    "execute", "explain", "fetch", "grant", "import", "insert", "listen", "load", "lock", "merge", "move", "notify",
-    "prepare", "reassign", "refresh", "reindex", "revoke", "security", "select", "table", "truncate", "update", "vacuum",
-    "values", "with",
+    "alter",
+    "analyze",
+    "call",
+    "checkpoint",
+    "cluster",
+    "comment",
+    "copy",
+    "create",
+    "declare",
+    "delete",
+    "do",
+    "drop",
+    "execute",
+    "explain",
+    "fetch",
+    "grant",
+    "import",
+    "insert",
+    "listen",
+    "load",
+    "lock",
+    "merge",
+    "move",
+    "notify",
+    "prepare",
+    "reassign",
+    "refresh",
+    "reindex",
+    "revoke",
+    "security",
+    "select",
+    "table",
+    "truncate",
+    "update",
+    "vacuum",
+    "values",
+    "with",
 ];
 
 /// Something that is answered and has no effect.
@@ -332,15 +365,18 @@ mod tests {
     fn who_and_where_somebody_is_can_be_asked() {
         assert_eq!(said("SELECT 1"), [("?column?".into(), Value::Int(1))]);
         assert_eq!(said("select 'a' as b, NULL"), [("b".into(), Value::text("a")), ("?column?".into(), Value::Null)]);
-        assert_eq!(said("SELECT current_user, pg_catalog.current_database(), pg_backend_pid()"), [
-            ("current_user".into(), Value::text("ann")),
-            ("current_database".into(), Value::text("pgbouncer")),
-            ("pg_backend_pid".into(), Value::Int(7)),
-        ]);
-        assert_eq!(said("SHOW TRANSACTION ISOLATION LEVEL"), [(
-            "transaction_isolation".into(),
-            Value::text("read committed")
-        )]);
+        assert_eq!(
+            said("SELECT current_user, pg_catalog.current_database(), pg_backend_pid()"),
+            [
+                ("current_user".into(), Value::text("ann")),
+                ("current_database".into(), Value::text("pgbouncer")),
+                ("pg_backend_pid".into(), Value::Int(7)),
+            ]
+        );
+        assert_eq!(
+            said("SHOW TRANSACTION ISOLATION LEVEL"),
+            [("transaction_isolation".into(), Value::text("read committed"))]
+        );
         assert_eq!(said("show Server_Version")[0].1, Value::text(SERVER_VERSION));
         assert!(parse("SELECT 1 FROM a").is_err() && parse("SELECT f(1)").is_err() && parse("SELECT").is_err());
     }

@@ -107,8 +107,8 @@ pub struct Console {
     pub(super) queue: Option<VecDeque<(Box<str>, Command)>>,
     /// Commands so far.
     pub(super) commands: u64,
-    queries: u64,
-    transactions: u64,
+    queries: u32,
+    transactions: u32,
 }
 
 impl Console {
@@ -160,7 +160,7 @@ impl Console {
 
     /// What was answered with a ReadyForQuery, and how often a transaction was over then.
     #[must_use]
-    pub const fn counts(&self) -> (u64, u64) {
+    pub const fn counts(&self) -> (u32, u32) {
         (self.queries, self.transactions)
     }
 
@@ -296,8 +296,8 @@ impl Console {
     }
 
     pub(super) fn ready(&mut self) {
-        self.queries += 1;
-        self.transactions += u64::from(self.status == TransactionStatus::Idle);
+        self.queries = self.queries.wrapping_add(1);
+        self.transactions = self.transactions.wrapping_add(u32::from(self.status == TransactionStatus::Idle));
         emit_ready_for_query(&mut self.answer, self.status);
     }
 

@@ -64,8 +64,7 @@ pub(super) fn unknown(kind: &str, name: &[u8], code: SqlState) -> Refusal {
 
 /// A text from outside, fit for one line.
 pub(super) fn shown(text: &str) -> String {
-    let mut shown: String =
-        text.chars().take(MAX_SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut shown: String = text.chars().take(MAX_SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.chars().nth(MAX_SHOWN).is_some() {
         shown.push('…');
     }

@@ -314,7 +314,14 @@ impl Console {
         }
     }
 
-    fn record(&mut self, running: &Running, result: &Result<Answer, Refusal>, rows: Option<u64>, written: u64, now: Now) {
+    fn record(
+        &mut self,
+        running: &Running,
+        result: &Result<Answer, Refusal>,
+        rows: Option<u64>,
+        written: u64,
+        now: Now,
+    ) {
         let prepared = match &running.how {
             How::Simple => None,
             How::Extended(name, _) => self.portals.get(name).map(|portal| portal.prepared.name.clone()),
@@ -331,7 +338,9 @@ impl Console {
             Err(refusal) => statement.sqlstate = Some(refusal.code),
         }
         let required = self.audit.is_some_and(|audit| audit.required);
-        let has_place = required && matches!(running.command, Command::Verb(_)) && running.stage == Stage::Errand
+        let has_place = required
+            && matches!(running.command, Command::Verb(_))
+            && running.stage == Stage::Errand
             && self.visitor.standing == Standing::Admin;
         self.out.push_back(Output::Record(statement, has_place));
     }
@@ -414,6 +423,9 @@ fn in_vain() -> Refusal {
 }
 
 fn unrecorded() -> Refusal {
-    Refusal::new(SqlState::IO_ERROR, "the audit trail cannot be written, and no command that changes something runs unrecorded")
-        .hint("The operator of gprxy finds the reason in its log; SHOW goes on.")
+    Refusal::new(
+        SqlState::IO_ERROR,
+        "the audit trail cannot be written, and no command that changes something runs unrecorded",
+    )
+    .hint("The operator of gprxy finds the reason in its log; SHOW goes on.")
 }

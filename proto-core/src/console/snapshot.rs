@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::pool::{PoolKey, PoolMode, PoolSettings};
+use crate::relay::pins::Pins;
 use crate::session_id::SessionId;
 use crate::time::UnixMicros;
 
@@ -102,10 +103,8 @@ pub struct ClientFacts {
     pub account: Option<Arc<str>>,
     /// When the token ends that they came with.
     pub expires: Option<UnixMicros>,
-    /// Why it keeps its server connection between transactions.
-    pub pinned: Option<&'static str>,
-    /// What it has done.
-    pub figures: Figures,
+    /// What ties it to its server connection between transactions.
+    pub pinned: Pins,
 }
 
 /// What a server connection is doing.
@@ -243,6 +242,22 @@ pub struct Figures {
 }
 
 impl Figures {
+    /// Nothing.
+    pub const EMPTY: Self = Self {
+        assignments: 0,
+        transactions: 0,
+        queries: 0,
+        received: 0,
+        sent: 0,
+        transaction_time: Duration::ZERO,
+        query_time: Duration::ZERO,
+        wait_time: Duration::ZERO,
+        client_parses: 0,
+        server_parses: 0,
+        binds: 0,
+        logins: 0,
+    };
+
     /// Adds others.
     pub fn add(&mut self, other: &Self) {
         self.assignments += other.assignments;

@@ -166,11 +166,10 @@ mod tests {
     #[test]
     fn statements_are_cut_at_semicolons_outside_of_quotes_and_comments() {
         assert_eq!(texts(" SHOW POOLS ; reload;;"), ["SHOW POOLS", "reload"]);
-        assert_eq!(texts("PAUSE \"a;b\"; SET x = ';' -- ; no\n; /* ; /* ; */ */ RESUME"), [
-            "PAUSE \"a;b\"",
-            "SET x = ';'",
-            "RESUME"
-        ]);
+        assert_eq!(
+            texts("PAUSE \"a;b\"; SET x = ';' -- ; no\n; /* ; /* ; */ */ RESUME"),
+            ["PAUSE \"a;b\"", "SET x = ';'", "RESUME"]
+        );
         assert!(texts("; -- nothing\n /* at all */ ;").is_empty());
         for open in ["PAUSE \"x", "SET a = 'b''", "/* a /* b */"] {
             assert_eq!(statements(open).unwrap_err().code, crate::fault::SqlState::SYNTAX_ERROR, "{open}");
@@ -180,15 +179,18 @@ mod tests {
     #[test]
     fn names_and_values_lose_their_quotes() {
         let (_, words) = statements("SET \"a\"\"b\" = 'it''s' my-db 1.5 -3 --x").unwrap().remove(0);
-        assert_eq!(words, [
-            Word::Bare("SET"),
-            Word::Name("a\"b".into()),
-            Word::Sign('='),
-            Word::Text("it's".into()),
-            Word::Bare("my-db"),
-            Word::Bare("1.5"),
-            Word::Bare("-3"),
-        ]);
+        assert_eq!(
+            words,
+            [
+                Word::Bare("SET"),
+                Word::Name("a\"b".into()),
+                Word::Sign('='),
+                Word::Text("it's".into()),
+                Word::Bare("my-db"),
+                Word::Bare("1.5"),
+                Word::Bare("-3"),
+            ]
+        );
     }
 
     #[test]

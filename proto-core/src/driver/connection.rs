@@ -6,17 +6,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::audit_log::Permit;
+use super::card::{Card, Gauge};
 use super::flow::{Inbound, Outbound};
 use super::link::Link;
 use super::mailbox::{Mail, Mailbox};
 use super::replayed::Replayed;
 use super::runtime::{Alarm, Runtime};
 use super::server::{OpenFailure, ServerConnection};
-use super::shared::Shared;
+use super::shared::{Shared, Unwritten};
 use crate::audit::Record;
 use crate::auth::jwks::Awaited;
 use crate::auth::scram::ScramKeys;
 use crate::cancel::BackendTarget;
+use crate::console::Found;
 use crate::fault::{Lost, Refusal, SqlState};
 use crate::pool::Lease;
 use crate::secret::Secret;
@@ -43,6 +45,8 @@ pub(super) enum Slow<R: Runtime> {
     Deriving(Job<ScramKeys>),
     /// A cancel request that is passed on.
     Cancelling(Job<()>),
+    /// What was said at the console.
+    Console(Job<Found>),
 }
 
 /// What came of it.
@@ -51,6 +55,7 @@ enum Done<S> {
     Reset(Option<Lease>, Option<Box<ServerConnection<S>>>),
     Derived(ScramKeys),
     Cancelled,
+    Found(Box<Found>),
 }
 
 /// What the task has to do outside of the pump.
@@ -89,6 +94,9 @@ pub(super) struct Connection<R: Runtime> {
     permits: Vec<Permit>,
     start_tls: bool,
     finish: Option<Finish>,
+    pub(super) gauge: Gauge,
+    /// Nothing is read; the inner one is there until all is written.
+    suspended: Option<Option<Unwritten>>,
 }
 
 /// A task that ends early, by a panic or with its runtime, gives back what it holds.
@@ -107,7 +115,13 @@ impl<R: Runtime> Drop for Connection<R> {
 }
 
 impl<R: Runtime> Connection<R> {
-    pub(super) fn new(shared: Arc<Shared<R>>, session: Session, mailbox: Arc<Mailbox>, socket: R::Socket) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared<R>>,
+        session: Session,
+        mailbox: Arc<Mailbox>,
+        card: Arc<Card>,
+        socket: R::Socket,
+    ) -> Self {
         Self {
             shared,
             session,
@@ -129,12 +143,26 @@ impl<R: Runtime> Connection<R> {
             permits: Vec::new(),
             start_tls: false,
             finish: None,
+            gauge: Gauge::new(card),
+            suspended: None,
         }
     }
 
     /// Moves whatever can be moved.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Next> {
         let now = R::now();
+        let next = self.poll_at(context, now);
+        if self.to_client.is_empty()
+            && self.to_server.is_empty()
+            && let Some(unwritten) = &mut self.suspended
+        {
+            *unwritten = None;
+        }
+        self.gauge.observe(&self.session, now);
+        next
+    }
+
+    fn poll_at(&mut self, context: &mut Context<'_>, now: Now) -> Poll<Next> {
         self.from_client.look_again();
         self.from_server.look_again();
         self.mailbox.register(context.waker());
@@ -250,6 +278,7 @@ impl<R: Runtime> Connection<R> {
             self.carry_out(now);
             moved = true;
             if let Verdict::Forward(n) = verdict {
+                self.gauge.forwarded(side == Side::Client, n);
                 match side {
                     Side::Client => self.to_server.forward(n),
                     Side::Server => {
@@ -264,7 +293,7 @@ impl<R: Runtime> Connection<R> {
     }
 
     fn poll_read(&mut self, side: Side, context: &mut Context<'_>, now: Now) -> bool {
-        if self.start_tls || self.finish.is_some() || !self.session.wants_input(side) {
+        if self.start_tls || self.finish.is_some() || !self.session.wants_input(side) || self.suspended.is_some() {
             return false;
         }
         let result = match side {
@@ -337,6 +366,10 @@ impl<R: Runtime> Connection<R> {
             }
             Mail::Drain => self.session.handle_drain(now),
             Mail::Kill(refusal) => self.session.handle_kill(refusal, now),
+            // Whoever is at the console has to be able to end it.
+            Mail::Suspend(_) if self.session.is_at_console() => {}
+            Mail::Suspend(unwritten) => self.suspended = Some(Some(unwritten)),
+            Mail::Resume => self.suspended = None,
         }
     }
 
@@ -350,6 +383,7 @@ impl<R: Runtime> Connection<R> {
         let done = match &mut self.slow {
             None => return,
             Some(Slow::Cancelling(job)) => job.as_mut().poll(context).map(|()| Done::Cancelled),
+            Some(Slow::Console(job)) => job.as_mut().poll(context).map(|found| Done::Found(Box::new(found))),
             Some(Slow::Deriving(job)) => job.as_mut().poll(context).map(Done::Derived),
             Some(Slow::Opening(lease, job)) => {
                 job.as_mut().poll(context).map(|opened| Done::Opened(lease.take(), Box::new(opened)))
@@ -362,6 +396,7 @@ impl<R: Runtime> Connection<R> {
         self.slow = None;
         match done {
             Done::Cancelled | Done::Opened(None, _) | Done::Reset(None, _) => {}
+            Done::Found(found) => self.reply(Reply::Console(*found), now),
             Done::Derived(keys) => self.reply(Reply::Derived(keys), now),
             Done::Opened(Some(lease), opened) => self.opened(lease, *opened, now),
             Done::Reset(Some(lease), connection) => self.was_reset(lease, connection.map(|it| *it), now),
@@ -467,6 +502,8 @@ impl<R: Runtime> Connection<R> {
                 self.mailbox.wake();
             }
             Action::Lease(wish) => self.request(wish, now),
+            Action::Enroll { wide_key } => self.enroll(wide_key, now),
+            Action::Console(errand) => self.console(errand, now),
             Action::Borrow => self.borrow(now),
             Action::Cancellable => self.cancellable(),
             Action::GiveUp => self.give_up(),

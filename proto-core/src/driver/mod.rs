@@ -4,8 +4,10 @@
 
 pub mod audit_log;
 pub mod buffers;
+mod card;
 pub mod clock;
 mod connection;
+mod console;
 pub mod control;
 pub mod entropy;
 mod flow;
@@ -20,5 +22,6 @@ pub mod runtime;
 pub mod serve;
 mod server;
 pub mod shared;
+mod statistics;
 pub mod tls;
 pub mod tokens;

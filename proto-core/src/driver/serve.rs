@@ -77,7 +77,7 @@ async fn client<R: Runtime>(shared: Arc<Shared<R>>, socket: R::Socket, caller: C
         log::warn!("a client from {} is refused: {refusal}", caller.address);
         return Box::pin(refuse_at_the_door::<R>(socket, &refusal)).await;
     }
-    let (id, crowded, mailbox) = match shared.arrive() {
+    let (id, crowded, mailbox, card) = match shared.arrive(&caller.address) {
         Ok(arrived) => arrived,
         // Boxed, as are the handshake and the farewell: their buffers would be part of every session's task.
         Err(refusal) => return Box::pin(refuse_at_the_door::<R>(socket, &refusal)).await,
@@ -88,7 +88,7 @@ async fn client<R: Runtime>(shared: Arc<Shared<R>>, socket: R::Socket, caller: C
         session.handle_crowd(refusal);
     }
     let _guard = Departure { shared: shared.clone(), id, mailbox: mailbox.clone() };
-    let mut connection = Box::new(Connection::new(shared, session, mailbox, socket));
+    let mut connection = Box::new(Connection::new(shared, session, mailbox, card, socket));
     let finish = loop {
         match poll_fn(|context| connection.poll(context)).await {
             Next::StartTls => Box::pin(start_tls(&mut connection)).await,

@@ -135,7 +135,7 @@ fn client_extras(it: &ClientFacts) -> Vec<Value> {
         Value::or_null(it.account.as_deref()),
         Value::text(format!("{:016x}", it.session)),
         it.expires.map_or(Value::Null, time),
-        Value::or_null(it.pinned),
+        Value::or_null((!it.pinned.is_empty()).then(|| it.pinned.to_string())),
     ]
 }
 

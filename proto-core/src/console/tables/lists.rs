@@ -6,17 +6,12 @@ use crate::console::table::{Kind, Value};
 
 pub(super) const COLUMNS: Columns = &[("list", Kind::Text), ("items", Kind::Int4)];
 
-pub(super) const MEMORY: Columns = &[
-    ("name", Kind::Text),
-    ("size", Kind::Int4),
-    ("used", Kind::Int4),
-    ("free", Kind::Int4),
-    ("memtotal", Kind::Int8),
-];
+pub(super) const MEMORY: Columns =
+    &[("name", Kind::Text), ("size", Kind::Int4), ("used", Kind::Int4), ("free", Kind::Int4), ("memtotal", Kind::Int8)];
 
 pub(super) fn rows(snapshot: &Snapshot) -> Rows {
     let logging_in = snapshot.clients.iter().filter(|client| client.state == ClientState::Login).count();
-    let pinned = snapshot.clients.iter().filter(|client| client.pinned.is_some()).count();
+    let pinned = snapshot.clients.iter().filter(|client| !client.pinned.is_empty()).count();
     [
         ("databases", snapshot.databases.len()),
         ("users", snapshot.users.len()),
@@ -41,11 +36,5 @@ pub(super) fn rows(snapshot: &Snapshot) -> Rows {
 
 pub(super) fn memory(it: &MemoryFacts) -> Vec<Value> {
     let total = it.size.saturating_mul(it.used.saturating_add(it.free));
-    vec![
-        Value::text(it.name),
-        Value::count(it.size),
-        Value::count(it.used),
-        Value::count(it.free),
-        Value::count(total),
-    ]
+    vec![Value::text(it.name), Value::count(it.size), Value::count(it.used), Value::count(it.free), Value::count(total)]
 }

@@ -126,6 +126,5 @@ const fn mode(mode: PoolMode) -> &'static str {
     }
 }
 
-
 #[cfg(test)]
 mod tests;
