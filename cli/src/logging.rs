@@ -1,19 +1,38 @@
-//! The proxy's own log on standard error: one line for each event, whatever its text holds.
+//! The proxy's own log on standard error, or in a file: one line for each event, whatever its text holds.
 
 use std::borrow::Cow;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::{OnceLock, PoisonError, RwLock};
 
-use env_logger::{Builder, Target};
+use env_logger::Builder;
 use jiff::Timestamp;
-use log::{Level, Record};
+use log::{Level, Log, Metadata, Record};
 
 use crate::config::{LogFormat, LogSettings};
 
 /// The variable that takes the place of `log.level` when it is set, with env_logger's directives.
 const DIRECTIVES: &str = "RUST_LOG";
 
-/// Installs the logger for the rest of the process. Called once; a second call changes nothing.
-pub(crate) fn install(settings: LogSettings) {
+/// What is told, and where. Another one takes its place after a reload.
+struct Logger(RwLock<Target>);
+
+struct Target {
+    /// Decides what is told; it writes nothing itself.
+    filter: env_logger::Logger,
+    format: LogFormat,
+    /// Whether standard error gets nothing, as with PgBouncer's `-q`.
+    quiet: bool,
+    file: Option<File>,
+}
+
+static LOGGER: OnceLock<Logger> = OnceLock::new();
+
+/// Installs the logger for the rest of the process, or what has changed of it; a log file is opened anew. The error says
+/// why it cannot be: the log goes on as before.
+pub(crate) fn install(settings: &LogSettings) -> Result<(), String> {
     let mut builder = Builder::new();
     match std::env::var(DIRECTIVES) {
         Ok(directives) if !directives.trim().is_empty() => {
@@ -23,10 +42,50 @@ pub(crate) fn install(settings: LogSettings) {
             builder.filter_level(settings.level);
         }
     }
-    builder.target(Target::Stderr);
-    builder.format(move |out, record| writeln!(out, "{}", line(settings.format, Timestamp::now(), record)));
-    // Fails only when a logger is there already, which then goes on.
-    let _ = builder.try_init();
+    let file = settings.file.as_deref().map(open).transpose()?;
+    let target = Target { filter: builder.build(), format: settings.format, quiet: settings.quiet, file };
+    let most = target.filter.filter();
+    if let Err(Logger(target)) = LOGGER.set(Logger(RwLock::new(target)))
+        && let Some(logger) = LOGGER.get()
+    {
+        let target = target.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *logger.0.write().unwrap_or_else(PoisonError::into_inner) = target;
+    }
+    if let Some(logger) = LOGGER.get() {
+        // Fails when it is there already.
+        let _ = log::set_logger(logger);
+    }
+    log::set_max_level(most);
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<File, String> {
+    let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path);
+    file.map_err(|error| format!("log.file: found {:?}, which cannot be opened: {error}", path.display()))
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).filter.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let target = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if !target.filter.matches(record) {
+            return;
+        }
+        let mut line = line(target.format, Timestamp::now(), record);
+        line.push('\n');
+        // Nobody is left to be told that the log itself cannot be written.
+        if !target.quiet {
+            let _ = std::io::stderr().write_all(line.as_bytes());
+        }
+        if let Some(mut file) = target.file.as_ref() {
+            let _ = file.write_all(line.as_bytes());
+        }
+    }
+
+    fn flush(&self) {}
 }
 
 /// One event as one line.

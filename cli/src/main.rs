@@ -82,11 +82,14 @@ fn start(args: StartArgs) -> ExitCode {
     let loaded = config::load(&sources);
     match loaded.settings {
         Ok(settings) => {
-            logging::install(settings.log);
+            if let Err(problem) = logging::install(&settings.log) {
+                eprintln!("gprxy: {problem}");
+                return ExitCode::from(EX_UNAVAILABLE);
+            }
             for warning in &loaded.warnings {
                 log::warn!("{warning}");
             }
-            start::run(settings, runtime)
+            start::run(settings, &loaded.effective, sources, runtime)
         }
         Err(problems) => refuse(&problems),
     }

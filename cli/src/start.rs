@@ -1,25 +1,26 @@
 //! `gprxy start`: the proxy itself, from its settings to its last session.
 
 mod audit;
+mod desk;
+mod ending;
 mod listen;
 mod parts;
 
-use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
-use std::task::Poll;
 use std::time::Duration;
 
-use gprxy_proto::driver::host::{Bound, Host, Signal, Signals as _};
+use gprxy_proto::driver::host::{Bound, Host, Signals as _};
 use gprxy_proto::driver::serve;
 use gprxy_proto::driver::shared::Shared;
 
 use crate::EX_UNAVAILABLE;
 use crate::args::RuntimeName;
-use crate::config::Settings;
+use crate::config::{Effective, Settings, Sources};
 
+use desk::Desk;
+use ending::{End, Watch};
 #[cfg(feature = "login")]
 pub(crate) use listen::{Listening, listen_tcp, listen_unix};
 
@@ -29,19 +30,20 @@ const FIRST_KEYS: Duration = Duration::from_secs(10);
 /// How long sessions that are ended by force may take to say so, before what they left running is cancelled.
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Runs the proxy until it is told to end.
-pub(crate) fn run(settings: Settings, runtime: RuntimeName) -> ExitCode {
+/// Runs the proxy until it is told to end. `effective` and `sources`: what the settings were read from.
+pub(crate) fn run(settings: Settings, effective: &Effective, sources: Sources, runtime: RuntimeName) -> ExitCode {
     guard_process();
     match runtime {
         #[cfg(feature = "tokio")]
-        RuntimeName::Tokio => run_on::<gprxy_tokio::Tokio>(settings),
+        RuntimeName::Tokio => run_on::<gprxy_tokio::Tokio>(settings, effective, sources),
         #[cfg(feature = "smol")]
-        RuntimeName::Smol => run_on::<gprxy_smol::Smol>(settings),
+        RuntimeName::Smol => run_on::<gprxy_smol::Smol>(settings, effective, sources),
     }
 }
 
-fn run_on<H: Host>(settings: Settings) -> ExitCode {
-    match H::block_on(start::<H>(settings)) {
+fn run_on<H: Host>(settings: Settings, effective: &Effective, sources: Sources) -> ExitCode {
+    let desk = Desk::<H>::new(sources, &settings, effective);
+    match H::block_on(start::<H>(settings, desk)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(problem)) => {
             log::error!("{problem}");
@@ -54,26 +56,28 @@ fn run_on<H: Host>(settings: Settings) -> ExitCode {
     }
 }
 
-async fn start<H: Host>(settings: Settings) -> Result<(), String> {
+async fn start<H: Host>(settings: Settings, desk: Arc<Desk<H>>) -> Result<(), String> {
     let workers = settings.workers;
-    let drain_timeout = settings.limits.drain_timeout;
-    let last_words = LAST_WORDS.saturating_add(settings.limits.cancel_wait_timeout);
     // Installed before anything can be seen from outside: who sees the proxy can stop it.
-    let mut signals = H::Signals::install().map_err(|error| format!("signals cannot be caught: {error}"))?;
+    let signals = H::Signals::install().map_err(|error| format!("signals cannot be caught: {error}"))?;
     let listeners = listen::bind(&settings.listen)?;
-    let shared = Shared::<H>::new(parts::assemble(settings, H::now())?);
+    let shared = Shared::<H>::new(parts::assemble(settings, desk.clone(), H::now())?);
+    desk.open(&shared);
     H::spawn(shared.clone().keep());
-    if unless_told_to_end::<H, _>(&mut signals, &shared, wait_for_keys(&shared)).await.is_some() {
+    H::spawn(keep_statistics(shared.clone(), desk.clone()));
+    let mut watch = Watch { signals, desk, shared: shared.clone() };
+    let mut end = watch.unless_told_to_end(wait_for_keys(&shared)).await.err();
+    if end.is_none() {
         for index in 0..workers {
             start_worker(index, &shared, &listeners).await?;
         }
         for listener in &listeners {
             log::info!("listening on {listener}");
         }
-        until_told_to_end(&mut signals, &shared).await;
+        end = watch.unless_told_to_end(std::future::pending::<()>()).await.err();
     }
     drop(listeners);
-    drain(&mut signals, &shared, drain_timeout, last_words).await;
+    watch.end(end.unwrap_or(End::Drain)).await;
     shared.close_audit();
     Ok(())
 }
@@ -110,6 +114,14 @@ async fn start_worker<H: Host>(
     }
 }
 
+/// One period of the statistics after the other.
+async fn keep_statistics<H: Host>(shared: Arc<Shared<H>>, desk: Arc<Desk<H>>) {
+    loop {
+        serve::pause::<H>(desk.stats_period()).await;
+        shared.turn_statistics();
+    }
+}
+
 async fn wait_for_keys<H: Host>(shared: &Arc<Shared<H>>) {
     let until = H::now().tick.after(FIRST_KEYS);
     while shared.is_fetching() && H::now().tick < until {
@@ -118,50 +130,6 @@ async fn wait_for_keys<H: Host>(shared: &Arc<Shared<H>>) {
     if !shared.is_ready() {
         log::warn!("not every issuer's keys could be fetched: their tokens are refused until they are there");
     }
-}
-
-async fn until_told_to_end<H: Host>(signals: &mut H::Signals, shared: &Arc<Shared<H>>) {
-    loop {
-        match signals.next().await {
-            Signal::Hangup => {
-                log::info!("SIGHUP: the audit file is opened anew");
-                shared.reopen_audit();
-            }
-            Signal::Interrupt | Signal::Terminate => return,
-        }
-    }
-}
-
-/// What the future comes to; `None` when the process is told to end before.
-async fn unless_told_to_end<H: Host, T>(
-    signals: &mut H::Signals,
-    shared: &Arc<Shared<H>>,
-    future: impl Future<Output = T>,
-) -> Option<T> {
-    let mut end = pin!(until_told_to_end(signals, shared));
-    let mut future = pin!(future);
-    poll_fn(|context| match future.as_mut().poll(context) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => end.as_mut().poll(context).map(|()| None),
-    })
-    .await
-}
-
-/// Lets running transactions end, up to the limit or a second signal to end.
-async fn drain<H: Host>(signals: &mut H::Signals, shared: &Arc<Shared<H>>, limit: Duration, last_words: Duration) {
-    log::info!("shutting down: {} sessions may finish their transactions within {limit:?}", shared.sessions());
-    shared.drain();
-    let until = H::now().tick.after(limit);
-    let ended = unless_told_to_end::<H, _>(signals, shared, shared.emptied());
-    let ended = serve::within::<H, _>(until, ended).await;
-    match ended {
-        Some(Some(())) => log::info!("all sessions have ended"),
-        Some(None) => log::warn!("a second signal ends {} sessions now", shared.sessions()),
-        None => log::warn!("the drain's limit has passed: {} sessions are ended now", shared.sessions()),
-    }
-    shared.kill_all();
-    let _ = serve::within::<H, _>(H::now().tick.after(last_words), shared.emptied()).await;
-    shared.close_idle();
 }
 
 /// Descriptors as many as allowed, and no core file: tokens and passwords are in this memory.

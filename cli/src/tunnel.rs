@@ -80,7 +80,13 @@ pub(crate) struct TunnelArgs {
 
 /// Runs the tunnel until it is told to end.
 pub(crate) fn run(args: TunnelArgs) -> ExitCode {
-    logging::install(LogSettings { level: log::LevelFilter::Warn, format: LogFormat::Text });
+    // Nothing is written to a file, so nothing can fail.
+    let _ = logging::install(&LogSettings {
+        level: log::LevelFilter::Warn,
+        format: LogFormat::Text,
+        file: None,
+        quiet: false,
+    });
     start::guard_process();
     let ended = DefaultHost::block_on(tunnel::<DefaultHost>(args));
     // A token may just be being renewed, for a client that has gone: what the provider has given is kept first, and

@@ -33,6 +33,8 @@ sqlstates! {
     IN_FAILED_TRANSACTION = b"25P02";
     /// invalid_sql_statement_name
     INVALID_STATEMENT_NAME = b"26000";
+    /// invalid_parameter_value
+    INVALID_PARAMETER_VALUE = b"22023";
     /// invalid_authorization_specification
     INVALID_AUTHORIZATION = b"28000";
     /// invalid_password

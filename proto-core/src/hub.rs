@@ -60,6 +60,11 @@ impl Hub {
         }
     }
 
+    /// Other bounds hold from here on. Clients beyond a lower one stay.
+    pub fn set_limits(&mut self, limits: &Limits) {
+        self.max_clients = limits.max_client_conn;
+    }
+
     /// Clients connected now.
     #[must_use]
     pub const fn clients(&self) -> u32 {

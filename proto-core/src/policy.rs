@@ -56,7 +56,7 @@ pub struct Account {
 }
 
 /// libpq's `sslmode`, same names and meanings (PostgreSQL manual, section 34.19).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum SslMode {
     /// Never TLS.
     Disable,
@@ -144,6 +144,12 @@ impl Database {
         }
     }
 
+    /// Whether connections that were opened for the one serve the other as well.
+    #[must_use]
+    pub fn is_where(&self, other: &Self) -> bool {
+        self.dbname == other.dbname && self.endpoints == other.endpoints && self.tls_terms() == other.tls_terms()
+    }
+
     /// How TLS to its servers is verified.
     #[must_use]
     pub fn tls_terms(&self) -> TlsTerms {
@@ -152,7 +158,7 @@ impl Database {
 }
 
 /// What decides how TLS to a server is verified.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TlsTerms {
     /// How far the certificate is verified.
     pub sslmode: SslMode,

@@ -9,7 +9,7 @@ use tokio::signal::unix::{self, SignalKind};
 
 /// Waits for signals.
 #[derive(Debug)]
-pub struct Signals([(Signal, unix::Signal); 3]);
+pub struct Signals([(Signal, unix::Signal); 6]);
 
 impl host::Signals for Signals {
     fn install() -> io::Result<Self> {
@@ -17,6 +17,9 @@ impl host::Signals for Signals {
             (Signal::Hangup, unix::signal(SignalKind::hangup())?),
             (Signal::Interrupt, unix::signal(SignalKind::interrupt())?),
             (Signal::Terminate, unix::signal(SignalKind::terminate())?),
+            (Signal::Quit, unix::signal(SignalKind::quit())?),
+            (Signal::User1, unix::signal(SignalKind::user_defined1())?),
+            (Signal::User2, unix::signal(SignalKind::user_defined2())?),
         ]))
     }
 

@@ -46,7 +46,19 @@ pub(crate) struct Block {
 struct Line {
     key: &'static str,
     literal: Option<String>,
+    /// As the admin console shows it.
+    plain: String,
     note: String,
+}
+
+/// A setting of a table that stands once, for the admin console.
+pub(crate) struct Shown<'e> {
+    /// The table's name.
+    pub(crate) section: &'e str,
+    /// The setting's name.
+    pub(crate) key: &'static str,
+    /// Its value in PgBouncer's spelling; empty when it has none.
+    pub(crate) value: &'e str,
 }
 
 impl Block {
@@ -55,14 +67,14 @@ impl Block {
         Self { header: header.into(), lines: Vec::new() }
     }
 
-    /// A setting in TOML's spelling.
-    pub(crate) fn set(&mut self, key: &'static str, literal: String, origin: &Origin) {
-        self.lines.push(Line { key, literal: Some(literal), note: origin.to_string() });
+    /// A setting in TOML's spelling, and as the admin console shows it.
+    pub(crate) fn set(&mut self, key: &'static str, (literal, plain): (String, String), origin: &Origin) {
+        self.lines.push(Line { key, literal: Some(literal), plain, note: origin.to_string() });
     }
 
     /// A setting without a value, and why.
     pub(crate) fn unset(&mut self, key: &'static str, why: &str) {
-        self.lines.push(Line { key, literal: None, note: why.to_owned() });
+        self.lines.push(Line { key, literal: None, plain: String::new(), note: why.to_owned() });
     }
 }
 
@@ -70,6 +82,18 @@ impl Effective {
     /// Appends a table.
     pub(crate) fn push(&mut self, block: Block) {
         self.tables.push(block);
+    }
+
+    /// The settings of the tables that stand once, as they were read.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = Shown<'_>> {
+        self.tables.iter().flat_map(|block| {
+            let name = block.header.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+            let section = name.filter(|name| name.chars().all(|c| c.is_ascii_alphabetic()));
+            let lines = section.map(|section| (section, &block.lines));
+            lines.into_iter().flat_map(|(section, lines)| {
+                lines.iter().map(move |line| Shown { section, key: line.key, value: &line.plain })
+            })
+        })
     }
 }
 
@@ -129,7 +153,7 @@ mod tests {
     fn notes_cannot_break_out_of_their_comment() {
         let mut effective = Effective::default();
         let mut block = Block::new("[server]");
-        block.set("listen_port", "1".into(), &Origin::File { path: "a\nworkers = 9".into(), line: 1 });
+        block.set("listen_port", ("1".into(), "1".into()), &Origin::File { path: "a\nworkers = 9".into(), line: 1 });
         block.unset("workers", "not\nset");
         effective.push(block);
         assert_eq!(effective.to_string().lines().count(), 3);

@@ -21,6 +21,15 @@ pub(crate) trait Kind {
     /// The value in TOML's spelling.
     fn show(&self, out: &Self::Out) -> String;
 
+    /// The value as the admin console shows it: PgBouncer's spelling, durations in seconds, sizes in bytes, 1 and 0.
+    fn plain(&self, out: &Self::Out) -> String {
+        let shown = self.show(out);
+        match shown.parse::<toml::Value>() {
+            Ok(toml::Value::String(text)) => text,
+            _ => shown,
+        }
+    }
+
     /// What was probably meant by a value that is not accepted.
     fn meant(&self, _value: &Value) -> Option<String> {
         None
@@ -72,6 +81,10 @@ impl Kind for List {
         let items: Vec<_> = out.iter().map(|item| toml_string(item)).collect();
         format!("[{}]", items.join(", "))
     }
+
+    fn plain(&self, out: &Vec<String>) -> String {
+        out.join(",")
+    }
 }
 
 /// `true` or `false`.
@@ -83,7 +96,13 @@ impl Kind for Flag {
     fn parse(&self, value: &Value) -> Option<bool> {
         match value {
             Value::Boolean(flag) => Some(*flag),
-            Value::Text(text) => text.expose().trim().parse().ok(),
+            // PgBouncer's words.
+            Value::Integer(number @ (0 | 1)) => Some(*number == 1),
+            Value::Text(text) => match text.expose().trim() {
+                "1" => Some(true),
+                "0" => Some(false),
+                text => text.parse().ok(),
+            },
             _ => None,
         }
     }
@@ -94,6 +113,10 @@ impl Kind for Flag {
 
     fn show(&self, out: &bool) -> String {
         out.to_string()
+    }
+
+    fn plain(&self, out: &bool) -> String {
+        u8::from(*out).to_string()
     }
 }
 
@@ -191,6 +214,10 @@ impl Kind for Span {
     fn show(&self, out: &Duration) -> String {
         toml_string(&show_duration(*out))
     }
+
+    fn plain(&self, out: &Duration) -> String {
+        out.as_secs_f64().to_string()
+    }
 }
 
 /// A size in bytes within bounds.
@@ -221,6 +248,10 @@ impl Kind for Size {
 
     fn show(&self, out: &usize) -> String {
         toml_string(&show_size(*out as u64))
+    }
+
+    fn plain(&self, out: &usize) -> String {
+        out.to_string()
     }
 }
 

@@ -8,10 +8,10 @@ use std::path::Path;
 
 use super::draft::Draft;
 use super::file;
-use super::problem::Problem;
+use super::problem::{Origin, Problem};
 use super::reader::Entry;
 use super::schema::{self, Form, Key, env};
-use super::sources::{Layer, Variables};
+use super::sources::{Layer, Overlay, Variables};
 
 /// All tables after merging.
 #[derive(Default)]
@@ -28,6 +28,8 @@ pub(crate) struct Merged {
     pub(crate) databases: Vec<(String, Entry)>,
     /// `[pool]`
     pub(crate) pool: Entry,
+    /// `[admin]`
+    pub(crate) admin: Entry,
     /// `[audit]`
     pub(crate) audit: Entry,
     /// `[limits]`
@@ -43,6 +45,7 @@ impl Merged {
             "server" => &mut self.server,
             "tls" => &mut self.tls,
             "pool" => &mut self.pool,
+            "admin" => &mut self.admin,
             "audit" => &mut self.audit,
             "limits" => &mut self.limits,
             "log" => &mut self.log,
@@ -52,7 +55,12 @@ impl Merged {
 }
 
 /// Reads the file, if there is one, and lays everything over each other. `None`: there is one and it cannot be used.
-pub(crate) fn merge(file: Option<&Path>, variables: &Variables<'_>, draft: &mut Draft) -> Option<Merged> {
+pub(crate) fn merge(
+    file: Option<&Path>,
+    variables: &Variables<'_>,
+    overlay: &Overlay,
+    draft: &mut Draft,
+) -> Option<Merged> {
     let mut merged = match file {
         Some(path) => file::read(path, variables, draft)?,
         None => Merged::default(),
@@ -60,17 +68,25 @@ pub(crate) fn merge(file: Option<&Path>, variables: &Variables<'_>, draft: &mut 
     for section in schema::SECTIONS.iter().filter(|section| section.form == Form::One) {
         let Some(entry) = merged.single(section.name) else { continue };
         for key in section.keys {
-            overlay(entry, key, variables);
+            lay_over(entry, key, variables);
         }
     }
     issuers(&mut merged.issuers, variables, draft);
     roles(&mut merged.roles, variables, draft);
     databases(&mut merged.databases, variables, draft);
+    for (&(section, key), value) in overlay {
+        let Some(entry) = merged.single(section) else { continue };
+        if value.is_empty() {
+            entry.values.remove(key);
+        } else {
+            entry.set(key, value, Origin::Console);
+        }
+    }
     Some(merged)
 }
 
 /// The environment wins; `.env` fills what is missing.
-fn overlay(entry: &mut Entry, key: &'static Key, variables: &Variables<'_>) {
+fn lay_over(entry: &mut Entry, key: &'static Key, variables: &Variables<'_>) {
     let Some(name) = key.env else { return };
     if let Some((value, origin)) = variables.of(Layer::Environment, name) {
         entry.set(key.name, value, origin);
@@ -104,7 +120,7 @@ fn issuers(issuers: &mut Vec<Entry>, variables: &Variables<'_>, draft: &mut Draf
         });
         for name in ["audience", "client_id"] {
             if let Some(key) = schema::ISSUER.key(name) {
-                overlay(&mut issuers[at], key, variables);
+                lay_over(&mut issuers[at], key, variables);
             }
         }
         audience_used = variables.any(AUDIENCE).is_some();

@@ -10,6 +10,7 @@
 //! The stronger source is above: the environment wins over the file that was named explicitly, the file wins over the
 //! `.env` that happens to lie in the working directory, and `.env` wins over the defaults.
 
+mod admin;
 mod convert;
 mod databases;
 mod document;
@@ -40,10 +41,11 @@ use std::path::PathBuf;
 pub(crate) use draft::Effective;
 pub(crate) use files::words as io_words;
 pub(crate) use problem::Problem;
+pub(crate) use schema::{by_console_name, console_name};
 pub(crate) use settings::*;
 #[cfg(all(test, feature = "login"))]
 pub(crate) use sources::Environment;
-pub(crate) use sources::Sources;
+pub(crate) use sources::{Overlay, Sources};
 pub(crate) use tls::{certificates, private_key};
 pub(crate) use url::parse as parse_url;
 #[cfg(feature = "login")]
@@ -77,8 +79,8 @@ pub(crate) fn load(sources: &Sources) -> Loaded {
     let mut draft = Draft::default();
     let variables = Variables::read(sources, &mut draft);
     let file = sources.file.clone().or_else(|| variables.any(schema::env::CONFIG).map(|(path, _)| PathBuf::from(path)));
-    let settings = merge::merge(file.as_deref(), &variables, &mut draft)
-        .map(|merged| settle(merged, &variables, sources.allow_demo_issuer, &mut draft));
+    let settings = merge::merge(file.as_deref(), &variables, &sources.overlay, &mut draft)
+        .map(|merged| settle(merged, &variables, sources, &mut draft));
     let Draft { problems, warnings, effective } = draft;
     let settings = match settings {
         Some(settings) if problems.is_empty() => Ok(settings),
@@ -98,19 +100,20 @@ pub(crate) fn variables(sources: &Sources) -> (Variables<'_>, Vec<String>) {
 }
 
 /// Reads every table. The settings are only worth something when no problem was noted.
-fn settle(merged: Merged, variables: &Variables<'_>, allow_demo_issuer: bool, draft: &mut Draft) -> Settings {
+fn settle(merged: Merged, variables: &Variables<'_>, sources: &Sources, draft: &mut Draft) -> Settings {
     // `[server]` is shown first and needs to know whether a certificate is meant to be there.
     let has_tls = ["cert", "key"].iter().any(|key| merged.tls.values.contains_key(key));
     let server = server::server(merged.server, has_tls, draft);
     let tls = tls::tls(merged.tls, draft);
-    let issuers = issuers::issuers(merged.issuers, allow_demo_issuer, draft);
+    let issuers = issuers::issuers(merged.issuers, sources.allow_demo_issuer, draft);
     let roles = roles::roles(merged.roles, server.default_role, variables, draft);
     let check_account = roles::check_account(variables, draft);
     let (pool, terms, connect_timeout) = server::pool(merged.pool, draft);
     let databases = databases::databases(merged.databases, &pool, &terms, connect_timeout, draft);
+    let admin = admin::admin(merged.admin, draft);
     let audit = server::audit(merged.audit, draft);
     let limits = server::limits(merged.limits, server.drain_timeout, draft);
-    let log = server::log(merged.log, draft);
+    let log = LogSettings { quiet: sources.quiet, ..server::log(merged.log, draft) };
 
     Settings {
         listen: server.listen,
@@ -121,6 +124,7 @@ fn settle(merged: Merged, variables: &Variables<'_>, allow_demo_issuer: bool, dr
         roles,
         check_account,
         databases,
+        admin,
         audit,
         limits,
         log,

@@ -71,7 +71,7 @@ impl<'d> Reader<'d> {
         if let Some(found) = self.entry.values.get(key.name) {
             match kind.parse(&found.value) {
                 Some(out) => {
-                    self.block.set(key.name, kind.show(&out), &found.origin);
+                    self.block.set(key.name, (kind.show(&out), kind.plain(&out)), &found.origin);
                     return out;
                 }
                 None => self.refuse(key, kind),
@@ -81,7 +81,7 @@ impl<'d> Reader<'d> {
         // Infallible: a unit test reads the whole schema with nothing set.
         let default = default.expect("a default is of its own kind");
         if !self.entry.values.contains_key(key.name) {
-            self.block.set(key.name, kind.show(&default), &Origin::Default);
+            self.block.set(key.name, (kind.show(&default), kind.plain(&default)), &Origin::Default);
         }
         default
     }
@@ -100,7 +100,7 @@ impl<'d> Reader<'d> {
         };
         let out = kind.parse(&found.value);
         match &out {
-            Some(out) => self.block.set(key.name, kind.show(out), &found.origin),
+            Some(out) => self.block.set(key.name, (kind.show(out), kind.plain(out)), &found.origin),
             None => self.refuse(key, kind),
         }
         out
@@ -124,7 +124,7 @@ impl<'d> Reader<'d> {
         };
         let sound = found.value.as_text().is_some_and(|text| !text.contains('\0') && text != SHOWN_SECRET);
         if let (true, Value::Text(text)) = (sound, &mut found.value) {
-            self.block.set(key.name, format!("\"{SHOWN_SECRET}\""), &found.origin);
+            self.block.set(key.name, (format!("\"{SHOWN_SECRET}\""), SHOWN_SECRET.into()), &found.origin);
             return Some(Secret::new(std::mem::take(text.expose_mut())));
         }
         let found_words = match found.value.as_text() {

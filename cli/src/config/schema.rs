@@ -34,6 +34,8 @@ pub(crate) struct Key {
     pub(crate) default: &'static str,
     /// Whether its value is never shown, and may be given as `file:PATH`.
     pub(crate) secret: bool,
+    /// Whether it holds from the start to the end of the process.
+    pub(crate) fixed: bool,
 }
 
 impl Section {
@@ -49,7 +51,7 @@ impl Section {
 }
 
 const fn key(name: &'static str, default: &'static str) -> Key {
-    Key { name, alias: None, env: None, default, secret: false }
+    Key { name, alias: None, env: None, default, secret: false, fixed: false }
 }
 
 impl Key {
@@ -63,10 +65,33 @@ impl Key {
         self
     }
 
+    const fn fixed(mut self) -> Self {
+        self.fixed = true;
+        self
+    }
+
     const fn secret(mut self) -> Self {
         self.secret = true;
         self
     }
+}
+
+/// The name of a setting of a section that stands once, for the admin console: PgBouncer's where there is one.
+pub(crate) fn console_name(section: &str, key: &str) -> Option<String> {
+    let section = SECTIONS.iter().find(|known| known.name == section && known.form == Form::One)?;
+    let key = section.key(key)?;
+    Some(match (section.name, key.alias) {
+        (_, Some(name)) => name.to_owned(),
+        ("server" | "pool" | "limits", None) => key.name.to_owned(),
+        (section, None) => format!("{section}_{}", key.name),
+    })
+}
+
+/// The setting that the admin console calls so.
+pub(crate) fn by_console_name(name: &str) -> Option<(&'static Section, &'static Key)> {
+    let once = SECTIONS.iter().filter(|section| section.form == Form::One);
+    once.flat_map(|section| section.keys.iter().map(move |key| (*section, key)))
+        .find(|(section, key)| console_name(section.name, key.name).is_some_and(|known| known == name))
 }
 
 /// Where the proxy listens and whom it lets in.
@@ -74,10 +99,10 @@ pub(crate) static SERVER: Section = Section {
     name: "server",
     form: Form::One,
     keys: &[
-        key("listen_addr", "0.0.0.0").env("PROXY_HOST"),
-        key("listen_port", "7777").env("PROXY_PORT"),
-        key("unix_socket_dir", ""),
-        key("workers", ""),
+        key("listen_addr", "0.0.0.0").env("PROXY_HOST").fixed(),
+        key("listen_port", "7777").env("PROXY_PORT").fixed(),
+        key("unix_socket_dir", "").fixed(),
+        key("workers", "").fixed(),
         key("allow_plaintext", "loopback"),
         key("password_fallback", "true"),
         key("default_role", "").env("DEFAULT_ROLE"),
@@ -183,11 +208,11 @@ pub(crate) static AUDIT: Section = Section {
     name: "audit",
     form: Form::One,
     keys: &[
-        key("enabled", "true"),
-        key("path", "-"),
+        key("enabled", "true").fixed(),
+        key("path", "-").fixed(),
         key("statement_bytes", "8KiB"),
-        key("on_failure", "refuse"),
-        key("queue", "65536"),
+        key("on_failure", "refuse").fixed(),
+        key("queue", "65536").fixed(),
     ],
 };
 
@@ -203,15 +228,29 @@ pub(crate) static LIMITS: Section = Section {
     ],
 };
 
+/// Who may use the admin console.
+pub(crate) static ADMIN: Section = Section {
+    name: "admin",
+    form: Form::One,
+    keys: &[
+        key("admin_roles", ""),
+        key("stats_roles", ""),
+        key("admin_users", ""),
+        key("stats_users", ""),
+        key("stats_period", "1m"),
+    ],
+};
+
 /// The proxy's own log.
 pub(crate) static LOG: Section = Section {
     name: "log",
     form: Form::One,
-    keys: &[key("level", "production").env("LOG_LEVEL"), key("format", "text")],
+    keys: &[key("level", "production").env("LOG_LEVEL"), key("format", "text"), key("file", "").alias("logfile")],
 };
 
 /// All sections, in the order in which they are shown.
-pub(crate) static SECTIONS: [&Section; 9] = [&SERVER, &TLS, &ISSUER, &ROLE, &POOL, &DATABASES, &AUDIT, &LIMITS, &LOG];
+pub(crate) static SECTIONS: [&Section; 10] =
+    [&SERVER, &TLS, &ISSUER, &ROLE, &POOL, &DATABASES, &ADMIN, &AUDIT, &LIMITS, &LOG];
 
 /// Names that are read from the environment and stand for no single key of the file.
 pub(crate) mod env {

@@ -194,6 +194,7 @@ pub(crate) fn log(entry: Entry, draft: &mut Draft) -> LogSettings {
     let mut reader = Reader::of_section(&schema::LOG, entry, draft);
     let (level, _) = reader.read("level", &LEVEL);
     let format = reader.read("format", &FORMAT);
+    let file = reader.optional("file", &Words("a file that is appended to")).map(PathBuf::from);
     reader.finish();
-    LogSettings { level, format }
+    LogSettings { level, format, file, quiet: false }
 }

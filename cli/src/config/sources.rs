@@ -22,7 +22,14 @@ pub(crate) struct Sources {
     pub(crate) file: Option<PathBuf>,
     /// Only the demo, which runs that issuer itself, may trust it.
     pub(crate) allow_demo_issuer: bool,
+    /// Whether standard error gets no log.
+    pub(crate) quiet: bool,
+    /// What was `SET` at the admin console; it wins over everything.
+    pub(crate) overlay: Overlay,
 }
+
+/// Values of settings that stand once, by section and key.
+pub(crate) type Overlay = BTreeMap<(&'static str, &'static str), String>;
 
 impl Sources {
     /// Those of this process: its environment, and `.env` in the working directory.
@@ -32,6 +39,8 @@ impl Sources {
             dotenv: Some(PathBuf::from(".env")),
             file,
             allow_demo_issuer: false,
+            quiet: false,
+            overlay: crate::config::Overlay::default(),
         }
     }
 }
@@ -226,7 +235,14 @@ mod tests {
         let path = dir.join(".env");
         std::fs::write(&path, dotenv).unwrap();
         let environment = Environment::from_pairs(pairs.iter().copied());
-        Sources { environment, dotenv: Some(path), file: None, allow_demo_issuer: false }
+        Sources {
+            environment,
+            dotenv: Some(path),
+            file: None,
+            allow_demo_issuer: false,
+            quiet: false,
+            overlay: crate::config::Overlay::default(),
+        }
     }
 
     #[test]
@@ -271,7 +287,14 @@ mod tests {
     fn our_own_variables_must_be_text_and_others_may_be_anything() {
         let unreadable = vec!["PROXY_HOST".to_owned(), "ROLE_MAPPING_x".to_owned(), "OTHER".to_owned()];
         let environment = Environment { vars: BTreeMap::new(), unreadable };
-        let sources = Sources { environment, dotenv: None, file: None, allow_demo_issuer: false };
+        let sources = Sources {
+            environment,
+            dotenv: None,
+            file: None,
+            allow_demo_issuer: false,
+            quiet: false,
+            overlay: crate::config::Overlay::default(),
+        };
         let mut draft = Draft::default();
         Variables::read(&sources, &mut draft);
         let settings: Vec<_> = draft.problems.iter().map(|problem| problem.setting.as_str()).collect();
@@ -286,6 +309,8 @@ mod tests {
             dotenv: Some(dir.path().join("none")),
             file: None,
             allow_demo_issuer: false,
+            quiet: false,
+            overlay: crate::config::Overlay::default(),
         };
         let mut draft = Draft::default();
         Variables::read(&sources, &mut draft);

@@ -7,8 +7,11 @@ use gprxy_proto::audit::AuditProfile;
 use gprxy_proto::auth::jwks::{KeySetLimits, KeySets};
 use gprxy_proto::auth::jwt::{ClaimPath, IssuerSettings, KeySource};
 use gprxy_proto::auth::roles::{RoleEntry, RoleMap};
+use gprxy_proto::console::ConsoleAccess;
+use gprxy_proto::driver::control::Control;
 use gprxy_proto::driver::entropy::SystemEntropy;
 use gprxy_proto::driver::shared::{Parts, ServerTls};
+use gprxy_proto::driver::terms::Reload;
 use gprxy_proto::driver::tls;
 use gprxy_proto::hub::Hub;
 use gprxy_proto::policy::{Database, Databases, Users};
@@ -19,11 +22,21 @@ use rustls::server::ServerConfig;
 use crate::config::{self, AuditFailure, AuditSettings, IssuerConfig, Roles, Settings, TlsSettings, TlsVersion};
 use crate::server_tls;
 
-/// Everything that was checked when the settings were read may still have changed since: files are read again here.
-pub(super) fn assemble(settings: Settings, now: Now) -> Result<Parts, String> {
-    let issuers = settings.issuers.into_iter().map(issuer).collect::<Result<Vec<_>, _>>()?;
+/// What a process begins with.
+pub(super) fn assemble(settings: Settings, control: Arc<dyn Control>, now: Now) -> Result<Parts, String> {
+    let audit = settings.audit.clone();
+    let Reload { profile, tls, server_tls, issuers } = policy(settings, &audit)?;
     let keys = KeySets::new(issuers, KeySetLimits::default(), now).map_err(|error| error.to_string())?;
-    let hub = Hub::new(keys, &settings.limits, Box::new(SystemEntropy::default()));
+    let hub = Hub::new(keys, &profile.limits, Box::new(SystemEntropy::default()));
+    let audit = super::audit::open(&audit, now)?;
+    let control = Some(control);
+    Ok(Parts { profile, hub, tls, server_tls, tokens: None, control, audit, http: crate::http::agent() })
+}
+
+/// What sessions are let in by. Everything that was checked when the settings were read may still have changed since: files
+/// are read again here. `audit` is what the trail was opened with.
+pub(super) fn policy(settings: Settings, audit: &AuditSettings) -> Result<Reload, String> {
+    let issuers = settings.issuers.into_iter().map(issuer).collect::<Result<Vec<_>, _>>()?;
     let tls = settings.tls.as_ref().map(client_tls).transpose()?;
     let server_tls = server_tls(&settings.databases)?;
     let users = Users::new(settings.roles.mappings.iter().map(|mapping| (mapping.role.clone(), mapping.timeouts)));
@@ -36,23 +49,24 @@ pub(super) fn assemble(settings: Settings, now: Now) -> Result<Parts, String> {
         databases: Databases::new(settings.databases),
         limits: settings.limits,
         users,
-        audit: settings.audit.enabled.then(|| audit_profile(&settings.audit)),
+        console: Some(Arc::new(ConsoleAccess { own_uid: own_uid(), ..settings.admin.access })),
+        audit: audit.enabled.then(|| AuditProfile {
+            statement_bytes: settings.audit.statement_bytes,
+            required: audit.on_failure == AuditFailure::Refuse,
+        }),
     };
-    let audit = super::audit::open(&settings.audit, now)?;
-    Ok(Parts {
-        profile: Arc::new(profile),
-        hub,
-        tls,
-        server_tls,
-        tokens: None,
-        control: None,
-        audit,
-        http: crate::http::agent(),
-    })
+    Ok(Reload { profile: Arc::new(profile), tls, server_tls, issuers })
 }
 
-fn audit_profile(audit: &AuditSettings) -> AuditProfile {
-    AuditProfile { statement_bytes: audit.statement_bytes, required: audit.on_failure == AuditFailure::Refuse }
+/// The user whose processes may use the console through the Unix socket: the one that gprxy runs as.
+#[cfg(unix)]
+fn own_uid() -> Option<u32> {
+    Some(rustix::process::geteuid().as_raw())
+}
+
+#[cfg(not(unix))]
+const fn own_uid() -> Option<u32> {
+    None
 }
 
 fn issuer(config: IssuerConfig) -> Result<IssuerSettings, String> {

@@ -23,6 +23,7 @@ mod pool;
 mod pooling;
 mod providers;
 mod relay;
+mod reload;
 mod rig;
 #[cfg(all(feature = "tokio", feature = "smol"))]
 mod runtimes;

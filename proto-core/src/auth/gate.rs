@@ -100,6 +100,29 @@ impl Gate {
         ))
     }
 
+    /// What somebody who was let in under this name has for the server by these settings; `None`: they would not be let in.
+    /// What only their login could show is not known here, and [`Backing::Provided`] stands for it.
+    #[must_use]
+    pub fn renew(&self, name: &str) -> Option<Backing> {
+        let user = match &self.users {
+            Users::Anyone(_) => return Some(Backing::Provided),
+            Users::Listed(list) => list.find(name)?,
+        };
+        Some(match &user.secret {
+            StoredSecret::Scram(_) => Backing::Provided,
+            StoredSecret::Md5(digest) => Backing::Passed(Credential::Md5(digest.clone())),
+            StoredSecret::Plain(_) => Backing::Account(user.account.clone()),
+        })
+    }
+
+    /// The account of a listed user.
+    pub(crate) fn account(&self, name: &str) -> Option<Arc<Account>> {
+        match &self.users {
+            Users::Listed(list) => list.find(name).map(|user| user.account.clone()),
+            Users::Anyone(_) => None,
+        }
+    }
+
     fn new(auth_type: AuthType, users: Users, entropy: &mut dyn Entropy) -> Self {
         let mut mock = Secret::new([0; 32]);
         entropy.fill(mock.expose_mut());

@@ -101,6 +101,7 @@ pub enum Unknown {
 /// A round of fetches that somebody waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Awaited {
+    epoch: u64,
     issuer: IssuerId,
     round: u64,
 }
@@ -128,6 +129,8 @@ pub struct KeySets {
     next_request: u64,
     outputs: VecDeque<Fetch>,
     keyring: Arc<Keyring>,
+    /// Counts the reloads.
+    epoch: u64,
 }
 
 impl KeySets {
@@ -140,9 +143,35 @@ impl KeySets {
         let numbered = issuers.into_iter().enumerate();
         let sets: Vec<KeySet> = numbered.map(|(id, settings)| KeySet::new(IssuerId(id), settings, now)).collect();
         let keyring = snapshot(&sets);
-        let mut machine = Self { sets, limits, next_request: 0, outputs: VecDeque::new(), keyring };
+        let mut machine = Self { sets, limits, next_request: 0, outputs: VecDeque::new(), keyring, epoch: 0 };
         machine.handle_timeout(now);
         Ok(machine)
+    }
+
+    /// Puts other settings into force. An issuer whose keys are where they were keeps those that it has, so that nobody's
+    /// token is refused meanwhile; one that is new is asked for its keys at once.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the settings, together; nothing has changed then.
+    pub fn reload(&mut self, issuers: Vec<IssuerSettings>, now: Now) -> Result<(), SettingsError> {
+        let issuers = checked_settings(issuers)?;
+        let mut before: Vec<Option<KeySet>> = std::mem::take(&mut self.sets).into_iter().map(Some).collect();
+        let numbered = issuers.into_iter().enumerate();
+        self.sets = numbered
+            .map(|(id, settings)| {
+                let same = |set: &KeySet| set.has_its_keys_where(&settings);
+                let known = before.iter_mut().find(|set| set.as_ref().is_some_and(same)).and_then(Option::take);
+                match known {
+                    Some(set) => set.with_settings(IssuerId(id), settings),
+                    None => KeySet::new(IssuerId(id), settings, now),
+                }
+            })
+            .collect();
+        // Numbers of issuers mean something else now: who waits for one of them looks again.
+        self.epoch += 1;
+        self.keyring = snapshot(&self.sets);
+        self.handle_timeout(now);
+        Ok(())
     }
 
     /// Takes the answer to a [`Fetch`]; an `Err` says in words why there is none. Late and repeated answers are ignored.
@@ -160,7 +189,7 @@ impl KeySets {
         if issuer.0 >= self.sets.len() || !self.with(issuer.0, |set, shared| set.handle_unknown_key(shared, now)) {
             return Unknown::CoolingDown;
         }
-        Unknown::Fetching(Awaited { issuer, round: self.sets[issuer.0].rounds_ended() })
+        Unknown::Fetching(Awaited { epoch: self.epoch, issuer, round: self.sets[issuer.0].rounds_ended() })
     }
 
     /// Does what is due. Early, late and repeated calls are harmless.
@@ -195,7 +224,8 @@ impl KeySets {
     /// Whether the round that somebody waits for is over, well or badly.
     #[must_use]
     pub fn has_ended(&self, awaited: Awaited) -> bool {
-        self.sets.get(awaited.issuer.0).is_none_or(|set| set.rounds_ended() > awaited.round)
+        awaited.epoch != self.epoch
+            || self.sets.get(awaited.issuer.0).is_none_or(|set| set.rounds_ended() > awaited.round)
     }
 
     /// The configured issuers.

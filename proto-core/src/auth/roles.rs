@@ -135,6 +135,21 @@ impl RoleMap {
         wanted.map(|entry| entry.grant()).ok_or_else(|| not_theirs(identity, wanted_user, &mapped))
     }
 
+    /// All accounts, one for each role.
+    pub(crate) fn accounts(&self) -> impl Iterator<Item = &Arc<Account>> {
+        self.entries.iter().map(|entry| &entry.account)
+    }
+
+    /// The account of this name as it is now, for somebody who runs as it already: settings may have changed since.
+    ///
+    /// # Errors
+    /// No role of theirs leads there any more.
+    pub fn renew(&self, identity: &Identity, account: &str) -> Result<Arc<Account>, Refusal> {
+        let mapped = self.mapped(identity)?;
+        let same = mapped.iter().find(|entry| *entry.account.name == *account);
+        same.map(|entry| entry.account.clone()).ok_or_else(|| not_theirs(identity, account, &mapped))
+    }
+
     /// The entries that a person's roles lead to, the best first.
     fn mapped(&self, identity: &Identity) -> Result<Vec<&Entry>, Refusal> {
         if identity.method != Method::Token {

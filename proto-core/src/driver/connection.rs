@@ -14,6 +14,7 @@ use super::replayed::Replayed;
 use super::runtime::{Alarm, Runtime};
 use super::server::{OpenFailure, ServerConnection};
 use super::shared::{Shared, Unwritten};
+use super::terms::Terms;
 use crate::audit::Record;
 use crate::auth::jwks::Awaited;
 use crate::auth::scram::ScramKeys;
@@ -68,6 +69,8 @@ pub(super) enum Next {
 
 pub(super) struct Connection<R: Runtime> {
     pub(super) shared: Arc<Shared<R>>,
+    /// By which the session was let in, or has asked for server connections last.
+    pub(super) terms: Arc<Terms>,
     pub(super) session: Session,
     pub(super) mailbox: Arc<Mailbox>,
     /// `None` while a handshake has it.
@@ -117,6 +120,7 @@ impl<R: Runtime> Drop for Connection<R> {
 impl<R: Runtime> Connection<R> {
     pub(super) fn new(
         shared: Arc<Shared<R>>,
+        terms: Arc<Terms>,
         session: Session,
         mailbox: Arc<Mailbox>,
         card: Arc<Card>,
@@ -124,6 +128,7 @@ impl<R: Runtime> Connection<R> {
     ) -> Self {
         Self {
             shared,
+            terms,
             session,
             mailbox,
             client: Some(Link::Plain(Replayed::new(socket))),

@@ -117,7 +117,7 @@ fn check<R: Runtime>(shared: &Shared<R>, name: Option<&str>, verb: &str) -> Resu
     if shared.is_console(name).is_some() {
         return Err(not_now(format!("cannot {verb} admin db: {name}")));
     }
-    shared.profile.databases.find(name).map(|_| ()).ok_or_else(|| no_such_database(name))
+    shared.terms().profile.databases.find(name).map(|_| ()).ok_or_else(|| no_such_database(name))
 }
 
 fn not_paused_yet<R: Runtime>(shared: &Arc<Shared<R>>) -> Result<(), Refusal> {
@@ -129,7 +129,7 @@ fn pause<R: Runtime>(shared: &Arc<Shared<R>>, which: Which) -> Result<Done, Refu
     not_paused_yet(shared)?;
     check(shared, which.as_deref(), "pause")?;
     shared.with_hub(|hub, now| hub.pools.pause(which.as_deref(), now));
-    Ok(when(shared, move |shared| shared.leased(which.as_deref()) == 0))
+    Ok(when(shared, move |shared| shared.leased_of(which.as_deref()) == 0))
 }
 
 fn resume<R: Runtime>(shared: &Arc<Shared<R>>, which: Option<&str>) -> Result<Done, Refusal> {

@@ -23,5 +23,6 @@ pub mod serve;
 mod server;
 pub mod shared;
 mod statistics;
+pub mod terms;
 pub mod tls;
 pub mod tokens;

@@ -105,14 +105,41 @@ impl<R: Runtime> Connection<R> {
     pub(super) fn borrow(&mut self, now: Now) {
         let Some(wish) = &self.wish else { return };
         let session = self.session.id();
-        let request = wish.request(session);
+        let mut request = wish.request(session);
         self.asked = true;
-        let ((), turn) = self.shared.with_hub_for(Some(session), |hub, now| {
+        let (shared, terms) = (&self.shared, &self.terms);
+        let (current, turn) = shared.with_hub_for(Some(session), |hub, now| {
+            let current = shared.generation() == terms.generation;
+            if !current && self.session.facts().is_some() {
+                return false;
+            }
+            // Who was let in by settings that are no more gets a connection that nobody else gets.
+            request.reuse &= current;
             hub.cancels.handle_waiting(session);
             hub.pools.handle_request(request, now);
+            true
         });
+        if !current {
+            return self.renew(now);
+        }
         if let Some((lease, how)) = turn {
             self.granted(lease, how, now);
+        }
+    }
+
+    /// The settings have changed since this session wished for server connections.
+    fn renew(&mut self, now: Now) {
+        let Some(wish) = self.wish.take() else { return };
+        self.terms = self.shared.terms();
+        match self.session.renew(self.terms.profile.clone(), &wish) {
+            Ok(wish) => {
+                self.wish = Some(wish.into());
+                self.borrow(now);
+            }
+            Err(refusal) => {
+                self.stop_asking();
+                self.reply(Reply::Refused(refusal), now);
+            }
         }
     }
 
@@ -418,7 +445,7 @@ async fn forward_cancel<R: Runtime>(mut under_way: UnderWay<R>) {
     let UnderWay { shared, order, over } = &mut under_way;
     let target = &order.target;
     let tls = target.tls.as_ref().and_then(|terms| shared.server_tls(terms));
-    let limit = shared.profile.limits.cancel_wait_timeout;
+    let limit = shared.terms().profile.limits.cancel_wait_timeout;
     match server::cancel::<R>(&target.endpoint, &target.backend, tls, limit).await {
         Ok(()) => *over = true,
         Err(error) => {
@@ -454,7 +481,7 @@ async fn give_back<R: Runtime>(
         }
         ReturnState::Busy => {
             let tls = connection.tls.as_ref().and_then(|terms| shared.server_tls(terms));
-            let limit = shared.profile.limits.cancel_wait_timeout;
+            let limit = shared.terms().profile.limits.cancel_wait_timeout;
             if let Err(error) = server::cancel::<R>(&connection.endpoint, &connection.key, tls, limit).await {
                 let reason = error.reason;
                 log::warn!("session {session}: what its client left running could not be cancelled: {reason}");

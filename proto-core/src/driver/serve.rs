@@ -25,25 +25,37 @@ use crate::session_id::SessionId;
 const LINGER: Duration = Duration::from_secs(1);
 /// How much of that is read.
 const LINGER_BYTES: usize = 256 * 1024;
+/// Who had connected before nobody was let in any more may still be on the way to the process for so long.
+pub const LAST_ARRIVALS: Duration = Duration::from_millis(50);
 /// After a failed accept (no file descriptors left, say) the next one waits this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts clients until the drain begins.
+/// Accepts clients until nobody is to be let in any more, and then those who have connected already: closing the socket on
+/// them would reset their connections, while another process may listen beside this one.
 pub async fn serve<R, L>(shared: Arc<Shared<R>>, listener: L)
 where
     R: Runtime,
     L: Listener<Socket = R::Socket>,
 {
-    let mut stop = pin!(shared.drain_begun());
+    let mut stop = pin!(shared.accepting_ended());
+    let mut last = None;
     let mut failures = 0_u64;
     loop {
         let accepted = {
             let mut accept = pin!(listener.accept());
             poll_fn(|context| {
-                if stop.as_mut().poll(context).is_ready() {
-                    return Poll::Ready(None);
+                if last.is_none() && stop.as_mut().poll(context).is_ready() {
+                    let mut alarm = R::alarm();
+                    alarm.set(Some(R::now().tick.after(LAST_ARRIVALS)));
+                    last = Some(alarm);
                 }
-                accept.as_mut().poll(context).map(Some)
+                if let Poll::Ready(accepted) = accept.as_mut().poll(context) {
+                    return Poll::Ready(Some(accepted));
+                }
+                match &mut last {
+                    Some(alarm) => alarm.poll(context).map(|()| None),
+                    None => Poll::Pending,
+                }
             })
             .await
         };
@@ -73,7 +85,8 @@ pub async fn pause<R: Runtime>(span: Duration) {
 }
 
 async fn client<R: Runtime>(shared: Arc<Shared<R>>, socket: R::Socket, caller: Caller) {
-    if let Some(refusal) = shared.profile.gate.as_ref().and_then(|gate| gate.refuse_peer(caller.uid)) {
+    let terms = shared.terms();
+    if let Some(refusal) = terms.profile.gate.as_ref().and_then(|gate| gate.refuse_peer(caller.uid)) {
         log::warn!("a client from {} is refused: {refusal}", caller.address);
         return Box::pin(refuse_at_the_door::<R>(socket, &refusal)).await;
     }
@@ -83,12 +96,12 @@ async fn client<R: Runtime>(shared: Arc<Shared<R>>, socket: R::Socket, caller: C
         Err(refusal) => return Box::pin(refuse_at_the_door::<R>(socket, &refusal)).await,
     };
     let peer = Peer::from(caller);
-    let mut session = Session::new(id, shared.profile.clone(), peer.clone(), R::now());
+    let mut session = Session::new(id, terms.profile.clone(), peer.clone(), R::now());
     if let Some(refusal) = crowded {
         session.handle_crowd(refusal);
     }
     let _guard = Departure { shared: shared.clone(), id, mailbox: mailbox.clone() };
-    let mut connection = Box::new(Connection::new(shared, session, mailbox, card, socket));
+    let mut connection = Box::new(Connection::new(shared, terms, session, mailbox, card, socket));
     let finish = loop {
         match poll_fn(|context| connection.poll(context)).await {
             Next::StartTls => Box::pin(start_tls(&mut connection)).await,
@@ -116,7 +129,7 @@ impl<R: Runtime> Drop for Departure<R> {
 }
 
 async fn start_tls<R: Runtime>(connection: &mut Connection<R>) {
-    let Some(config) = connection.shared.tls.clone() else { return };
+    let Some(config) = connection.terms.tls.clone() else { return };
     let Some(socket) = connection.take_client_for_tls() else { return };
     let until = connection.session.poll_timeout().map_or_else(|| R::now().tick, |deadline| deadline.at);
     match within::<R, _>(until, tls::accept(config, socket)).await {

@@ -24,6 +24,7 @@ use super::mailbox::{Mail, lock};
 use super::runtime::Runtime;
 use super::server::ServerConnection;
 use super::statistics::Statistics;
+use super::terms::Terms;
 use super::tokens::TokenSource;
 use crate::auth::jwks::Fetch;
 use crate::auth::jwt::Keyring;
@@ -40,7 +41,7 @@ use presence::Present;
 pub(in crate::driver) use suspend::Unwritten;
 
 /// TLS configurations for servers, one for each way to verify.
-pub type ServerTls = HashMap<TlsTerms, Arc<ClientConfig>>;
+pub type ServerTls = BTreeMap<TlsTerms, Arc<ClientConfig>>;
 
 /// What a proxy is made of.
 pub struct Parts {
@@ -81,9 +82,9 @@ impl Parts {
 
 /// What all sessions share.
 pub struct Shared<R: Runtime> {
-    pub(super) profile: Arc<Profile>,
-    pub(super) tls: Option<Arc<ServerConfig>>,
-    server_tls: ServerTls,
+    terms: RwLock<Arc<Terms>>,
+    /// Whether these are still the ones of that generation, without a lock.
+    generation: AtomicU64,
     pub(super) tokens: Option<Arc<dyn TokenSource>>,
     pub(super) audit: Option<AuditLog>,
     http: ureq::Agent,
@@ -105,6 +106,8 @@ pub struct Shared<R: Runtime> {
     scram: Mutex<ScramCache>,
     welcomes: Mutex<Welcomes>,
     draining: AtomicBool,
+    /// Nobody is accepted any more.
+    closed: AtomicBool,
     /// Server connections that are cancelled, reset or closed behind their sessions.
     returning: AtomicUsize,
     /// Who waits for the drain to begin, or for the last session to end.
@@ -122,10 +125,11 @@ impl<R: Runtime> Shared<R> {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
         let keyring = RwLock::new(parts.hub.keyring());
+        let Parts { profile, tls, server_tls, .. } = parts;
+        let terms = Arc::new(Terms { generation: 0, profile, tls, server_tls });
         Arc::new(Self {
-            profile: parts.profile,
-            tls: parts.tls,
-            server_tls: parts.server_tls,
+            terms: RwLock::new(terms),
+            generation: AtomicU64::new(0),
             tokens: parts.tokens,
             audit: parts.audit,
             http: parts.http,
@@ -142,6 +146,7 @@ impl<R: Runtime> Shared<R> {
             scram: Mutex::default(),
             welcomes: Mutex::default(),
             draining: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             returning: AtomicUsize::new(0),
             watchers: Mutex::default(),
             awaiting_keys: Mutex::default(),
@@ -222,9 +227,25 @@ impl<R: Runtime> Shared<R> {
         }
     }
 
+    /// What holds for sessions that begin now.
+    pub(super) fn terms(&self) -> Arc<Terms> {
+        self.terms.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_terms(&self, terms: Arc<Terms>) {
+        let generation = terms.generation;
+        *self.terms.write().unwrap_or_else(std::sync::PoisonError::into_inner) = terms;
+        self.generation.store(generation, Ordering::Release);
+    }
+
+    /// How often these have been replaced.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
     /// TLS to a server, when these terms have any.
     pub(super) fn server_tls(&self, terms: &TlsTerms) -> Option<Arc<ClientConfig>> {
-        self.server_tls.get(terms).cloned()
+        self.terms().server_tls(terms)
     }
 
     /// Gives a lease back together with its connection, which is closed.

@@ -142,7 +142,7 @@ impl Pools {
         self.close_idle_of(paused);
     }
 
-    fn close_idle_of(&mut self, pools: Vec<PoolId>) {
+    pub(super) fn close_idle_of(&mut self, pools: Vec<PoolId>) {
         for id in pools {
             let idle: Vec<SlotId> = self.pools.get(&id).into_iter().flat_map(|pool| pool.idle.slots()).collect();
             for slot in idle {

@@ -33,6 +33,7 @@ mod idle;
 mod lease;
 mod one;
 mod pools;
+mod retire;
 mod timers;
 mod turns;
 mod words;

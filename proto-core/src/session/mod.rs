@@ -21,6 +21,7 @@ mod opening;
 mod pooling;
 mod proving;
 mod relaying;
+mod renewing;
 #[cfg(test)]
 mod tests;
 

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use crate::auth::Authenticated;
+use crate::auth::{Authenticated, Identity};
 use crate::codec::Header;
 use crate::codec::backend::{Severity, TransactionStatus, emit_error, emit_ready_for_query};
 use crate::codec::frontend::tag;
@@ -45,15 +45,16 @@ pub(super) fn terms(
     let (Some(who), PoolMode::Transaction | PoolMode::Statement) = (who, settings.pool_mode) else {
         return (PoolMode::Session, None, startup.parameters.clone());
     };
-    let owner = match settings.isolation {
+    (settings.pool_mode, owner(who.identity(), settings.isolation), without_application(startup))
+}
+
+/// Whose state a connection holds that this identity has used.
+pub(super) fn owner(identity: &Identity, isolation: Isolation) -> Owner {
+    match isolation {
         Isolation::PgBouncer => None,
-        Isolation::Identity => {
-            let identity = who.identity();
-            // No issuer contains a zero byte: it is part of a URL.
-            Some(format!("{}\0{}", identity.issuer, identity.subject).into())
-        }
-    };
-    (settings.pool_mode, owner, without_application(startup))
+        // No issuer contains a zero byte: it is part of a URL.
+        Isolation::Identity => Some(format!("{}\0{}", identity.issuer, identity.subject).into()),
+    }
 }
 
 fn without_application(startup: &Startup) -> Arc<[u8]> {

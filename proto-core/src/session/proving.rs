@@ -202,7 +202,7 @@ fn no_token() -> Refusal {
         .hint("Log in with your identity provider and send its access token as the password.")
 }
 
-fn no_database(name: &str) -> Refusal {
+pub(super) fn no_database(name: &str) -> Refusal {
     Refusal::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" is not configured in gprxy"))
         .hint("Name one of the [databases] of gprxy's configuration.")
 }

@@ -18,7 +18,6 @@ use super::{Action, Finish, Output, Phase, Return, ReturnState, Session, Side, V
 /// Cannot be built without a proof; nothing goes to a server without a lease.
 pub(super) struct Relaying {
     /// Kept as long as the relay runs: who this is.
-    #[allow(dead_code, reason = "holding the proof is the point")]
     pub(super) who: Authenticated,
     pub(super) server: Server,
     pub(super) mode: PoolMode,

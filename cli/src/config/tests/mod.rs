@@ -40,6 +40,8 @@ impl Case {
             dotenv: Some(dir.path().join(".env")),
             file: None,
             allow_demo_issuer: false,
+            quiet: false,
+            overlay: crate::config::Overlay::default(),
         };
         Self { dir, sources }
     }

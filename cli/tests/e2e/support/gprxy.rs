@@ -16,7 +16,9 @@ use super::target::Target;
 use super::{eventually, tls};
 
 /// Settings of one instance, on the way to a TOML file.
+#[derive(Clone)]
 pub(crate) struct Config {
+    file: PathBuf,
     settings: Table,
     roles: Vec<Table>,
     issuers: Vec<Table>,
@@ -39,6 +41,7 @@ impl Config {
     pub(crate) fn with(server: &'static Cluster, provider: &'static Provider) -> Self {
         let (pki, port, audit) = (tls::pki(), free_port(), fresh_path("audit"));
         let config = Self {
+            file: fresh_path("config").with_extension("toml"),
             settings: Table::new(),
             roles: Vec::new(),
             issuers: vec![issuer(&provider.issuer)],
@@ -139,6 +142,12 @@ impl Config {
         self
     }
 
+    /// Takes back the last [`Self::and_issuer`].
+    pub(crate) fn without_last_issuer(mut self) -> Self {
+        self.issuers.pop();
+        self
+    }
+
     /// Points the proxy's databases at the server's Unix socket.
     pub(crate) fn over_unix_socket(self) -> Self {
         let dir = path(&self.server.socket_dir);
@@ -197,11 +206,11 @@ impl Config {
     }
 
     fn command(&self, verb: &str) -> Command {
-        let file = fresh_path("config").with_extension("toml");
-        write_private(&file, &self.render());
+        let file = &self.file;
+        write_private(file, &self.render());
         let mut words = self.launcher.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_gprxy")]);
         let mut command = Command::new(words.next().expect("at least gprxy itself"));
-        command.args(words).arg(verb).arg("--config").arg(&file);
+        command.args(words).arg(verb).arg("--config").arg(file);
         // A clean environment: the machine's own PG* or proxy variables must not decide a test.
         command.env_clear().env("PATH", "/usr/bin:/bin").env("RUST_BACKTRACE", "1");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -291,6 +300,30 @@ impl Gprxy {
     /// The PostgreSQL behind it.
     pub(crate) fn server(&self) -> &'static Cluster {
         self.config.server
+    }
+
+    /// Writes other settings into its file and tells it to read them. What it has logged about that: an error, when the
+    /// settings of before stay in force.
+    pub(crate) fn reload(&mut self, change: impl FnOnce(Config) -> Config) -> String {
+        let config = change(self.config.clone());
+        write_private(&config.file, &config.render());
+        self.config = config;
+        self.hang_up()
+    }
+
+    /// The same with a file that is already what it should be.
+    pub(crate) fn hang_up(&self) -> String {
+        let before = self.log().len();
+        self.child.signal("HUP");
+        eventually("the settings to be read", || {
+            let told = self.log().split_off(before);
+            (told.contains("and are in force") || told.contains("of before stay in force")).then_some(told)
+        })
+    }
+
+    /// Its settings file.
+    pub(crate) fn file(&self) -> &std::path::Path {
+        &self.config.file
     }
 
     /// Everything it has logged so far.

@@ -88,6 +88,16 @@ impl KeySet {
         }
     }
 
+    /// Whether these settings are of the same issuer and find its keys in the same place.
+    pub(super) fn has_its_keys_where(&self, settings: &IssuerSettings) -> bool {
+        self.settings.issuer == settings.issuer && self.settings.source == settings.source
+    }
+
+    /// The same keys under other settings.
+    pub(super) fn with_settings(self, id: IssuerId, settings: Arc<IssuerSettings>) -> Self {
+        Self { id, settings, ..self }
+    }
+
     pub(super) fn settings(&self) -> &Arc<IssuerSettings> {
         &self.settings
     }

@@ -66,6 +66,11 @@ impl<R: Runtime> Shared<R> {
         lock(&self.scram).insert((account.clone(), endpoint.clone()), keys);
     }
 
+    /// What servers said of themselves may be said by others now.
+    pub(in crate::driver) fn forget_welcomes(&self) {
+        lock(&self.welcomes).clear();
+    }
+
     /// What a client of that pool will be told, when somebody has been told it before.
     pub(in crate::driver) fn welcome(&self, key: &PoolKey, parameters: &Arc<[u8]>) -> Option<Arc<Parameters>> {
         lock(&self.welcomes).get(&(key.clone(), parameters.clone())).cloned()

@@ -19,7 +19,7 @@ pub(in crate::driver) struct Returning<R: Runtime>(Arc<Shared<R>>);
 impl<R: Runtime> Drop for Returning<R> {
     fn drop(&mut self) {
         self.0.returning.fetch_sub(1, Ordering::AcqRel);
-        if self.0.is_draining() {
+        if self.0.is_closed() {
             self.0.wake_watchers();
         }
     }
@@ -48,9 +48,38 @@ impl<R: Runtime> Shared<R> {
         self.draining.load(Ordering::Acquire)
     }
 
+    /// Whether nobody is let in any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Nobody is accepted any more, but for those who have connected already; sessions go on.
+    pub fn stop_accepting(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.wake_watchers();
+    }
+
+    /// Nobody gets a server connection, until [`Self::resume`].
+    pub fn pause(self: &Arc<Self>) {
+        self.with_hub(|hub, now| hub.pools.pause(None, now));
+    }
+
+    /// Ends [`Self::pause`].
+    pub fn resume(self: &Arc<Self>) {
+        self.with_hub(|hub, now| hub.pools.resume(None, now));
+    }
+
+    /// Server connections that are not idle.
+    #[must_use]
+    pub fn leased(&self) -> usize {
+        lock(&self.hub).pools.leased(None)
+    }
+
     /// Sessions end as soon as nothing runs in them.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
+        self.closed.store(true, Ordering::Release);
         self.wake_watchers();
         for mailbox in self.all_mailboxes() {
             mailbox.put(Mail::Drain);
@@ -63,9 +92,9 @@ impl<R: Runtime> Shared<R> {
         }
     }
 
-    /// Resolves when the drain begins.
-    pub async fn drain_begun(&self) {
-        self.watch(|| self.is_draining()).await;
+    /// Resolves when nobody is accepted any more.
+    pub async fn accepting_ended(&self) {
+        self.watch(|| self.is_closed()).await;
     }
 
     /// A server connection is on its way back until this is dropped; begun before its session departs.

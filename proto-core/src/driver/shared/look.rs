@@ -139,7 +139,7 @@ impl<R: Runtime> Shared<R> {
 
     fn databases(&self, clients: &[ClientFacts]) -> Vec<DatabaseFacts> {
         let counted = self.counted(clients, |client| client.database.as_ref(), |key| &key.database);
-        let profile = &self.profile;
+        let profile = &self.terms().profile;
         let hub = lock(&self.hub);
         let facts = |name: &str, database: &crate::policy::Database, (connections, clients): (usize, usize)| {
             let hosts: Vec<String> = database.endpoints.iter().map(host).collect();
@@ -207,7 +207,11 @@ impl<R: Runtime> Shared<R> {
 
     /// Whether the name is the console's.
     pub(in crate::driver) fn is_console(&self, name: &str) -> Option<()> {
-        let is = self.profile.console.is_some() && ConsoleAccess::is_console(name) && !self.profile.databases.has(name);
+        if !ConsoleAccess::is_console(name) {
+            return None;
+        }
+        let profile = &self.terms().profile;
+        let is = profile.console.is_some() && !profile.databases.has(name);
         is.then_some(())
     }
 

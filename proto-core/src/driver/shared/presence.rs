@@ -81,7 +81,7 @@ impl<R: Runtime> Shared<R> {
                 self.discard(lease);
             }
         }
-        if self.is_draining() {
+        if self.is_closed() {
             self.wake_watchers();
         }
     }

@@ -37,8 +37,9 @@ impl<R: Runtime> Shared<R> {
 
     /// Whether some database is paused.
     pub(in crate::driver) fn any_paused(&self) -> bool {
+        let terms = self.terms();
         let hub = lock(&self.hub);
-        self.profile.databases.entries().any(|(name, _)| hub.pools.is_paused(Some(name)))
+        terms.profile.databases.entries().any(|(name, _)| hub.pools.is_paused(Some(name)))
     }
 
     /// Whether a connection of this database, or of any, is only still there because a session has it.
@@ -49,7 +50,7 @@ impl<R: Runtime> Shared<R> {
     }
 
     /// Connections of this database, or of any, that are not idle.
-    pub(in crate::driver) fn leased(&self, database: Option<&str>) -> usize {
+    pub(in crate::driver) fn leased_of(&self, database: Option<&str>) -> usize {
         lock(&self.hub).pools.leased(database)
     }
 

@@ -194,6 +194,9 @@ pub fn signals_arrive<H: Host>() {
             ("-HUP", Signal::Hangup),
             ("-TERM", Signal::Terminate),
             ("-INT", Signal::Interrupt),
+            ("-QUIT", Signal::Quit),
+            ("-USR1", Signal::User1),
+            ("-USR2", Signal::User2),
             ("-HUP", Signal::Hangup),
         ] {
             let kill = H::blocking(move || Command::new("kill").arg(name).arg(std::process::id().to_string()).status());

@@ -1,0 +1,94 @@
+//! What holds for sessions that begin now, as one piece that a reload replaces.
+
+use std::sync::Arc;
+
+use futures_rustls::rustls::{ClientConfig, ServerConfig};
+
+use super::runtime::Runtime;
+use super::shared::{ServerTls, Shared};
+use crate::auth::jwt::IssuerSettings;
+use crate::policy::{Account, TlsTerms};
+use crate::pool::PoolKey;
+use crate::session::Profile;
+
+/// The settings of one generation.
+pub(super) struct Terms {
+    /// Counts the reloads.
+    pub(super) generation: u64,
+    /// Policy for every session.
+    pub(super) profile: Arc<Profile>,
+    /// TLS for clients, when there is a certificate.
+    pub(super) tls: Option<Arc<ServerConfig>>,
+    /// TLS for servers.
+    pub(super) server_tls: ServerTls,
+}
+
+impl Terms {
+    pub(super) fn server_tls(&self, terms: &TlsTerms) -> Option<Arc<ClientConfig>> {
+        self.server_tls.get(terms).cloned()
+    }
+
+    /// Whether what a pool's connections were opened by is the same there.
+    fn keeps(&self, key: &PoolKey, after: &Self) -> bool {
+        let place = |terms: &Self| terms.profile.databases.find(&key.database).cloned();
+        let (Some(old), Some(new)) = (place(self), place(after)) else { return false };
+        // A connection that nobody owns by the old settings may hold the state of people who trusted each other.
+        old.is_where(&new)
+            && old.pool.isolation == new.pool.isolation
+            && (key.own_password || same_password(&self.accounts(key), &after.accounts(key)))
+    }
+
+    /// Who opens the connections of a pool, as far as the settings tell.
+    fn accounts(&self, key: &PoolKey) -> Vec<Arc<Account>> {
+        let profile = &self.profile;
+        let listed = profile.gate.as_ref().and_then(|gate| gate.account(&key.account));
+        profile.roles.accounts().filter(|account| account.name == key.account).cloned().chain(listed).collect()
+    }
+}
+
+fn same_password(before: &[Arc<Account>], after: &[Arc<Account>]) -> bool {
+    let password = |accounts: &[Arc<Account>]| {
+        accounts.first().map(|account| account.password.as_ref().map(|password| password.expose().clone()))
+    };
+    password(before) == password(after)
+}
+
+/// What a reload brings.
+pub struct Reload {
+    /// Policy for every session that begins from here on.
+    pub profile: Arc<Profile>,
+    /// TLS for clients.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// TLS for servers.
+    pub server_tls: ServerTls,
+    /// Whose tokens are believed.
+    pub issuers: Vec<IssuerSettings>,
+}
+
+impl<R: Runtime> Shared<R> {
+    /// Puts other settings into force. Nobody is disconnected: sessions that have a server connection go on with it,
+    /// and a session that comes and goes by transaction asks for its next one by the new settings. Connections that
+    /// lead elsewhere now, or were opened with another password, are closed as soon as nobody has them.
+    ///
+    /// # Errors
+    /// What is wrong with the issuers; nothing has changed then.
+    pub fn reload(self: &Arc<Self>, reload: Reload) -> Result<(), String> {
+        let Reload { profile, tls, mut server_tls, issuers } = reload;
+        let before = self.terms();
+        // Connections that are open go on, and a cancel for one of them is sent as the connection itself was.
+        for (terms, config) in &before.server_tls {
+            server_tls.entry(terms.clone()).or_insert_with(|| config.clone());
+        }
+        let after = Arc::new(Terms { generation: before.generation + 1, profile, tls, server_tls });
+        let result = self.with_hub(|hub, now| {
+            hub.keys.reload(issuers, now).map_err(|error| error.to_string())?;
+            hub.set_limits(&after.profile.limits);
+            // Under the hub's lock: nobody can ask for a connection by the old terms after the pools have learnt the new.
+            self.set_terms(after.clone());
+            hub.pools.retire(|key| !before.keeps(key, &after));
+            Ok(())
+        });
+        self.forget_welcomes();
+        result
+    }
+}

@@ -1,0 +1,100 @@
+//! Connections that settings have left behind: where they lead, or what they were opened with, holds no more.
+
+use super::PoolKey;
+use super::one::{PoolId, SlotState};
+use super::pools::Pools;
+
+impl Pools {
+    /// Closes the idle connections of these pools now, and the others when they come back: whoever has one, or waits for
+    /// one by what held before, keeps it to the end of its transaction or session. What a failed login has taught is forgotten. The work grows with the number
+    /// of connections.
+    pub fn retire(&mut self, is_stale: impl Fn(&PoolKey) -> bool) {
+        let gone: Vec<PoolId> = self.ids.iter().filter(|(key, _)| is_stale(key)).map(|(_, id)| *id).collect();
+        for id in &gone {
+            self.end_backoff(*id);
+            for waiter in self.pools.get_mut(id).into_iter().flat_map(|pool| pool.waiters.values_mut()) {
+                waiter.claim.reuse = false;
+            }
+        }
+        for slot in self.slots.values_mut() {
+            slot.stale |= matches!(slot.state, SlotState::Leased { .. }) && gone.contains(&slot.pool);
+        }
+        self.close_idle_of(gone);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::{How, PoolOutput, PoolSettings, Request, Returned};
+    use super::*;
+    use crate::session_id::SessionId;
+    use crate::testing::corp;
+    use crate::time::Tick;
+
+    fn request(session: u64, database: &str) -> Request {
+        Request {
+            session: SessionId(session),
+            key: PoolKey { account: "a".into(), database: database.into(), own_password: false },
+            parameters: Arc::new([]),
+            owner: None,
+            reuse: true,
+            settings: Arc::new(PoolSettings { default_pool_size: 1, ..PoolSettings::default() }),
+        }
+    }
+
+    fn granted(pools: &mut Pools) -> (super::super::Lease, How) {
+        match pools.poll_output() {
+            Some(PoolOutput::Granted { lease, how, .. }) => (lease, how),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_idle_goes_at_once_and_what_is_leased_when_it_comes_back() {
+        let now = corp::at(Tick::default());
+        let mut pools = Pools::new();
+        for (session, database) in [(1, "old"), (2, "stays")] {
+            pools.handle_request(request(session, database), now);
+            let (lease, _) = granted(&mut pools);
+            pools.handle_opened(&lease, now);
+            pools.handle_release(lease, Returned::Clean, now);
+        }
+        pools.handle_request(request(3, "busy"), now);
+        let (busy, _) = granted(&mut pools);
+        pools.handle_opened(&busy, now);
+        // Behind it somebody waits, and gets a new connection instead of the one that comes back.
+        pools.handle_request(request(4, "busy"), now);
+        pools.retire(|key| &*key.database != "stays");
+        assert!(matches!(pools.poll_output(), Some(PoolOutput::Close { .. })), "the idle one");
+        assert!(pools.poll_output().is_none());
+        pools.handle_release(busy, Returned::Kept, now);
+        assert!(matches!(pools.poll_output(), Some(PoolOutput::Close { .. })), "the leased one");
+        let (next, how) = granted(&mut pools);
+        assert_eq!(how, How::Open);
+        pools.handle_opened(&next, now);
+        pools.handle_release(next, Returned::Clean, now);
+        assert!(matches!(pools.poll_output(), Some(PoolOutput::Close { .. })), "opened by what held before, too");
+        pools.handle_request(request(5, "stays"), now);
+        let (kept, how) = granted(&mut pools);
+        assert_eq!(how, How::Reuse, "a pool that nothing has changed for");
+        pools.handle_release(kept, Returned::Broken, now);
+        assert!(pools.is_empty());
+    }
+
+    #[test]
+    fn a_promise_that_is_withdrawn_is_no_way_back() {
+        let now = corp::at(Tick::default());
+        let mut pools = Pools::new();
+        pools.handle_request(request(1, "old"), now);
+        let (lease, _) = granted(&mut pools);
+        pools.handle_opened(&lease, now);
+        pools.handle_release(lease, Returned::Clean, now);
+        pools.handle_request(request(2, "old"), now);
+        pools.retire(|_| true);
+        pools.handle_gave_up(SessionId(2), now);
+        assert!(matches!(pools.poll_output(), Some(PoolOutput::Close { .. })));
+        assert!(pools.is_empty());
+    }
+}

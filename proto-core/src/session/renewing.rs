@@ -1,0 +1,65 @@
+//! The settings change while a session runs: its next server connection is wished by the new ones.
+
+use std::sync::Arc;
+
+use crate::auth::gate::Backing;
+use crate::auth::{Identity, Method};
+use crate::fault::{Refusal, SqlState};
+use crate::pool::PoolMode;
+
+use super::proving::no_database;
+use super::{Credential, Phase, Profile, Session, Wish, pooling};
+
+impl Session {
+    /// Other settings hold. What follows for the connections that this session, which has none now, will ask for under
+    /// its wish: the account's credentials, the place of the database and the terms of its pool are the new ones; what
+    /// the session itself began with, its mode and its startup parameters, stays to its end.
+    ///
+    /// # Errors
+    /// By the new settings it would not be let in. It may have no other server connection.
+    pub fn renew(&mut self, profile: Arc<Profile>, wish: &Wish) -> Result<Wish, Refusal> {
+        let Phase::Relaying(relaying) = &self.phase else { return Err(no_longer(&wish.account)) };
+        let identity = relaying.who.identity().clone();
+        let Some(target) = profile.databases.find(&wish.database).cloned() else {
+            return Err(no_database(&wish.database));
+        };
+        let credential = credential(&profile, &identity, wish)?;
+        let owner = match wish.mode {
+            PoolMode::Session => wish.owner.clone(),
+            PoolMode::Transaction | PoolMode::Statement => pooling::owner(&identity, target.pool.isolation),
+        };
+        self.profile = profile;
+        Ok(Wish {
+            account: wish.account.clone(),
+            credential,
+            database: wish.database.clone(),
+            target,
+            parameters: wish.parameters.clone(),
+            mode: wish.mode,
+            owner,
+            wide_key: wish.wide_key,
+        })
+    }
+}
+
+/// By the way that somebody was let in, so that nobody gets in by another one.
+fn credential(profile: &Profile, identity: &Identity, wish: &Wish) -> Result<Credential, Refusal> {
+    match (&profile.gate, identity.method) {
+        (None, Method::Token) => profile.roles.renew(identity, &wish.account).map(Credential::Account),
+        (Some(gate), Method::Password | Method::Trust) => match gate.renew(&identity.subject) {
+            Some(Backing::Account(account)) => Ok(Credential::Account(account)),
+            Some(Backing::Passed(credential)) => Ok(Credential::Passed(credential)),
+            Some(Backing::Provided) => Ok(wish.credential.clone()),
+            None => Err(no_longer(&wish.account)),
+        },
+        _ => Err(no_longer(&wish.account)),
+    }
+}
+
+fn no_longer(account: &str) -> Refusal {
+    Refusal::new(
+        SqlState::INVALID_AUTHORIZATION,
+        format!("gprxy's settings have changed, and this session may not run as {account:?} any more"),
+    )
+    .hint("Connect again.")
+}
