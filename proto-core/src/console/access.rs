@@ -53,7 +53,7 @@ impl ConsoleAccess {
     pub fn standing(&self, who: &Identity) -> Option<Standing> {
         let among = |roles: &[Arc<str>], users: &[Arc<str>]| match who.method {
             Method::Token => who.roles.iter().any(|role| roles.iter().any(|wanted| is_same_role(role, wanted))),
-            Method::Password | Method::Trust => users.iter().any(|user| *user == who.subject),
+            Method::Password | Method::Trust => users.contains(&who.subject),
             Method::Peer => true,
         };
         if among(&self.admin_roles, &self.admin_users) {

@@ -37,6 +37,7 @@ use crate::session_id::SessionId;
 use crate::time::Now;
 
 use caches::{ScramCache, Servers, Welcomes};
+pub(in crate::driver) use presence::Arrived;
 use presence::Present;
 pub(in crate::driver) use suspend::Unwritten;
 

@@ -16,6 +16,15 @@ pub(super) struct Present {
     pub(super) card: Arc<Card>,
 }
 
+/// A client that has connected.
+pub(in crate::driver) struct Arrived {
+    pub(in crate::driver) id: SessionId,
+    /// What it is to be told when there are too many.
+    pub(in crate::driver) crowded: Option<Refusal>,
+    pub(in crate::driver) mailbox: Arc<Mailbox>,
+    pub(in crate::driver) card: Arc<Card>,
+}
+
 impl<R: Runtime> Shared<R> {
     /// Mail for a session that has gone goes nowhere, but a lease in it goes back.
     pub(super) fn post(self: &Arc<Self>, session: SessionId, mail: Mail) {
@@ -53,11 +62,8 @@ impl<R: Runtime> Shared<R> {
         lock(&self.awaiting_keys).remove(&session);
     }
 
-    /// A client has connected: its number, letter box and card, and what it is to be told when there are too many.
-    pub(in crate::driver) fn arrive(
-        self: &Arc<Self>,
-        address: &Arc<str>,
-    ) -> Result<(SessionId, Option<Refusal>, Arc<Mailbox>, Arc<Card>), Refusal> {
+    /// A client has connected.
+    pub(in crate::driver) fn arrive(self: &Arc<Self>, address: &Arc<str>) -> Result<Arrived, Refusal> {
         let (id, crowded) = self.with_hub(|hub, _| match hub.handle_arrival() {
             Ok(id) => Ok((id, None)),
             Err(refusal) => hub.handle_surplus().map(|id| (id, Some(refusal.clone()))).ok_or(refusal),
@@ -68,7 +74,7 @@ impl<R: Runtime> Shared<R> {
         if self.is_draining() {
             mailbox.put(Mail::Drain);
         }
-        Ok((id, crowded, mailbox, card))
+        Ok(Arrived { id, crowded, mailbox, card })
     }
 
     /// A client has gone.
