@@ -12,6 +12,7 @@ mod auth_types;
 mod cancel;
 mod console;
 mod copy_attack;
+mod differential;
 mod drivers;
 mod faults_client;
 mod faults_process;
