@@ -48,7 +48,7 @@ async def with_asyncpg():
         show("status", await conn.execute("SET extra_float_digits = 3"))
         await conn.reset()
         try:
-            await conn.fetch("PAUSE nowhere")
+            await conn.fetch("PAUSE gprxy")
         except asyncpg.PostgresError as error:
             show("refused", (error.sqlstate, str(error)))
     finally:
