@@ -47,6 +47,7 @@ pub(crate) fn in_mode<R: Runtime>(server: Endpoint, audited: bool, pool_mode: Po
         databases: Databases::new([(Databases::ANY.into(), database)]),
         limits,
         users: Users::default(),
+        console: None,
         audit: audited.then_some(AuditProfile { statement_bytes: 1024, required: true }),
     };
     Shared::new(Parts {
