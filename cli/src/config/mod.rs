@@ -124,6 +124,8 @@ fn settle(merged: Merged, variables: &Variables<'_>, sources: &Sources, draft: &
         databases,
         audit,
         limits,
+        startup: server.startup,
+        sockets: server.sockets,
         log,
     }
 }

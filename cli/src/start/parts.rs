@@ -48,6 +48,8 @@ pub(super) fn policy(settings: Settings, audit: &AuditSettings) -> Result<Reload
         databases: Databases::new(settings.databases),
         limits: settings.limits,
         users,
+        startup: settings.startup,
+        sockets: settings.sockets,
         audit: audit.enabled.then(|| AuditProfile {
             statement_bytes: settings.audit.statement_bytes,
             required: audit.on_failure == AuditFailure::Refuse,

@@ -20,6 +20,7 @@ mod pooling;
 mod proving;
 mod relaying;
 mod renewing;
+mod startup;
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +33,7 @@ use crate::auth::gate::Gate;
 use crate::auth::roles::RoleMap;
 use crate::codec::backend::{Severity, emit_error};
 use crate::fault::{Lost, Refusal, SqlState, Violation};
-use crate::policy::{AllowPlaintext, Databases, Limits, Users};
+use crate::policy::{AllowPlaintext, Databases, Limits, SocketOptions, StartupRules, Users};
 use crate::preamble::Startup;
 use crate::relay::Step;
 use crate::relay::pins::Pin;
@@ -98,6 +99,10 @@ pub struct Profile {
     pub limits: Limits,
     /// Who has timeouts of their own.
     pub users: Users,
+    /// What becomes of the parameters in startup packets.
+    pub startup: StartupRules,
+    /// How the kernel treats connections.
+    pub sockets: SocketOptions,
     /// Whether statements are written down, and how strictly.
     pub audit: Option<AuditProfile>,
 }
@@ -115,6 +120,8 @@ impl Default for Profile {
             databases: Databases::default(),
             limits: Limits::default(),
             users: Users::default(),
+            startup: StartupRules::default(),
+            sockets: SocketOptions::default(),
             audit: None,
         }
     }

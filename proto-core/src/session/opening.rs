@@ -85,7 +85,8 @@ impl Session {
     }
 
     /// A startup packet is there: the secret is asked for, but only where it may travel.
-    fn started(&mut self, startup: Startup, now: Now) {
+    fn started(&mut self, mut startup: Startup, now: Now) {
+        super::startup::apply(&mut startup, &self.profile.startup, &self.peer.address);
         if let Some(refusal) = self.crowded.take() {
             self.phase = Phase::Proving(Box::new(Proving::new(startup)));
             return self.refuse(*refusal, now);
