@@ -42,6 +42,7 @@ pub(crate) fn shared<R: Runtime>(server: Endpoint, audited: bool) -> Arc<Shared<
         users: Users::default(),
         startup: StartupRules::default(),
         sockets: SocketOptions::default(),
+        console: None,
         audit: audited.then_some(AuditProfile { statement_bytes: 1024, required: true }),
     };
     Shared::new(Parts {

@@ -10,6 +10,7 @@
 //! The stronger source is above: the environment wins over the file that was named explicitly, the file wins over the
 //! `.env` that happens to lie in the working directory, and `.env` wins over the defaults.
 
+mod admin;
 mod convert;
 mod databases;
 mod document;
@@ -109,6 +110,7 @@ fn settle(merged: Merged, variables: &Variables<'_>, sources: &Sources, draft: &
     let check_account = roles::check_account(variables, draft);
     let (pool, terms, connect_timeout) = server::pool(merged.pool, draft);
     let databases = databases::databases(merged.databases, &pool, &terms, connect_timeout, draft);
+    let admin = admin::admin(merged.admin, draft);
     let audit = server::audit(merged.audit, draft);
     let limits = server::limits(merged.limits, server.drain_timeout, draft);
     let log = LogSettings { quiet: sources.quiet, ..server::log(merged.log, draft) };
@@ -122,6 +124,7 @@ fn settle(merged: Merged, variables: &Variables<'_>, sources: &Sources, draft: &
         roles,
         check_account,
         databases,
+        admin,
         audit,
         limits,
         startup: server.startup,

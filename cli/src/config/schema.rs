@@ -155,6 +155,10 @@ pub(crate) static ROLE: Section = Section {
         key("account", ""),
         key("password", "").secret(),
         key("priority", ""),
+        key("pool_mode", ""),
+        key("pool_size", ""),
+        key("max_user_connections", ""),
+        key("max_user_client_connections", ""),
         key("query_timeout", ""),
         key("idle_transaction_timeout", ""),
         key("transaction_timeout", ""),
@@ -170,6 +174,13 @@ pub(crate) static POOL: Section = Section {
         key("pool_mode", "session"),
         key("isolation", "identity"),
         key("default_pool_size", "5"),
+        key("reserve_pool_size", "0"),
+        key("reserve_pool_timeout", "5s"),
+        key("max_db_connections", "0"),
+        key("max_user_connections", "0"),
+        key("max_db_client_connections", "0"),
+        key("max_user_client_connections", "0"),
+        key("server_round_robin", "false"),
         key("max_prepared_statements", "200"),
         key("server_lifetime", "1h"),
         key("server_idle_timeout", "30m"),
@@ -198,6 +209,11 @@ pub(crate) static DATABASES: Section = Section {
         key("sslrootcert", ""),
         key("connect_timeout", ""),
         key("pool_size", ""),
+        key("reserve_pool_size", ""),
+        key("reserve_pool_timeout", ""),
+        key("max_db_connections", ""),
+        key("max_db_client_connections", ""),
+        key("server_round_robin", ""),
         key("server_lifetime", ""),
         key("server_idle_timeout", ""),
         key("pool_mode", ""),
@@ -234,9 +250,23 @@ pub(crate) static LIMITS: Section = Section {
     form: Form::One,
     keys: &[
         key("max_client_conn", "10000"),
+        key("max_client_conn_per_identity", "0"),
         key("client_login_timeout", "1m"),
         key("max_password_bytes", "64KiB"),
         key("cancel_wait_timeout", "10s"),
+    ],
+};
+
+/// Who may use the admin console.
+pub(crate) static ADMIN: Section = Section {
+    name: "admin",
+    form: Form::One,
+    keys: &[
+        key("admin_roles", ""),
+        key("stats_roles", ""),
+        key("admin_users", ""),
+        key("stats_users", ""),
+        key("stats_period", "1m"),
     ],
 };
 
@@ -248,7 +278,8 @@ pub(crate) static LOG: Section = Section {
 };
 
 /// All sections, in the order in which they are shown.
-pub(crate) static SECTIONS: [&Section; 9] = [&SERVER, &TLS, &ISSUER, &ROLE, &POOL, &DATABASES, &AUDIT, &LIMITS, &LOG];
+pub(crate) static SECTIONS: [&Section; 10] =
+    [&SERVER, &TLS, &ISSUER, &ROLE, &POOL, &DATABASES, &ADMIN, &AUDIT, &LIMITS, &LOG];
 
 /// Names that are read from the environment and stand for no single key of the file.
 pub(crate) mod env {

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gprxy_proto::policy::{Account, AllowPlaintext, Database, Limits, OwnTimeouts, SocketOptions, StartupRules};
+use gprxy_proto::console::ConsoleAccess;
+use gprxy_proto::policy::{
+    Account, AllowPlaintext, Database, Limits, OwnPool, OwnTimeouts, SocketOptions, StartupRules,
+};
 use gprxy_proto::secret::Secret;
 
 /// Everything that `gprxy start` needs.
@@ -26,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) check_account: Option<Account>,
     /// By the name that clients ask for; `*` stands for all that are not named. At least one.
     pub(crate) databases: BTreeMap<Arc<str>, Database>,
+    /// Who may use the admin console.
+    pub(crate) admin: AdminSettings,
     /// Who ran what.
     pub(crate) audit: AuditSettings,
     /// Bounds on what clients may make the proxy hold or wait for.
@@ -54,6 +59,15 @@ pub(crate) struct Access {
     pub(crate) allow_plaintext: AllowPlaintext,
     /// Whether a password that is no token is checked by PostgreSQL itself.
     pub(crate) password_fallback: bool,
+}
+
+/// The admin console.
+#[derive(Clone)]
+pub(crate) struct AdminSettings {
+    /// Who may use it.
+    pub(crate) access: ConsoleAccess,
+    /// How long the periods are that averages are of.
+    pub(crate) stats_period: Duration,
 }
 
 /// TLS towards clients. Both files were read and fit together when the settings were loaded.
@@ -116,6 +130,8 @@ pub(crate) struct RoleConfig {
     pub(crate) priority: Option<i32>,
     /// Other timeouts than the rest has.
     pub(crate) timeouts: OwnTimeouts,
+    /// Another pool than the rest has.
+    pub(crate) pool: OwnPool,
 }
 
 /// Who ran what.

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use gprxy_proto::policy::{OwnTimeouts, SessionState, SessionTerms, SocketOptions, StartupRules, Timeouts};
+use gprxy_proto::policy::{OwnPool, OwnTimeouts, SessionState, SessionTerms, SocketOptions, StartupRules, Timeouts};
 
 use super::kinds::{Choice, Flag, List, Size, Span, Whole};
 use super::reader::Reader;
+use super::server::{ANY_NUMBER, POOL_MODE, POOL_SIZE};
 
 const STATE: Choice<SessionState> = Choice(&[("pin", SessionState::Pin), ("refuse", SessionState::Refuse)]);
 
@@ -64,5 +65,17 @@ pub(super) fn sockets(reader: &mut Reader<'_>) -> SocketOptions {
         keepcnt: reader.optional("tcp_keepcnt", &Whole { what: "a number of probes", min: 1, max: 127 }),
         user_timeout: reader.optional("tcp_user_timeout", &TIMEOUT),
         buffer: reader.optional("tcp_socket_buffer", &Size { min: 1 << 12, max: 1 << 30 }),
+    }
+}
+
+/// Of a role's pools.
+pub(super) fn own_pool(reader: &mut Reader<'_>) -> OwnPool {
+    let pool_mode = if reader.is_set("pool_mode") { reader.optional("pool_mode", &POOL_MODE) } else { None };
+    let mut own = |name, kind| if reader.is_set(name) { reader.optional(name, kind) } else { None };
+    OwnPool {
+        pool_mode,
+        pool_size: own("pool_size", &POOL_SIZE),
+        max_user_connections: own("max_user_connections", &ANY_NUMBER),
+        max_user_client_connections: own("max_user_client_connections", &ANY_NUMBER),
     }
 }

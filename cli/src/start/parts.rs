@@ -7,6 +7,7 @@ use gprxy_proto::audit::AuditProfile;
 use gprxy_proto::auth::jwks::{KeySetLimits, KeySets};
 use gprxy_proto::auth::jwt::{ClaimPath, IssuerSettings, KeySource};
 use gprxy_proto::auth::roles::{RoleEntry, RoleMap};
+use gprxy_proto::console::ConsoleAccess;
 use gprxy_proto::driver::control::Control;
 use gprxy_proto::driver::entropy::SystemEntropy;
 use gprxy_proto::driver::shared::{Parts, ServerTls};
@@ -38,7 +39,8 @@ pub(super) fn policy(settings: Settings, audit: &AuditSettings) -> Result<Reload
     let issuers = settings.issuers.into_iter().map(issuer).collect::<Result<Vec<_>, _>>()?;
     let tls = settings.tls.as_ref().map(client_tls).transpose()?;
     let server_tls = server_tls(&settings.databases)?;
-    let users = Users::new(settings.roles.mappings.iter().map(|mapping| (mapping.role.clone(), mapping.timeouts)));
+    let users = Users::new(settings.roles.mappings.iter().map(|mapping| (mapping.role.clone(), mapping.timeouts)))
+        .with_pools(settings.roles.mappings.iter().map(|mapping| (mapping.role.clone(), mapping.pool)));
     let profile = Profile {
         tls: tls.is_some(),
         allow_plaintext: settings.access.allow_plaintext,
@@ -50,12 +52,24 @@ pub(super) fn policy(settings: Settings, audit: &AuditSettings) -> Result<Reload
         users,
         startup: settings.startup,
         sockets: settings.sockets,
+        console: Some(Arc::new(ConsoleAccess { own_uid: own_uid(), ..settings.admin.access })),
         audit: audit.enabled.then(|| AuditProfile {
             statement_bytes: settings.audit.statement_bytes,
             required: audit.on_failure == AuditFailure::Refuse,
         }),
     };
     Ok(Reload { profile: Arc::new(profile), tls, server_tls, issuers })
+}
+
+/// The user whose processes may use the console through the Unix socket: the one that gprxy runs as.
+#[cfg(unix)]
+fn own_uid() -> Option<u32> {
+    Some(rustix::process::geteuid().as_raw())
+}
+
+#[cfg(not(unix))]
+const fn own_uid() -> Option<u32> {
+    None
 }
 
 fn issuer(config: IssuerConfig) -> Result<IssuerSettings, String> {

@@ -71,14 +71,18 @@ impl Session {
     fn admit(&mut self, admission: Admission, now: Now) {
         let Phase::Proving(proving) = &self.phase else { return };
         let Admission { who, backing, sasl_final } = admission;
-        let account = proving.startup.user.clone();
-        self.phase = Phase::Leasing(Box::new(Leasing::new(proving.startup.clone(), Some(who), Some(account.clone()))));
+        let (startup, for_console) = (proving.startup.clone(), self.proves_for_console(proving));
         self.write(|out| {
             if let Some(message) = sasl_final {
                 emit_sasl_final(out, &message);
             }
             emit_authentication_ok(out);
         });
+        if for_console {
+            return self.enter_console(startup, who, now);
+        }
+        let account = startup.user.clone();
+        self.phase = Phase::Leasing(Box::new(Leasing::new(startup, Some(who), Some(account.clone()))));
         let credential = match backing {
             Backing::Account(account) => Credential::Account(account),
             Backing::Passed(credential) => Credential::Passed(credential),

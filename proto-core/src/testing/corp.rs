@@ -167,6 +167,7 @@ pub fn profile() -> Profile {
         users: Users::default(),
         startup: StartupRules::default(),
         sockets: SocketOptions::default(),
+        console: None,
         audit: Some(AuditProfile { statement_bytes: 4096, required: false }),
     }
 }

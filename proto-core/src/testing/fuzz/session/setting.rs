@@ -60,6 +60,7 @@ pub(super) fn profile(setup: u8) -> Profile {
         users: Users::default(),
         startup: StartupRules::default(),
         sockets: SocketOptions::default(),
+        console: None,
         audit: (setup & 16 == 0).then_some(audit),
     }
 }
