@@ -14,7 +14,9 @@ use gprxy_proto::driver::entropy::SystemEntropy;
 use gprxy_proto::driver::runtime::Runtime;
 use gprxy_proto::driver::shared::{Parts, ServerTls, Shared};
 use gprxy_proto::hub::Hub;
-use gprxy_proto::policy::{AllowPlaintext, AuthType, Database, Databases, Endpoint, Limits, SslMode, Users};
+use gprxy_proto::policy::{
+    AllowPlaintext, AuthType, Database, Databases, Endpoint, Limits, SocketOptions, SslMode, StartupRules, Users,
+};
 use gprxy_proto::pool::{PoolMode, PoolSettings};
 use gprxy_proto::session::Profile;
 
@@ -47,6 +49,8 @@ pub(crate) fn in_mode<R: Runtime>(server: Endpoint, audited: bool, pool_mode: Po
         databases: Databases::new([(Databases::ANY.into(), database)]),
         limits,
         users: Users::default(),
+        startup: StartupRules::default(),
+        sockets: SocketOptions::default(),
         console: None,
         audit: audited.then_some(AuditProfile { statement_bytes: 1024, required: true }),
     };
