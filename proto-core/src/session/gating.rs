@@ -71,7 +71,10 @@ impl Session {
     fn admit(&mut self, admission: Admission, now: Now) {
         let Phase::Proving(proving) = &self.phase else { return };
         let Admission { who, backing, sasl_final } = admission;
-        let account = proving.startup.user.clone();
+        let target = self.profile.databases.find(&proving.startup.database);
+        let forced = target.and_then(|target| target.account.clone());
+        let name = proving.startup.user.clone();
+        let account = forced.as_ref().map_or_else(|| proving.startup.user.clone(), |account| account.name.clone());
         self.phase = Phase::Leasing(Box::new(Leasing::new(proving.startup.clone(), Some(who), Some(account.clone()))));
         self.write(|out| {
             if let Some(message) = sasl_final {
@@ -79,11 +82,19 @@ impl Session {
             }
             emit_authentication_ok(out);
         });
-        let credential = match backing {
-            Backing::Account(account) => Credential::Account(account),
-            Backing::Passed(credential) => Credential::Passed(credential),
-            Backing::Provided => Credential::Provided,
+        let credential = match (forced, backing) {
+            (Some(account), _) => Credential::Account(account),
+            (None, backing) => credential_of(backing),
         };
-        self.lease(credential, &account, now);
+        self.lease(credential, &name, now);
+    }
+}
+
+/// What somebody logs in to the server with who runs as their own account.
+fn credential_of(backing: Backing) -> Credential {
+    match backing {
+        Backing::Account(account) => Credential::Account(account),
+        Backing::Passed(credential) => Credential::Passed(credential),
+        Backing::Provided => Credential::Provided,
     }
 }
