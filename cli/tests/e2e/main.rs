@@ -11,6 +11,7 @@ mod audit_trail;
 mod auth_types;
 mod cancel;
 mod copy_attack;
+mod differential;
 mod drivers;
 mod faults_client;
 mod faults_process;

@@ -58,7 +58,9 @@ impl Pooled {
     pub(super) fn handle_settled(&mut self, settled: Settled, failed: usize) -> bool {
         match settled {
             Settled::Done(op) if op.prepares() => return self.statements.handle_done(),
-            Settled::Failed(op) => self.statements.handle_failed(failed + usize::from(op.prepares())),
+            Settled::Failed(op) => {
+                self.statements.handle_failed(failed + usize::from(op.prepares()), op.prepares());
+            }
             _ => {}
         }
         true
@@ -151,7 +153,8 @@ impl Relay {
     pub(super) fn is_own_turn(&self, tag: u8) -> bool {
         match self.tracker.next() {
             Some(Op::Own | Op::AnsweredParse | Op::AnsweredClose) => true,
-            Some(Op::OwnParse) => tag == back::PARSE_COMPLETE,
+            // What it is warned of, the client was told when it parsed this itself.
+            Some(Op::OwnParse) => matches!(tag, back::PARSE_COMPLETE | back::NOTICE_RESPONSE),
             Some(Op::OwnClose) => tag == back::CLOSE_COMPLETE,
             _ => false,
         }

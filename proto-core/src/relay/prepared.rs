@@ -121,11 +121,12 @@ impl OnServer {
 struct Undo {
     mine: Option<(Name, Option<Definition>)>,
     here: Option<(Name, Option<Prepared>)>,
-    /// It was about the unnamed statement. One that fails is gone, as in PostgreSQL; one that was skipped behind another's
-    /// failure is taken for gone.
-    unnamed: bool,
-    /// The name is taken: the server must refuse it.
-    refused: bool,
+    /// What the unnamed statement was before.
+    unnamed: Option<Unnamed>,
+    /// It was a Parse of the unnamed statement: the text before it is kept, unless another such Parse came behind it.
+    replaces_text: bool,
+    /// The name is taken: the server must refuse this.
+    refused: Option<(Name, Definition)>,
     /// The Syncs that were sent before it.
     group: u32,
 }
@@ -191,6 +192,8 @@ pub(super) struct Statements {
     unnamed: Unnamed,
     /// Kept from one Parse to the next, so that none allocates.
     unnamed_text: Vec<u8>,
+    /// The text before it, for the case that it comes to nothing.
+    text_before: Vec<u8>,
     here: Option<Box<OnServer>>,
     undo: VecDeque<Undo>,
     /// Names that were prepared here for this session alone; it does not leave the connection.
@@ -252,6 +255,9 @@ impl Statements {
             && !counts
             && let Some(undo) = self.undo.pop_back()
         {
+            if undo.replaces_text {
+                std::mem::swap(&mut self.unnamed_text, &mut self.text_before);
+            }
             self.revert(undo, false);
         }
     }
@@ -302,8 +308,8 @@ impl Statements {
         Use::First(Before::Parse(name, definition.clone()))
     }
 
-    /// How a Parse of a named statement goes.
-    pub(super) fn parse_of(&mut self, name: &Name, definition: &[u8]) -> Use {
+    /// How a Parse of a named statement goes; in a `failed` transaction the server has to refuse it.
+    pub(super) fn parse_of(&mut self, name: &Name, definition: &[u8], failed: bool) -> Use {
         if self.mine.contains_key(name) {
             // It is refused by the server, which must have something of that very name for it.
             return match (&self.here, self.mine.get(name)) {
@@ -313,8 +319,8 @@ impl Statements {
                 _ => Use::Go(Way::Same),
             };
         }
-        let Some(here) = self.here.as_mut() else { return Use::Go(Way::Same) };
-        if here.by_name.values().any(|prepared| *prepared.definition == *definition) {
+        let Some(here) = self.here.as_mut().filter(|_| !self.fixed.contains(name)) else { return Use::Go(Way::Same) };
+        if !failed && here.by_name.values().any(|prepared| *prepared.definition == *definition) {
             return Use::Go(Way::Answered);
         }
         if let Some(surplus) = here.surplus() {
@@ -326,7 +332,9 @@ impl Statements {
 
     /// A Parse of the unnamed statement counts from here on; `None` when it is too long to be kept.
     pub(super) fn handle_unnamed(&mut self, definition: Option<&[u8]>) {
+        std::mem::swap(&mut self.unnamed_text, &mut self.text_before);
         self.unnamed_text.clear();
+        let before = self.unnamed;
         self.unnamed = match definition {
             Some(definition) => {
                 self.unnamed_text.extend_from_slice(definition);
@@ -334,7 +342,7 @@ impl Statements {
             }
             None => Unnamed::Long { bound: false },
         };
-        self.note(Undo { unnamed: true, ..Undo::default() });
+        self.note(Undo { unnamed: Some(before), replaces_text: true, ..Undo::default() });
     }
 
     /// A Bind of the unnamed statement.
@@ -362,7 +370,7 @@ impl Statements {
             }
             undo.mine = Some((name, self.mine.insert(name, definition)));
         } else {
-            undo.refused = true;
+            undo.refused = Some((name, definition.into()));
         }
         self.note(undo);
     }
@@ -371,8 +379,7 @@ impl Statements {
     pub(super) fn handle_close(&mut self, name: Name) {
         let mut undo = Undo::default();
         if name.is_empty() {
-            self.unnamed = Unnamed::Gone;
-            undo.unnamed = true;
+            undo.unnamed = Some(std::mem::replace(&mut self.unnamed, Unnamed::Gone));
         } else if let Some(definition) = self.mine.remove(&name) {
             undo.mine = Some((name, Some(definition)));
         }
@@ -414,12 +421,10 @@ impl Statements {
         let mut undo = Undo::default();
         match before {
             Before::Parse(name, _) if name.is_empty() => {
-                self.unnamed = Unnamed::Here;
-                undo.unnamed = true;
+                undo.unnamed = Some(std::mem::replace(&mut self.unnamed, Unnamed::Here));
             }
             Before::Close(name) if name.is_empty() => {
-                self.unnamed = Unnamed::Gone;
-                undo.unnamed = true;
+                undo.unnamed = Some(std::mem::replace(&mut self.unnamed, Unnamed::Gone));
             }
             Before::Parse(name, definition) => {
                 if let Some(here) = &mut self.here {
@@ -441,19 +446,31 @@ impl Statements {
     pub(super) fn handle_done(&mut self) -> bool {
         let Some(undo) = self.undo.pop_front() else { return false };
         self.settle(&undo);
-        !undo.refused
+        undo.refused.is_none()
     }
 
-    /// The oldest of these have failed, or will not happen because of it.
-    pub(super) fn handle_failed(&mut self, failed: usize) {
+    /// The oldest of these have failed, or will not happen because of it; `itself`: the first is what has failed.
+    pub(super) fn handle_failed(&mut self, failed: usize, itself: bool) {
         let failed: Vec<Undo> = self.undo.drain(..failed.min(self.undo.len())).collect();
         for undo in &failed {
             self.settle(undo);
         }
         // One that was sent behind a later Sync stands on its own feet.
-        let replaced = self.undo.iter().any(|undo| undo.unnamed);
+        let replaced = self.undo.iter().any(|undo| undo.unnamed.is_some());
+        for unnamed in self.undo.iter_mut().filter_map(|undo| undo.unnamed.as_mut()) {
+            *unnamed = Unnamed::Unknown;
+        }
+        let texts = failed.iter().filter(|undo| undo.replaces_text).count();
+        // The server has dropped the one before it began to look at the text.
+        let dropped = itself && failed.first().is_some_and(|undo| undo.unnamed.is_some());
         for undo in failed.into_iter().rev() {
             self.revert(undo, replaced);
+        }
+        if texts > 0 && !replaced {
+            std::mem::swap(&mut self.unnamed_text, &mut self.text_before);
+            if dropped || texts > 1 && matches!(self.unnamed, Unnamed::Here | Unnamed::Away) {
+                self.unnamed = Unnamed::Unknown;
+            }
         }
         // A query that was skipped has not used the place of the unnamed statement.
         if self.unnamed == Unnamed::Gone {
@@ -470,8 +487,8 @@ impl Statements {
         if let (Some((name, before)), Some(on_server)) = (undo.here, &mut self.here) {
             on_server.restore(name, before);
         }
-        if undo.unnamed && !replaced {
-            self.unnamed = Unnamed::Unknown;
+        if let Some(before) = undo.unnamed.filter(|_| !replaced) {
+            self.unnamed = before;
         }
     }
 
@@ -491,6 +508,14 @@ impl Statements {
             if let (Some((name, before)), Some(on_server)) = (&mut undo.here, &mut self.here) {
                 *before = None;
                 here.extend(on_server.by_name.remove_entry(name));
+            }
+            if let (Some((name, definition)), Some(on_server)) = (undo.refused.take(), &mut self.here) {
+                // Its name is free by now.
+                self.unsettled += usize::from(undo.group != self.group);
+                on_server.clock += 1;
+                here.insert(name, Prepared { definition: definition.clone(), used: on_server.clock });
+                mine.insert(name, definition);
+                (undo.mine, undo.here) = (Some((name, None)), Some((name, None)));
             }
         }
         self.mine = mine;

@@ -54,6 +54,7 @@ impl Relay {
         }
         let Ok(name) = Reader::new(body).cstr() else { return self.unseen_name(header, seen) };
         let names = name.len() + 1;
+        let failed = self.status() == TransactionStatus::Failed;
         let (name, definition) = (Name::new(name), &body[names..]);
         let pooled = self.pooled.as_mut()?;
         if name.is_empty() {
@@ -71,12 +72,17 @@ impl Relay {
         if pooled.statements.is_unsettled() {
             return Some(Step::Wait);
         }
-        if long || !pooled.statements.has_room() {
+        // One that the session has already is refused by the server, however long it is.
+        if !pooled.statements.has(&name) && (long || !pooled.statements.has_room()) {
+            // Not for what others have left there under this name.
+            if pooled.statements.is_foreign(&name) {
+                return Some(if front { self.first(&Before::Close(name)) } else { Step::Wait });
+            }
             pooled.handle_unmovable();
             pooled.statements.handle_fixed(name);
             return None;
         }
-        match pooled.statements.parse_of(&name, definition) {
+        match pooled.statements.parse_of(&name, definition, failed) {
             Use::Go(Way::Same) => {
                 pooled.statements.handle_parse(name, definition, Way::Same);
                 None
@@ -174,18 +180,22 @@ impl Relay {
     /// SQL names prepared statements, too.
     fn way_of_query(&mut self, header: Header, seen: &Seen<'_>, front: bool, now: Now) -> Option<Step> {
         let Seen::All(body) = *seen else {
+            if header.body as usize <= super::pins::LOOK {
+                return Some(Step::Wait);
+            }
             self.pooled.as_mut()?.statements.handle_query();
             return None;
         };
         let text = body.strip_suffix(b"\0").unwrap_or(body);
+        let preparing = self.is_preparing();
         let may_answer = self.is_quiet() && self.status() != TransactionStatus::Failed;
         let pooled = self.pooled.as_mut()?;
         if let Some((name, deallocates)) = names::in_sql(text) {
             if pooled.statements.is_unsettled() {
                 return Some(Step::Wait);
             }
-            if deallocates && pooled.statements.has(&name) && may_answer {
-                if !front {
+            if deallocates && pooled.statements.has(&name) && (may_answer || preparing) {
+                if preparing || !front {
                     return Some(Step::Wait);
                 }
                 // A query that runs takes its place in the audit trail first.

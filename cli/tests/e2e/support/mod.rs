@@ -40,3 +40,15 @@ pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) ->
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// The same for something that may as well not happen: nothing depends on it but the order of things.
+pub(crate) fn eventually_within<T>(patience: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + patience;
+    loop {
+        let answer = probe();
+        if answer.is_some() || Instant::now() >= end {
+            return answer;
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}

@@ -223,14 +223,18 @@ impl Wire {
 
     /// The next message; `None` when the peer has closed. A silent peer is a failure.
     pub(crate) fn read(&mut self) -> Option<Message> {
-        let mut header = [0; 5];
-        match self.read_exact(&mut header) {
-            Ok(()) => {}
+        match self.try_read() {
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 panic!("the peer says nothing for {} s", super::PATIENCE.as_secs())
             }
-            Err(_) => return None,
+            message => message.ok(),
         }
+    }
+
+    /// The next message, or why there is none.
+    pub(crate) fn try_read(&mut self) -> io::Result<Message> {
+        let mut header = [0; 5];
+        self.read_exact(&mut header)?;
         let length = i32::from_be_bytes(header[1..].try_into().unwrap());
         let mut body = vec![0; usize::try_from(length - 4).expect("a length of at least 4")];
         self.read_exact(&mut body).expect("a whole message");
@@ -244,7 +248,16 @@ impl Wire {
             'N' => self.notices.push(message.complaint()),
             _ => {}
         }
-        Some(message)
+        Ok(message)
+    }
+
+    /// How long a silent peer is waited for.
+    pub(crate) fn set_patience(&self, patience: Duration) {
+        let socket = match &self.stream {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(stream) => &stream.sock,
+        };
+        socket.set_read_timeout(Some(patience)).expect("an open socket");
     }
 
     /// Everything up to and with the next ReadyForQuery.
