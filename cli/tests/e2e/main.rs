@@ -20,6 +20,7 @@ mod hostile;
 mod login;
 mod never_again;
 mod operations;
+mod pgbouncer_ini;
 mod pool;
 mod pooling;
 mod providers;

@@ -167,7 +167,10 @@ fn value(text: &str) -> Result<(Secret<String>, &str), &'static str> {
 mod tests {
     use super::*;
 
-    fn read_text(text: &str) -> (Option<Vec<(String, String, String)>>, Vec<String>) {
+    /// Section, key and value.
+    type Line = (String, String, String);
+
+    fn read_text(text: &str) -> (Option<Vec<Line>>, Vec<String>) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pgbouncer.ini");
         std::fs::write(&path, text.replace("DIR", &dir.path().display().to_string())).unwrap();
