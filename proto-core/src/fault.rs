@@ -41,6 +41,8 @@ sqlstates! {
     TRANSACTION_TIMEOUT = b"25P04";
     /// invalid_catalog_name
     INVALID_CATALOG_NAME = b"3D000";
+    /// syntax_error
+    SYNTAX_ERROR = b"42601";
     /// too_many_connections
     TOO_MANY_CONNECTIONS = b"53300";
     /// configuration_limit_exceeded

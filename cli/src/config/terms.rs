@@ -1,9 +1,11 @@
 //! What holds for sessions, in `[pool]` for all of them, in `[databases.NAME]` and in `[[role]]` for some.
 
-use gprxy_proto::policy::{OwnTimeouts, SessionTerms, Timeouts};
+use gprxy_proto::policy::{OwnTimeouts, SessionState, SessionTerms, Timeouts};
 
-use super::kinds::Span;
+use super::kinds::{Choice, Flag, Span};
 use super::reader::Reader;
+
+const STATE: Choice<SessionState> = Choice(&[("pin", SessionState::Pin), ("refuse", SessionState::Refuse)]);
 
 /// Of `[pool]`.
 pub(super) fn usual(reader: &mut Reader<'_>) -> SessionTerms {
@@ -14,6 +16,8 @@ pub(super) fn usual(reader: &mut Reader<'_>) -> SessionTerms {
             transaction: reader.read("transaction_timeout", &Span::ANY),
             client_idle: reader.read("client_idle_timeout", &Span::ANY),
         },
+        state: reader.read("session_state", &STATE),
+        cache_unnamed_statements: reader.read("cache_unnamed_statements", &Flag),
         ..SessionTerms::default()
     }
 }
@@ -21,7 +25,12 @@ pub(super) fn usual(reader: &mut Reader<'_>) -> SessionTerms {
 /// Of a database, where it does not leave it at the usual ones.
 pub(super) fn of_database(reader: &mut Reader<'_>, usual: &SessionTerms) -> SessionTerms {
     let own = own_timeouts(reader);
-    SessionTerms { timeouts: usual.timeouts.for_user(&own), ..usual.clone() }
+    SessionTerms {
+        timeouts: usual.timeouts.for_user(&own),
+        state: reader.inherited("session_state", &STATE, usual.state),
+        cache_unnamed_statements: reader.inherited("cache_unnamed_statements", &Flag, usual.cache_unnamed_statements),
+        ..usual.clone()
+    }
 }
 
 /// Of a role.

@@ -22,6 +22,7 @@ mod never_again;
 mod operations;
 mod pgbouncer_ini;
 mod pool;
+mod pooled_statements;
 mod pooling;
 mod providers;
 mod relay;

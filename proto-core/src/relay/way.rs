@@ -29,6 +29,10 @@ impl Relay {
             return None;
         }
         let rest = &bytes[HEADER_LEN..];
+        let body = &rest[..rest.len().min(header.body as usize)];
+        if let Some(step) = self.refusal_of(header, body, front, now) {
+            return Some(step);
+        }
         let seen = match rest.get(..header.body as usize) {
             Some(body) => Seen::All(body),
             None => Seen::Part(rest),
@@ -65,6 +69,12 @@ impl Relay {
             if let Some(before) = before_sql(pooled, text) {
                 return Some(if front { self.first(&before) } else { Step::Wait });
             }
+            if !long && !failed {
+                let statements = &mut self.pooled.as_mut()?.statements;
+                if statements.wants_cached(definition) {
+                    return Some(self.way_of_cached(header, body, front, now));
+                }
+            }
             let pooled = self.pooled.as_mut()?;
             pooled.statements.handle_unnamed((!long).then_some(definition));
             return None;
@@ -93,7 +103,7 @@ impl Relay {
                 pooled.statements.handle_parse(name, definition, way);
                 Some(match way {
                     Way::Renamed(other) => self.renamed(header, body, names, &cstr(&other), now),
-                    Way::Same | Way::Answered => self.answered(Op::AnsweredParse, header, body, now),
+                    Way::Same | Way::Answered(_) => self.answered(Op::AnsweredParse, header, body, now),
                 })
             }
         }
@@ -104,7 +114,7 @@ impl Relay {
         let Ok(names) = BindView::parse(body) else { return self.unseen_name(header, seen) };
         let name = Name::new(names.statement);
         let statements = &mut self.pooled.as_mut()?.statements;
-        if !name.is_empty() && statements.is_unsettled() {
+        if statements.must_wait(&name) {
             return Some(Step::Wait);
         }
         match statements.use_of(&name) {
@@ -132,7 +142,7 @@ impl Relay {
             Err(Malformed) => return self.unseen_name(header, seen),
         };
         let statements = &mut self.pooled.as_mut()?.statements;
-        if !name.is_empty() && statements.is_unsettled() {
+        if statements.must_wait(&Name::new(name)) {
             return Some(Step::Wait);
         }
         match statements.use_of(&Name::new(name)) {
@@ -247,7 +257,7 @@ impl Relay {
     }
 
     /// Something of gprxy's own goes first.
-    fn first(&mut self, before: &Before) -> Step {
+    pub(super) fn first(&mut self, before: &Before) -> Step {
         let mut bytes = Vec::new();
         match before {
             Before::Parse(name, definition) => {
@@ -267,7 +277,7 @@ impl Relay {
     }
 
     /// The message goes with other names in the place of its first `length` bytes; what follows them passes.
-    fn renamed(&mut self, header: Header, body: &[u8], length: usize, names: &[u8], now: Now) -> Step {
+    pub(super) fn renamed(&mut self, header: Header, body: &[u8], length: usize, names: &[u8], now: Now) -> Step {
         let rest = header.body as usize - length;
         let mut bytes = vec![header.tag];
         // The new names are no longer than 64 bytes more than the old ones, and all is far below 2 GiB.
@@ -285,7 +295,7 @@ impl Relay {
     }
 
     /// The message goes no further.
-    fn answered(&mut self, op: Op, header: Header, body: &[u8], now: Now) -> Step {
+    pub(super) fn answered(&mut self, op: Op, header: Header, body: &[u8], now: Now) -> Step {
         self.look_for_pins(header.tag, body);
         self.tracker.handle_own(op);
         if let Some(pooled) = &mut self.pooled {
@@ -311,6 +321,6 @@ fn before_sql(pooled: &mut super::Pooled, text: &[u8]) -> Option<Before> {
     pooled.statements.before_sql(&name)
 }
 
-fn cstr(name: &Name) -> Vec<u8> {
+pub(super) fn cstr(name: &Name) -> Vec<u8> {
     [name.bytes(), &[0]].concat()
 }

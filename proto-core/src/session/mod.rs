@@ -35,6 +35,7 @@ use crate::fault::{Lost, Refusal, SqlState, Violation};
 use crate::policy::{AllowPlaintext, Databases, Limits, Users};
 use crate::preamble::Startup;
 use crate::relay::Step;
+use crate::relay::pins::Pin;
 use crate::session_id::SessionId;
 use crate::time::{Deadline, Now, Tick, Timer};
 
@@ -208,6 +209,24 @@ impl Session {
         }
     }
 
+    /// What ties the session to its server connection between transactions, in a word.
+    #[must_use]
+    pub fn pinned(&self) -> Option<&'static str> {
+        match &self.phase {
+            Phase::Relaying(relaying) if relaying.has_server() => relaying.relay.pins().iter().next().map(Pin::word),
+            _ => None,
+        }
+    }
+
+    /// How often the session has begun to keep its server connection between transactions.
+    #[must_use]
+    pub const fn times_pinned(&self) -> u32 {
+        match &self.phase {
+            Phase::Relaying(relaying) => relaying.times_held,
+            _ => 0,
+        }
+    }
+
     /// Whether its server connection is first brought to its parameters: until [`Action::Cancellable`], a cancel is not for
     /// what runs there.
     #[must_use]
@@ -239,6 +258,12 @@ impl Session {
                 Step::SayClient(own) => {
                     self.record_outcomes();
                     self.send(own);
+                }
+                Step::Instead(n, own) => {
+                    self.record_outcomes();
+                    self.send(own);
+                    self.answered(n == bytes.len());
+                    return Verdict::Take(n);
                 }
                 step => return self.relay_step(from, step, bytes, now),
             }
@@ -357,6 +382,7 @@ impl Session {
             }
             Phase::Relaying(_) => {
                 self.answer_due(now);
+                self.leave_if_forwarded();
                 self.end_if_over(now);
                 self.end_if_timed_out(now);
             }

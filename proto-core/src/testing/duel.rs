@@ -10,6 +10,7 @@
 
 mod host;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use host::{PROVIDED, log_in};
@@ -110,7 +111,9 @@ pub struct Duel {
     terms_permits: Permits,
     lease_at_once: bool,
     server_answers: bool,
-    wish: Option<Box<Wish>>,
+    wish: Option<Arc<Wish>>,
+    /// For the next transaction.
+    again: Option<Arc<Wish>>,
     backend: Option<Backend>,
     lanes: [Lane; 2],
     seen: Vec<u8>,
@@ -143,6 +146,7 @@ impl Duel {
             lease_at_once: terms.lease_at_once,
             server_answers: terms.server_answers,
             wish: None,
+            again: None,
             backend: None,
             lanes: [Lane::default(), Lane::default()],
             seen: Vec::new(),

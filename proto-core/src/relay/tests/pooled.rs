@@ -2,13 +2,14 @@
 //! change what another one runs.
 
 use super::*;
+use crate::policy::SessionTerms;
 use crate::relay::{OnServer, Pooled};
 use crate::upstream::Reported;
 
 fn pooled(audit: bool) -> Relay {
     let profile = AuditProfile { statement_bytes: 4096, required: false };
     let ledger = audit.then(|| Box::new(Ledger::new(profile)));
-    Relay::new(ledger, Some(Box::new(Pooled::new(Reported::default()))))
+    Relay::new(ledger, Some(Box::new(Pooled::new(Reported::default(), &SessionTerms::default()))))
 }
 
 /// A session on a connection with these statements.
@@ -171,6 +172,41 @@ fn the_answer_to_what_goes_no_further_comes_in_its_turn() {
     }
     assert_eq!(tags(&forwarded), "EZ1Z");
     assert!(relay.is_between_transactions());
+}
+
+#[test]
+fn a_pipeline_of_what_gprxy_answers_itself_comes_to_its_end_without_a_flush() {
+    let mut relay = on(false, None);
+    client(&mut relay, &[front::parse("s1", "good"), front::sync()].concat());
+    server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat());
+    // The server keeps the answer to the Bind, and all others stand behind it.
+    let close = front::close(b'S', "unknown");
+    let flood = [front::bind("", "s1"), close.repeat(crate::relay::tracker::MAX_UNANSWERED + 10)].concat();
+    let mut left = &flood[..];
+    let mut sent = Vec::new();
+    loop {
+        match relay.handle_client(left, now()) {
+            Step::Forward(n) => {
+                sent.extend_from_slice(&left[..n]);
+                left = &left[n..];
+            }
+            Step::Discard(n) => left = &left[n..],
+            Step::SayServer(own) => sent.extend(own),
+            last => {
+                assert_eq!(last, Step::Wait);
+                break;
+            }
+        }
+    }
+    assert_eq!(tags(&sent), "BH", "the server is asked once");
+    assert!(!left.is_empty());
+    assert_eq!(relay.handle_client(left, now()), Step::Wait, "and not again");
+    server(&mut relay, &back::bare(b'2'));
+    let (_, answers) = client(&mut relay, left);
+    assert_eq!(answers.len(), 5 * (crate::relay::tracker::MAX_UNANSWERED + 10));
+    client(&mut relay, &front::sync());
+    assert!(server(&mut relay, &back::ready(b'I')));
+    assert!(relay.is_quiet());
 }
 
 #[test]
