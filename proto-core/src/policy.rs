@@ -214,6 +214,12 @@ impl Databases {
         self.named.get(name).or(self.any.as_ref())
     }
 
+    /// Whether there is an entry of its own for this name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.named.contains_key(name)
+    }
+
     /// All entries, the named ones first.
     pub fn entries(&self) -> impl Iterator<Item = (&str, &Arc<Database>)> {
         let any = self.any.iter().map(|database| (Self::ANY, database));

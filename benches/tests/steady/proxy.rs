@@ -40,6 +40,7 @@ pub(crate) fn shared<R: Runtime>(server: Endpoint, audited: bool) -> Arc<Shared<
         databases: Databases::new([(Databases::ANY.into(), database)]),
         limits,
         users: Users::default(),
+        console: None,
         audit: audited.then_some(AuditProfile { statement_bytes: 1024, required: true }),
     };
     Shared::new(Parts {

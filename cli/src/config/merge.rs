@@ -28,6 +28,8 @@ pub(crate) struct Merged {
     pub(crate) databases: Vec<(String, Entry)>,
     /// `[pool]`
     pub(crate) pool: Entry,
+    /// `[admin]`
+    pub(crate) admin: Entry,
     /// `[audit]`
     pub(crate) audit: Entry,
     /// `[limits]`
@@ -43,6 +45,7 @@ impl Merged {
             "server" => &mut self.server,
             "tls" => &mut self.tls,
             "pool" => &mut self.pool,
+            "admin" => &mut self.admin,
             "audit" => &mut self.audit,
             "limits" => &mut self.limits,
             "log" => &mut self.log,

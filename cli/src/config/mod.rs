@@ -11,6 +11,7 @@
 //! `.env` that happens to lie in the working directory, and `.env` wins over the defaults.
 
 mod access;
+mod admin;
 mod convert;
 mod databases;
 mod document;
@@ -130,6 +131,7 @@ fn settle(merged: Merged, variables: &Variables<'_>, sources: &Sources, draft: &
     let (pool, terms, connect_timeout) = server::pool(merged.pool, draft);
     let databases =
         databases::databases(merged.databases, &server.access.proof, (&pool, &terms, connect_timeout), draft);
+    let admin = admin::admin(merged.admin, draft);
     let audit = server::audit(merged.audit, draft);
     let limits = server::limits(merged.limits, server.drain_timeout, draft);
     let mut log = LogSettings { quiet: sources.quiet, ..server::log(merged.log, draft) };
@@ -146,6 +148,7 @@ fn settle(merged: Merged, variables: &Variables<'_>, sources: &Sources, draft: &
         roles,
         check_account,
         databases,
+        admin,
         audit,
         limits,
         log,

@@ -82,7 +82,7 @@ pub(crate) fn console_name(section: &str, key: &str) -> Option<String> {
     let key = section.key(key)?;
     Some(match (section.name, key.alias) {
         (_, Some(name)) => name.to_owned(),
-        ("server" | "pool" | "limits", None) => key.name.to_owned(),
+        ("server" | "pool" | "limits" | "admin", None) => key.name.to_owned(),
         (section, None) => format!("{section}_{}", key.name),
     })
 }
@@ -242,6 +242,19 @@ pub(crate) static LIMITS: Section = Section {
     ],
 };
 
+/// Who may use the admin console.
+pub(crate) static ADMIN: Section = Section {
+    name: "admin",
+    form: Form::One,
+    keys: &[
+        key("admin_roles", ""),
+        key("stats_roles", ""),
+        key("admin_users", ""),
+        key("stats_users", ""),
+        key("stats_period", "1m"),
+    ],
+};
+
 /// The proxy's own log.
 pub(crate) static LOG: Section = Section {
     name: "log",
@@ -250,7 +263,8 @@ pub(crate) static LOG: Section = Section {
 };
 
 /// All sections, in the order in which they are shown.
-pub(crate) static SECTIONS: [&Section; 9] = [&SERVER, &TLS, &ISSUER, &ROLE, &POOL, &DATABASES, &AUDIT, &LIMITS, &LOG];
+pub(crate) static SECTIONS: [&Section; 10] =
+    [&SERVER, &TLS, &ISSUER, &ROLE, &POOL, &DATABASES, &ADMIN, &AUDIT, &LIMITS, &LOG];
 
 /// Names that are read from the environment and stand for no single key of the file.
 pub(crate) mod env {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gprxy_proto::auth::users::UserList;
+use gprxy_proto::console::ConsoleAccess;
 use gprxy_proto::policy::{Account, AllowPlaintext, AuthType, Database, Limits, OwnTimeouts};
 use gprxy_proto::secret::Secret;
 
@@ -27,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) check_account: Option<Account>,
     /// By the name that clients ask for; `*` stands for all that are not named. At least one.
     pub(crate) databases: BTreeMap<Arc<str>, Database>,
+    /// Who may use the admin console.
+    pub(crate) admin: AdminSettings,
     /// Who ran what.
     pub(crate) audit: AuditSettings,
     /// Bounds on what clients may make the proxy hold or wait for.
@@ -80,6 +83,15 @@ impl Proof {
     pub(crate) const fn is_token(&self) -> bool {
         matches!(self, Self::Token)
     }
+}
+
+/// The admin console.
+#[derive(Clone)]
+pub(crate) struct AdminSettings {
+    /// Who may use it.
+    pub(crate) access: ConsoleAccess,
+    /// How long the periods are that averages are of.
+    pub(crate) stats_period: Duration,
 }
 
 /// TLS towards clients. Both files were read and fit together when the settings were loaded.

@@ -33,6 +33,7 @@ struct State {
     mock: Mock,
     drain_timeout: Duration,
     cancel_wait_timeout: Duration,
+    stats_period: Duration,
 }
 
 #[derive(Default)]
@@ -55,6 +56,7 @@ impl<H: Host> Desk<H> {
             mock: Mock::new(),
             drain_timeout: settings.limits.drain_timeout,
             cancel_wait_timeout: settings.limits.cancel_wait_timeout,
+            stats_period: settings.admin.stats_period,
         };
         Arc::new(Self { shared: OnceLock::new(), state: Mutex::new(state), orders: Mutex::default() })
     }
@@ -77,6 +79,11 @@ impl<H: Host> Desk<H> {
     /// How long running transactions may take when the process ends.
     pub(super) fn drain_timeout(&self) -> Duration {
         lock(&self.state).drain_timeout
+    }
+
+    /// How long a period of the statistics is.
+    pub(super) fn stats_period(&self) -> Duration {
+        lock(&self.state).stats_period
     }
 
     /// How long forwarding a cancel may take.
@@ -107,6 +114,7 @@ impl<H: Host> Desk<H> {
             refused(&lines)
         })?;
         let log = settings.log.clone();
+        let stats_period = settings.admin.stats_period;
         let (drain_timeout, cancel_wait_timeout) = (settings.limits.drain_timeout, settings.limits.cancel_wait_timeout);
         let reload = parts::policy(settings, &state.audit, &state.mock).map_err(|problem| refused(&[problem]))?;
         let Some(shared) = self.shared.get().and_then(Weak::upgrade) else {
@@ -130,6 +138,7 @@ impl<H: Host> Desk<H> {
             state.shown.iter().filter(|(name, _)| is_fixed(name)).map(|(name, value)| (name.clone(), value.clone()));
         state.shown = shown.into_iter().filter(|(name, _)| !is_fixed(name)).chain(fixed.collect::<Vec<_>>()).collect();
         (state.drain_timeout, state.cancel_wait_timeout) = (drain_timeout, cancel_wait_timeout);
+        state.stats_period = stats_period;
         Ok(())
     }
 }

@@ -105,7 +105,7 @@ impl<H: Host> Watch<H> {
         self.shared.drain();
         self.shared.kill_all();
         let last_words = LAST_WORDS.saturating_add(self.desk.cancel_wait_timeout());
-        let _ = serve::within::<H, _>(H::now().tick.after(last_words), self.shared.emptied()).await;
+        let _ = serve::within::<H, _>(H::now().tick.after(last_words), self.shared.deserted()).await;
         self.shared.close_idle();
     }
 

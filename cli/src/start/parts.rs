@@ -8,6 +8,7 @@ use gprxy_proto::auth::gate::Gate;
 use gprxy_proto::auth::jwks::{KeySetLimits, KeySets};
 use gprxy_proto::auth::jwt::{ClaimPath, IssuerSettings, KeySource};
 use gprxy_proto::auth::roles::{RoleEntry, RoleMap};
+use gprxy_proto::console::ConsoleAccess;
 use gprxy_proto::driver::control::Control;
 use gprxy_proto::driver::entropy::SystemEntropy;
 use gprxy_proto::driver::shared::{Parts, ServerTls};
@@ -52,12 +53,24 @@ pub(super) fn policy(settings: Settings, audit: &AuditSettings, mock: &Mock) -> 
         databases: Databases::new(settings.databases),
         limits: settings.limits,
         users,
+        console: Some(Arc::new(ConsoleAccess { own_uid: own_uid(), ..settings.admin.access })),
         audit: audit.enabled.then(|| AuditProfile {
             statement_bytes: settings.audit.statement_bytes,
             required: audit.on_failure == AuditFailure::Refuse,
         }),
     };
     Ok(Reload { profile: Arc::new(profile), tls, server_tls, issuers })
+}
+
+/// The user whose processes may use the console through the Unix socket: the one that gprxy runs as.
+#[cfg(unix)]
+fn own_uid() -> Option<u32> {
+    Some(rustix::process::geteuid().as_raw())
+}
+
+#[cfg(not(unix))]
+const fn own_uid() -> Option<u32> {
+    None
 }
 
 fn issuer(config: IssuerConfig) -> Result<IssuerSettings, String> {

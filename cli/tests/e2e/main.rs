@@ -10,6 +10,7 @@ mod audit_trail;
 #[cfg(feature = "tokio")]
 mod auth_types;
 mod cancel;
+mod console;
 mod copy_attack;
 mod differential;
 mod drivers;

@@ -88,6 +88,7 @@ impl<R: Runtime> Connection<R> {
             Ok(key) => key,
             Err(refusal) => return self.reply(Reply::Refused(refusal), now),
         };
+        self.introduce(key.pid());
         let welcome = match wish.mode {
             PoolMode::Session => None,
             PoolMode::Transaction | PoolMode::Statement => self.shared.welcome(&wish.pool(), &wish.parameters),
@@ -312,19 +313,26 @@ impl<R: Runtime> Connection<R> {
         now: Now,
     ) {
         self.stop_asking();
+        self.gauge.leased(lease.slot().0, now.tick);
+        let shared = &self.shared;
         let target = connection.target.get_or_insert_with(|| {
-            Arc::new(BackendTarget {
+            let target = Arc::new(BackendTarget {
                 endpoint: connection.endpoint.clone(),
                 tls: connection.tls.clone(),
                 backend: BackendKey { pid: connection.key.pid, key: connection.key.key.clone() },
                 slot: lease.slot(),
-            })
+            });
+            shared.note_server(&target);
+            target
         });
         self.target = Some(target.clone());
         let parameters = connection.parameters.clone();
         let statements = connection.statements.take();
         self.server = Some(connection);
         self.from_server.look_again();
+        if let Some(who) = &proof {
+            self.gauge.card().identify(who.identity());
+        }
         self.reply(Reply::Leased(Leased { lease, parameters, statements, proof }), now);
         if !self.session.is_preparing() {
             self.cancellable();
@@ -341,6 +349,7 @@ impl<R: Runtime> Connection<R> {
 
     pub(super) fn give_back(&mut self, back: Return) {
         let session = self.session.id();
+        self.gauge.returned();
         // What a transaction left unread is nobody's answer, and was judged to the last byte.
         let (connection, certain) = match back.state {
             ReturnState::Between | ReturnState::InDoubt => self.take_server_between(),

@@ -55,7 +55,7 @@ impl Caller {
 
 impl From<Caller> for Peer {
     fn from(caller: Caller) -> Self {
-        Self { address: caller.address, is_local: caller.is_local }
+        Self { address: caller.address, is_local: caller.is_local, uid: caller.uid }
     }
 }
 

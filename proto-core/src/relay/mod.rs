@@ -4,6 +4,7 @@
 //! no payload: message bodies pass by, and only the few small ones that decide something are looked into.
 
 mod caching;
+mod counts;
 mod framer;
 mod ledger;
 mod lookahead;
@@ -24,6 +25,7 @@ use crate::fault::Violation;
 use crate::time::Now;
 use crate::upstream::{Parameters, remember};
 
+use counts::Counts;
 use framer::Framer;
 pub use ledger::{Ledger, Outcome};
 pub use own::Pooled;
@@ -77,6 +79,7 @@ pub struct Relay {
     changed: Parameters,
     /// Why nothing more may pass.
     fault: Option<Violation>,
+    counts: Counts,
 }
 
 impl Relay {
@@ -96,6 +99,7 @@ impl Relay {
             touched: false,
             changed: Vec::new(),
             fault: None,
+            counts: Counts::default(),
         }
     }
 
@@ -327,6 +331,7 @@ impl Relay {
 
     fn client_message(&mut self, tag: u8, body: u32, seen: &[u8], now: Now) {
         self.look_for_pins(tag, seen);
+        self.counts.handle_frontend(tag);
         let op = self.tracker.handle_frontend(tag);
         if let Some(pooled) = &mut self.pooled
             && matches!(tag, front::PARSE | front::CLOSE)

@@ -234,10 +234,11 @@ impl Relay {
                 }
             }
             back::ROW_DESCRIPTION | back::DATA_ROW | back::COMMAND_COMPLETE | back::READY_FOR_QUERY => {
-                if let Settled::Ready(_) = self.tracker.handle_backend(header.tag, body, |_| {})
-                    && self.status() != TransactionStatus::Idle
-                {
-                    return Step::Broken(Violation::ParametersRefused);
+                if let Settled::Ready(_) = self.tracker.handle_backend(header.tag, body, |_| {}) {
+                    self.counts.own_answers = self.counts.own_answers.wrapping_add(1);
+                    if self.status() != TransactionStatus::Idle {
+                        return Step::Broken(Violation::ParametersRefused);
+                    }
                 }
             }
             back::ERROR_RESPONSE if ErrorFields::parse(body).is_fatal() => {

@@ -257,6 +257,10 @@ impl Statements {
     }
 
     /// Whether another name may be prepared.
+    pub(super) fn count(&self) -> usize {
+        self.mine.len()
+    }
+
     pub(super) fn has_room(&self) -> bool {
         self.here.as_ref().is_some_and(|here| here.most > 0) && self.mine.len() < MAX_STATEMENTS
     }

@@ -263,6 +263,7 @@ impl Relay {
             Before::Parse(name, definition) => {
                 emit_parse(&mut bytes, name.bytes(), definition);
                 self.tracker.handle_own(Op::OwnParse);
+                self.counts.server_parses += 1;
             }
             Before::Close(name) => {
                 emit_close(&mut bytes, Target::Statement, name.bytes());
@@ -297,6 +298,7 @@ impl Relay {
     /// The message goes no further.
     pub(super) fn answered(&mut self, op: Op, header: Header, body: &[u8], now: Now) -> Step {
         self.look_for_pins(header.tag, body);
+        self.counts.client_parses += u64::from(op == Op::AnsweredParse);
         self.tracker.handle_own(op);
         if let Some(pooled) = &mut self.pooled {
             pooled.statements.handle_own();

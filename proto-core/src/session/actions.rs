@@ -8,6 +8,7 @@ use crate::auth::Authenticated;
 use crate::auth::scram::{Derivation, NONCE_LEN, ScramKeys};
 use crate::cancel::CancelKey;
 use crate::codec::backend::TransactionStatus;
+use crate::console::{Errand, Found};
 use crate::fault::{Lost, Refusal, Violation};
 use crate::policy::Database;
 use crate::pool::{Lease, Owner, PoolKey, PoolMode, Request};
@@ -47,7 +48,14 @@ pub enum Action {
     Derive(Derivation),
     /// A cancel key first ([`Reply::Enrolled`]), then a server connection ([`Reply::Leased`]).
     Lease(Box<Wish>),
-    /// The wish is withdrawn.
+    /// A cancel key for a session that needs no server connection: [`Reply::Enrolled`].
+    Enroll {
+        /// Whether the client can be given one of more than four bytes.
+        wide_key: bool,
+    },
+    /// For the admin console: [`Reply::Console`].
+    Console(Errand),
+    /// What was wished for, or asked at the console, is not wanted any more.
     GiveUp,
     /// A server connection for the next transaction, under the wish of before: [`Reply::Leased`] or a refusal.
     Borrow,
@@ -203,7 +211,7 @@ pub enum Reply {
     Nonce([u8; NONCE_LEN]),
     /// To [`Action::Derive`].
     Derived(ScramKeys),
-    /// To [`Action::Lease`], at once.
+    /// To [`Action::Lease`] and [`Action::Enroll`], at once.
     Enrolled(CancelKey),
     /// To [`Action::Lease`] of a pool whose connections come back after each transaction, before one is there: what its
     /// servers say of themselves.
@@ -218,6 +226,8 @@ pub enum Reply {
     Waiting(Refusal),
     /// To [`Action::Reserve`].
     Reserved(bool),
+    /// To [`Action::Console`].
+    Console(Found),
 }
 
 /// A server connection for this session alone.

@@ -71,17 +71,21 @@ impl Session {
     fn admit(&mut self, admission: Admission, now: Now) {
         let Phase::Proving(proving) = &self.phase else { return };
         let Admission { who, backing, sasl_final } = admission;
-        let target = self.profile.databases.find(&proving.startup.database);
-        let forced = target.and_then(|target| target.account.clone());
-        let name = proving.startup.user.clone();
-        let account = forced.as_ref().map_or_else(|| proving.startup.user.clone(), |account| account.name.clone());
-        self.phase = Phase::Leasing(Box::new(Leasing::new(proving.startup.clone(), Some(who), Some(account.clone()))));
+        let (startup, for_console) = (proving.startup.clone(), self.proves_for_console(proving));
         self.write(|out| {
             if let Some(message) = sasl_final {
                 emit_sasl_final(out, &message);
             }
             emit_authentication_ok(out);
         });
+        if for_console {
+            return self.enter_console(startup, who, now);
+        }
+        let target = self.profile.databases.find(&startup.database);
+        let forced = target.and_then(|target| target.account.clone());
+        let name = startup.user.clone();
+        let account = forced.as_ref().map_or_else(|| name.clone(), |account| account.name.clone());
+        self.phase = Phase::Leasing(Box::new(Leasing::new(startup, Some(who), Some(account))));
         let credential = match (forced, backing) {
             (Some(account), _) => Credential::Account(account),
             (None, backing) => credential_of(backing),

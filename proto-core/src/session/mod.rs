@@ -11,8 +11,10 @@
 //! verdict forwards; answer every [`Action`] with [`Session::handle_reply`]; call [`Session::handle_timeout`] when
 //! [`Session::poll_timeout`] has passed. Any call order is legal; late and repeated replies are ignored.
 
+mod about;
 mod actions;
 mod clocks;
+mod console;
 mod gating;
 mod leasing;
 mod opening;
@@ -31,6 +33,7 @@ use crate::auth::Authenticated;
 use crate::auth::gate::Gate;
 use crate::auth::roles::RoleMap;
 use crate::codec::backend::{Severity, emit_error};
+use crate::console::ConsoleAccess;
 use crate::fault::{Lost, Refusal, SqlState, Violation};
 use crate::policy::{AllowPlaintext, Databases, Limits, Users};
 use crate::preamble::Startup;
@@ -39,7 +42,9 @@ use crate::relay::pins::Pin;
 use crate::session_id::SessionId;
 use crate::time::{Deadline, Now, Tick, Timer};
 
+pub use about::{About, Progress};
 pub use actions::{Action, Credential, Finish, Leased, Output, Reply, Return, ReturnState, Wish};
+use console::Consoling;
 use leasing::Leasing;
 use opening::Open;
 use proving::Proving;
@@ -100,6 +105,8 @@ pub struct Profile {
     pub limits: Limits,
     /// Who has timeouts of their own.
     pub users: Users,
+    /// Who may use the admin console; `None`: there is none, and its names are those of databases like others.
+    pub console: Option<Arc<ConsoleAccess>>,
     /// Whether statements are written down, and how strictly.
     pub audit: Option<AuditProfile>,
 }
@@ -118,6 +125,7 @@ impl Default for Profile {
             databases: Databases::default(),
             limits: Limits::default(),
             users: Users::default(),
+            console: None,
             audit: None,
         }
     }
@@ -130,6 +138,8 @@ pub struct Peer {
     pub address: Arc<str>,
     /// Loopback or a Unix socket.
     pub is_local: bool,
+    /// Over a Unix socket, the user that the peer's process ran as when it connected, where that is known.
+    pub uid: Option<u32>,
 }
 
 impl Peer {
@@ -154,6 +164,7 @@ enum Phase {
     Proving(Box<Proving>),
     Leasing(Box<Leasing>),
     Relaying(Box<Relaying>),
+    Console(Box<Consoling>),
     Closing(Tick),
 }
 
@@ -168,6 +179,8 @@ pub struct Session {
     login_until: Tick,
     /// There are too many clients: what this one is told when it asks for a session.
     crowded: Option<Box<Refusal>>,
+    /// How far it had come when it ended.
+    last: Option<Box<Progress>>,
 }
 
 impl Session {
@@ -176,7 +189,7 @@ impl Session {
     pub fn new(id: SessionId, profile: Arc<Profile>, peer: Peer, now: Now) -> Self {
         let login_until = now.tick.after(profile.limits.client_login_timeout);
         let phase = Phase::Opening(Open::default());
-        Self { id, profile, peer, tls: None, phase, out: VecDeque::new(), login_until, crowded: None }
+        Self { id, profile, peer, tls: None, phase, out: VecDeque::new(), login_until, crowded: None, last: None }
     }
 
     /// There are too many clients: this one may cancel, and is refused when it asks for a session.
@@ -207,6 +220,12 @@ impl Session {
             (Phase::Relaying(_), _) | (_, Side::Client) => true,
             (_, Side::Server) => false,
         }
+    }
+
+    /// Whether it is at the admin console.
+    #[must_use]
+    pub const fn is_at_console(&self) -> bool {
+        matches!(self.phase, Phase::Console(_))
     }
 
     /// What ties the session to its server connection between transactions, in a word.
@@ -275,6 +294,7 @@ impl Session {
             (Phase::Opening(_), Side::Client) => self.opening_input(bytes, now),
             (Phase::Proving(_), Side::Client) => self.proving_input(bytes, now),
             (Phase::Leasing(_), Side::Client) => Verdict::Wait,
+            (Phase::Console(_), Side::Client) => self.console_input(bytes, now),
             _ => Verdict::Take(bytes.len()),
         }
     }
@@ -292,13 +312,16 @@ impl Session {
             Reply::Verified(verdict) => self.proving_verified(verdict, now),
             Reply::Nonce(nonce) => self.gate_nonce(nonce, now),
             Reply::Derived(keys) => self.gate_derived(keys, now),
+            Reply::Enrolled(key) if self.is_at_console() => self.console_enrolled(&key, now),
             Reply::Enrolled(key) => self.leasing_enrolled(key),
             Reply::Welcome(reported) => self.leasing_welcome(reported, now),
             Reply::Leased(leased) => self.leased(leased, now),
             Reply::Refused(refusal) => self.leasing_refused(refusal, now),
             Reply::RefusedByServer(message, refusal) => self.leasing_refused_by_server(message, refusal, now),
             Reply::Waiting(notice) => self.leasing_waiting(&notice),
+            Reply::Reserved(granted) if self.is_at_console() => self.console_reserved(granted, now),
             Reply::Reserved(granted) => self.relaying_reserved(granted),
+            Reply::Console(found) => self.console_found(found, now),
         }
     }
 
@@ -315,7 +338,8 @@ impl Session {
                 self.finish(Finish::Lost(side, how), now);
             }
             (Phase::Relaying(_), _) => self.relaying_closed(side, how, now),
-            (Phase::Leasing(_), Side::Server) | (Phase::Closing(_), _) => {}
+            (Phase::Console(_), Side::Client) => self.console_closed(how, now),
+            (Phase::Console(_) | Phase::Leasing(_), Side::Server) | (Phase::Closing(_), _) => {}
         }
     }
 
@@ -326,7 +350,8 @@ impl Session {
                 relaying.draining = true;
                 self.end_if_over(now);
             }
-            Phase::Closing(_) => {}
+            // Whoever stops the process may look on, to its end.
+            Phase::Console(_) | Phase::Closing(_) => {}
             Phase::Leasing(_) => {
                 self.out.push_back(Output::Do(Action::GiveUp));
                 self.refuse(shutting_down(), now);
@@ -348,6 +373,7 @@ impl Session {
                 relaying.handle_cancel();
                 self.out.push_back(Output::Do(Action::GiveUp));
             }
+            Phase::Console(_) => self.console_cancelled(now),
             _ => {}
         }
     }
@@ -356,6 +382,7 @@ impl Session {
     pub fn handle_kill(&mut self, refusal: Refusal, now: Now) {
         match &self.phase {
             Phase::Relaying(_) => self.relaying_killed(refusal, now),
+            Phase::Console(_) => self.console_killed(refusal, now),
             Phase::Closing(_) => {}
             Phase::Leasing(_) => {
                 self.out.push_back(Output::Do(Action::GiveUp));
@@ -405,7 +432,7 @@ impl Session {
                 Some(Deadline { at: Tick::default(), why: Timer::Drain })
             }
             Phase::Relaying(relaying) => relaying.clocks.as_ref().and_then(|clocks| clocks.poll_timeout()),
-            Phase::Leasing(_) => None,
+            Phase::Leasing(_) | Phase::Console(_) => None,
         }
     }
 

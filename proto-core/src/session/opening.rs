@@ -86,7 +86,9 @@ impl Session {
 
     /// A startup packet is there: the secret is asked for, but only where it may travel.
     fn started(&mut self, startup: Startup, now: Now) {
-        if let Some(refusal) = self.crowded.take() {
+        if !self.may_enter_crowded(&startup)
+            && let Some(refusal) = self.crowded.take()
+        {
             self.phase = Phase::Proving(Box::new(Proving::new(startup)));
             return self.refuse(*refusal, now);
         }
@@ -94,6 +96,9 @@ impl Session {
             let unknown: Vec<&[u8]> = unknown.iter().map(|option| &**option).collect();
             let version = startup.version;
             self.write(|out| emit_negotiate_protocol_version(out, version, &unknown));
+        }
+        if self.console_without_password(&startup, now) {
+            return;
         }
         let encrypted = self.tls.is_some();
         if self.profile.tls_required && !encrypted && !self.peer.is_unix() {

@@ -336,6 +336,7 @@ impl Session {
 
     /// The session is over: the server connection goes back in the state it is in.
     pub(super) fn leave(&mut self, finish: Finish, now: Now) {
+        self.last = Some(Box::new(self.progress()));
         let phase = std::mem::replace(&mut self.phase, Phase::Closing(now.tick));
         let Phase::Relaying(relaying) = phase else { return };
         let Relaying { server, mode, facts, mut relay, began, .. } = *relaying;
@@ -402,7 +403,7 @@ fn statement_record(outcome: Outcome, facts: &Arc<SessionFacts>) -> Output {
 }
 
 /// The word for an end in the audit trail.
-const fn describe(finish: &Finish) -> &'static str {
+pub(super) const fn describe(finish: &Finish) -> &'static str {
     match finish {
         Finish::Terminated | Finish::Untouched | Finish::Cancel => "client terminated",
         Finish::Lost(Side::Client, _) => "client lost",

@@ -164,6 +164,7 @@ pub fn profile() -> Profile {
         databases: databases(PoolSettings::default()),
         limits: Limits::default(),
         users: Users::default(),
+        console: None,
         audit: Some(AuditProfile { statement_bytes: 4096, required: false }),
     }
 }

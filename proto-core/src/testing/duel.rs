@@ -23,6 +23,7 @@ use crate::audit::Record;
 use crate::auth::jwks::KeySets;
 use crate::cancel::Registry;
 use crate::codec::startup::PROTOCOL_3_0;
+use crate::console::Errand;
 use crate::fault::{Lost, Refusal};
 use crate::pool::{Pools, Returned};
 use crate::session::{
@@ -98,6 +99,8 @@ pub struct Duel {
     pub cancels: Registry,
     /// Everything that was written down.
     pub records: Vec<Record>,
+    /// What was said at the console and not answered.
+    pub errands: Vec<Errand>,
     /// Cancel requests that the session wants passed on.
     pub cancel_requests: Vec<(u32, Box<[u8]>)>,
     /// The states in which server connections came back.
@@ -128,7 +131,7 @@ impl Duel {
     pub fn new(terms: Terms) -> Self {
         let now = corp::at(Tick::from_nanos(1_000_000_000));
         let id = SessionId(1);
-        let peer = Peer { address: "192.0.2.7:50000".into(), is_local: terms.is_local };
+        let peer = Peer { address: "192.0.2.7:50000".into(), is_local: terms.is_local, uid: None };
         Self {
             session: Session::new(id, terms.profile.into(), peer, now),
             now,
@@ -137,6 +140,7 @@ impl Duel {
             pools: Pools::new(),
             cancels: Registry::new(),
             records: Vec::new(),
+            errands: Vec::new(),
             cancel_requests: Vec::new(),
             returned: Vec::new(),
             finish: None,

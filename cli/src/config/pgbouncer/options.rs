@@ -136,7 +136,7 @@ pub(super) static OPTIONS: &[Known] = &[
     of("server_tls_sslmode", Text, "prefer", Woven),
     of("service_name", Text, "", Without(NAMES)),
     of("so_reuseport", Flag, "0", Same),
-    of("stats_period", Number, "60", Without("averages are over a minute")),
+    of("stats_period", Seconds, "60", Same),
     of("stats_users", Text, "", Same),
     of("suspend_timeout", Seconds, "10", Without("SUSPEND is not supported")),
     of("syslog", Flag, "0", Without(SYSLOG)),

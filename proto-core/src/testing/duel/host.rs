@@ -64,6 +64,11 @@ impl Duel {
                     self.wish = Some(wish);
                 }
             }
+            Action::Enroll { wide_key } => {
+                let key = self.cancels.enroll(self.session.id(), wide_key, &mut self.entropy);
+                self.answer(Reply::Enrolled(key));
+            }
+            Action::Console(errand) => self.errands.push(errand),
             Action::Cancellable => {}
             Action::Borrow => {
                 let wish = self.again.clone().expect("only sessions that share connections borrow one");

@@ -58,6 +58,7 @@ pub(super) fn profile(setup: u8) -> Profile {
         databases: Databases::new([("app".into(), database)]),
         limits: Limits { max_password_bytes: 2048, ..Limits::default() },
         users: Users::default(),
+        console: None,
         audit: (setup & 16 == 0).then_some(audit),
     }
 }
