@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gprxy_proto::auth::users::UserList;
 use gprxy_proto::console::ConsoleAccess;
-use gprxy_proto::policy::{Account, AllowPlaintext, AuthType, Database, Limits, OwnTimeouts};
+use gprxy_proto::policy::{Account, AllowPlaintext, AuthType, Database, Limits, OwnPool, OwnTimeouts};
 use gprxy_proto::secret::Secret;
 
 /// Everything that `gprxy start` needs.
@@ -156,6 +156,8 @@ pub(crate) struct RoleConfig {
     pub(crate) priority: Option<i32>,
     /// Other timeouts than the rest has.
     pub(crate) timeouts: OwnTimeouts,
+    /// Another pool than the rest has.
+    pub(crate) pool: OwnPool,
 }
 
 /// Who ran what.
