@@ -235,6 +235,10 @@ impl Translation<'_> {
         if value.is_empty() && key.default.is_empty() {
             return;
         }
+        // Zero leaves it to the system there, and to gprxy here.
+        if name.starts_with("tcp_") && ["0", "0ms"].contains(&value) {
+            return;
+        }
         if let Some(entry) = self.merged.single(section.name) {
             entry.set(key.name, value, origin);
         }
