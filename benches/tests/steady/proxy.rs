@@ -22,6 +22,7 @@ pub(crate) fn shared<R: Runtime>(server: Endpoint, audited: bool) -> Arc<Shared<
     let limits = Limits::default();
     let keys = KeySets::new(Vec::new(), KeySetLimits::default(), R::now()).expect("no issuer is no mistake here");
     let database = Database {
+        account: None,
         dbname: None,
         endpoints: [server].into(),
         sslmode: SslMode::Disable,
@@ -32,6 +33,7 @@ pub(crate) fn shared<R: Runtime>(server: Endpoint, audited: bool) -> Arc<Shared<
     };
     let hub = Hub::new(keys, &limits, Box::new(SystemEntropy::new()));
     let profile = Profile {
+        tls_required: false,
         tls: false,
         allow_plaintext: AllowPlaintext::Loopback,
         gate: None,

@@ -21,6 +21,7 @@ mod hostile;
 mod login;
 mod never_again;
 mod operations;
+mod pgbouncer_ini;
 mod pool;
 mod pooled_statements;
 mod pooling;
