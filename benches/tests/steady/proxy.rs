@@ -31,6 +31,7 @@ pub(crate) fn in_mode<R: Runtime>(server: Endpoint, audited: bool, pool_mode: Po
     let limits = Limits::default();
     let keys = KeySets::new(Vec::new(), KeySetLimits::default(), R::now()).expect("no issuer is no mistake here");
     let database = Database {
+        account: None,
         dbname: None,
         endpoints: [server].into(),
         sslmode: SslMode::Disable,
@@ -41,6 +42,7 @@ pub(crate) fn in_mode<R: Runtime>(server: Endpoint, audited: bool, pool_mode: Po
     };
     let hub = Hub::new(keys, &limits, Box::new(SystemEntropy::new()));
     let profile = Profile {
+        tls_required: false,
         tls: false,
         allow_plaintext: AllowPlaintext::Loopback,
         gate: (pool_mode != PoolMode::Session).then(gate),

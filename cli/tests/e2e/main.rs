@@ -22,6 +22,7 @@ mod isolation;
 mod login;
 mod never_again;
 mod operations;
+mod pgbouncer_ini;
 mod pool;
 mod pooled_statements;
 mod pooling;
