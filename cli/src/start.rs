@@ -5,6 +5,7 @@ mod desk;
 mod ending;
 mod listen;
 mod parts;
+mod pidfile;
 
 use std::io;
 use std::process::ExitCode;
@@ -61,9 +62,11 @@ async fn start<H: Host>(settings: Settings, desk: Arc<Desk<H>>) -> Result<(), St
     // Installed before anything can be seen from outside: who sees the proxy can stop it.
     let signals = H::Signals::install().map_err(|error| format!("signals cannot be caught: {error}"))?;
     let listeners = listen::bind(&settings.listen)?;
-    let shared = Shared::<H>::new(parts::assemble(settings, desk.clone(), H::now())?);
+    let _pidfile = settings.listen.pidfile.clone().map(pidfile::write).transpose()?;
+    let shared = Shared::<H>::new(parts::assemble(settings, &desk.mock(), desk.clone(), H::now())?);
     desk.open(&shared);
     H::spawn(shared.clone().keep());
+    H::spawn(keep_statistics(shared.clone(), desk.clone()));
     let mut watch = Watch { signals, desk, shared: shared.clone() };
     let mut end = watch.unless_told_to_end(wait_for_keys(&shared)).await.err();
     if end.is_none() {
@@ -110,6 +113,14 @@ async fn start_worker<H: Host>(
     match H::blocking(move || told.recv()).await {
         Ok(listening) => listening.map_err(|error| format!("worker {index} cannot listen: {error}")),
         Err(_) => Err(format!("worker {index} ended before it listened")),
+    }
+}
+
+/// One period of the statistics after the other.
+async fn keep_statistics<H: Host>(shared: Arc<Shared<H>>, desk: Arc<Desk<H>>) {
+    loop {
+        serve::pause::<H>(desk.stats_period()).await;
+        shared.turn_statistics();
     }
 }
 

@@ -29,24 +29,34 @@ sqlstates! {
     PROTOCOL_VIOLATION = b"08P01";
     /// feature_not_supported
     FEATURE_NOT_SUPPORTED = b"0A000";
+    /// in_failed_sql_transaction
+    IN_FAILED_TRANSACTION = b"25P02";
+    /// invalid_sql_statement_name
+    INVALID_STATEMENT_NAME = b"26000";
     /// invalid_parameter_value
     INVALID_PARAMETER_VALUE = b"22023";
     /// invalid_authorization_specification
     INVALID_AUTHORIZATION = b"28000";
     /// invalid_password
     INVALID_PASSWORD = b"28P01";
+    /// invalid_cursor_name
+    INVALID_CURSOR_NAME = b"34000";
     /// idle_in_transaction_session_timeout
     IDLE_IN_TRANSACTION_TIMEOUT = b"25P03";
     /// transaction_timeout
     TRANSACTION_TIMEOUT = b"25P04";
     /// invalid_catalog_name
     INVALID_CATALOG_NAME = b"3D000";
+    /// insufficient_privilege
+    INSUFFICIENT_PRIVILEGE = b"42501";
+    /// syntax_error
+    SYNTAX_ERROR = b"42601";
+    /// duplicate_prepared_statement
+    DUPLICATE_STATEMENT = b"42P05";
     /// too_many_connections
     TOO_MANY_CONNECTIONS = b"53300";
     /// configuration_limit_exceeded
     LIMIT_EXCEEDED = b"53400";
-    /// config_file_error
-    CONFIG_FILE_ERROR = b"F0000";
     /// query_canceled
     QUERY_CANCELED = b"57014";
     /// object_not_in_prerequisite_state
@@ -59,6 +69,8 @@ sqlstates! {
     IDLE_SESSION_TIMEOUT = b"57P05";
     /// io_error
     IO_ERROR = b"58030";
+    /// config_file_error
+    CONFIG_FILE_ERROR = b"F0000";
     /// internal_error
     INTERNAL_ERROR = b"XX000";
 }

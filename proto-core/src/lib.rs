@@ -25,7 +25,7 @@
 //! let mut now = corp::at(Tick::default());
 //! // What sessions share; in a process of many sessions a `Hub` has them.
 //! let (keys, mut pools, mut cancels) = (corp::keys(now), Pools::new(), Registry::new());
-//! let peer = Peer { address: "127.0.0.1:50000".into(), is_local: true };
+//! let peer = Peer { address: "127.0.0.1:50000".into(), is_local: true, uid: None };
 //! let mut session = Session::new(SessionId(1), Arc::new(corp::profile()), peer, now);
 //!
 //! let mut script = [
@@ -114,7 +114,7 @@
 //! ```text
 //! driver                                  feature "driver": sockets, TLS and wakers of any executor
 //! hub       session                       the two facades
-//! relay     cancel                        what passes between client and server; cancel keys of our own
+//! relay     cancel    console             what passes between client and server; cancel keys of our own; the admin console
 //! auth      audit     upstream  preamble  tokens and SCRAM; records; the server's handshakes; the client's first packets
 //! policy
 //! pool                                    leases, waiters, sizes, lifetimes
@@ -152,6 +152,7 @@ pub mod audit;
 pub mod auth;
 pub mod cancel;
 pub mod codec;
+pub mod console;
 #[cfg(feature = "driver")]
 pub mod driver;
 pub mod entropy;

@@ -1,5 +1,6 @@
 //! Who may connect as what, from where, and to which server. Settings only: they are read once and shared.
 
+mod sockets;
 mod terms;
 
 use std::collections::BTreeMap;
@@ -8,7 +9,8 @@ use std::time::Duration;
 
 use crate::secret::Secret;
 
-pub use terms::{OwnTimeouts, SessionState, SessionTerms, Timeouts, Users};
+pub use sockets::SocketOptions;
+pub use terms::{OwnPool, OwnTimeouts, SessionState, SessionTerms, StartupRules, Timeouts, Users};
 
 /// Whether a password or token may be asked for on a connection without TLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -53,6 +55,12 @@ pub struct Account {
     pub name: Arc<str>,
     /// Its password; `None` where the server trusts the proxy (trust, peer or certificate authentication).
     pub password: Option<Arc<Secret<Vec<u8>>>>,
+}
+
+impl std::fmt::Debug for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Account").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// libpq's `sslmode`, same names and meanings (PostgreSQL manual, section 34.19).
@@ -114,6 +122,8 @@ impl std::fmt::Display for Endpoint {
 pub struct Database {
     /// The name on the server; `None`: the name that the client asked for (the `*` entry).
     pub dbname: Option<Arc<str>>,
+    /// Whom everybody runs as there; `None`: as their own account. Only where somebody else than tokens says who is let in.
+    pub account: Option<Arc<Account>>,
     /// Tried in this order until one accepts the connection.
     pub endpoints: Arc<[Endpoint]>,
     /// How TLS to the server is handled.
@@ -135,6 +145,7 @@ impl Database {
     pub fn new(endpoints: impl Into<Arc<[Endpoint]>>) -> Self {
         Self {
             dbname: None,
+            account: None,
             endpoints: endpoints.into(),
             sslmode: SslMode::default(),
             sslrootcert: None,
@@ -147,7 +158,14 @@ impl Database {
     /// Whether connections that were opened for the one serve the other as well.
     #[must_use]
     pub fn is_where(&self, other: &Self) -> bool {
-        self.dbname == other.dbname && self.endpoints == other.endpoints && self.tls_terms() == other.tls_terms()
+        let login = |database: &Self| {
+            let account = database.account.as_ref()?;
+            Some((account.name.clone(), account.password.as_ref().map(|password| password.expose().clone())))
+        };
+        self.dbname == other.dbname
+            && self.endpoints == other.endpoints
+            && self.tls_terms() == other.tls_terms()
+            && login(self) == login(other)
     }
 
     /// How TLS to its servers is verified.
@@ -198,6 +216,12 @@ impl Databases {
         self.named.get(name).or(self.any.as_ref())
     }
 
+    /// Whether there is an entry of its own for this name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.named.contains_key(name)
+    }
+
     /// All entries, the named ones first.
     pub fn entries(&self) -> impl Iterator<Item = (&str, &Arc<Database>)> {
         let any = self.any.iter().map(|database| (Self::ANY, database));
@@ -210,6 +234,10 @@ impl Databases {
 pub struct Limits {
     /// Client connections, those before authentication included (PgBouncer's `max_client_conn`).
     pub max_client_conn: u32,
+    /// Of one verified identity (issuer and subject); zero: any number.
+    pub max_client_conn_per_identity: u32,
+    /// So many of `max_client_conn` are kept for those who may administer the proxy.
+    pub reserved_for_admins: u32,
     /// Startup and login together (PgBouncer's `client_login_timeout`).
     pub client_login_timeout: Duration,
     /// Token or password, in bytes.
@@ -224,6 +252,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_client_conn: 10_000,
+            max_client_conn_per_identity: 0,
+            reserved_for_admins: 0,
             client_login_timeout: Duration::from_secs(60),
             max_password_bytes: 65_536,
             drain_timeout: Duration::from_secs(30),

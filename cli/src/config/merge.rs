@@ -28,6 +28,8 @@ pub(crate) struct Merged {
     pub(crate) databases: Vec<(String, Entry)>,
     /// `[pool]`
     pub(crate) pool: Entry,
+    /// `[admin]`
+    pub(crate) admin: Entry,
     /// `[audit]`
     pub(crate) audit: Entry,
     /// `[limits]`
@@ -43,6 +45,7 @@ impl Merged {
             "server" => &mut self.server,
             "tls" => &mut self.tls,
             "pool" => &mut self.pool,
+            "admin" => &mut self.admin,
             "audit" => &mut self.audit,
             "limits" => &mut self.limits,
             "log" => &mut self.log,
@@ -71,6 +74,12 @@ pub(crate) fn merge(
     issuers(&mut merged.issuers, variables, draft);
     roles(&mut merged.roles, variables, draft);
     databases(&mut merged.databases, variables, draft);
+    lay_set_values(&mut merged, overlay);
+    Some(merged)
+}
+
+/// What was `SET` at the admin console wins.
+pub(crate) fn lay_set_values(merged: &mut Merged, overlay: &Overlay) {
     for (&(section, key), value) in overlay {
         let Some(entry) = merged.single(section) else { continue };
         if value.is_empty() {
@@ -79,7 +88,6 @@ pub(crate) fn merge(
             entry.set(key, value, Origin::Console);
         }
     }
-    Some(merged)
 }
 
 /// The environment wins; `.env` fills what is missing.

@@ -82,7 +82,7 @@ pub(crate) fn console_name(section: &str, key: &str) -> Option<String> {
     let key = section.key(key)?;
     Some(match (section.name, key.alias) {
         (_, Some(name)) => name.to_owned(),
-        ("server" | "pool" | "limits", None) => key.name.to_owned(),
+        ("server" | "pool" | "limits" | "admin", None) => key.name.to_owned(),
         (section, None) => format!("{section}_{}", key.name),
     })
 }
@@ -102,11 +102,26 @@ pub(crate) static SERVER: Section = Section {
         key("listen_addr", "0.0.0.0").env("PROXY_HOST").fixed(),
         key("listen_port", "7777").env("PROXY_PORT").fixed(),
         key("unix_socket_dir", "").fixed(),
+        key("unix_socket_mode", "0777").fixed(),
+        key("unix_socket_group", "").fixed(),
+        key("listen_backlog", "4096").fixed(),
+        key("so_reuseport", "false").fixed(),
+        key("pidfile", "").fixed(),
         key("workers", "").fixed(),
+        key("auth_type", "oidc"),
+        key("auth_file", ""),
         key("allow_plaintext", "loopback"),
         key("password_fallback", "true"),
         key("default_role", "").env("DEFAULT_ROLE"),
         key("drain_timeout", "30s"),
+        key("ignore_startup_parameters", ""),
+        key("application_name_add_host", "false"),
+        key("tcp_keepalive", "true"),
+        key("tcp_keepidle", "1m"),
+        key("tcp_keepintvl", "15s"),
+        key("tcp_keepcnt", ""),
+        key("tcp_user_timeout", ""),
+        key("tcp_socket_buffer", ""),
     ],
 };
 
@@ -118,6 +133,7 @@ pub(crate) static TLS: Section = Section {
         key("cert", "").env("PROXY_CERT").alias("client_tls_cert_file"),
         key("key", "").env("PROXY_KEY").alias("client_tls_key_file"),
         key("min_version", "1.2"),
+        key("required", "false"),
     ],
 };
 
@@ -147,6 +163,10 @@ pub(crate) static ROLE: Section = Section {
         key("account", ""),
         key("password", "").secret(),
         key("priority", ""),
+        key("pool_mode", ""),
+        key("pool_size", ""),
+        key("max_user_connections", ""),
+        key("max_user_client_connections", ""),
         key("query_timeout", ""),
         key("idle_transaction_timeout", ""),
         key("transaction_timeout", ""),
@@ -162,6 +182,13 @@ pub(crate) static POOL: Section = Section {
         key("pool_mode", "session"),
         key("isolation", "identity"),
         key("default_pool_size", "5"),
+        key("reserve_pool_size", "0"),
+        key("reserve_pool_timeout", "5s"),
+        key("max_db_connections", "0"),
+        key("max_user_connections", "0"),
+        key("max_db_client_connections", "0"),
+        key("max_user_client_connections", "0"),
+        key("server_round_robin", "false"),
         key("max_prepared_statements", "200"),
         key("server_lifetime", "1h"),
         key("server_idle_timeout", "30m"),
@@ -169,6 +196,8 @@ pub(crate) static POOL: Section = Section {
         key("server_login_retry", "15s"),
         key("query_wait_timeout", "2m"),
         key("query_wait_notify", "5s"),
+        key("session_state", "pin"),
+        key("cache_unnamed_statements", "false"),
         key("query_timeout", "0s"),
         key("idle_transaction_timeout", "0s"),
         key("transaction_timeout", "0s"),
@@ -184,10 +213,17 @@ pub(crate) static DATABASES: Section = Section {
         key("host", "localhost").env("DB_HOST"),
         key("port", "5432"),
         key("dbname", ""),
+        key("user", ""),
+        key("password", "").secret(),
         key("sslmode", "prefer"),
         key("sslrootcert", ""),
         key("connect_timeout", ""),
         key("pool_size", ""),
+        key("reserve_pool_size", ""),
+        key("reserve_pool_timeout", ""),
+        key("max_db_connections", ""),
+        key("max_db_client_connections", ""),
+        key("server_round_robin", ""),
         key("server_lifetime", ""),
         key("server_idle_timeout", ""),
         key("pool_mode", ""),
@@ -195,6 +231,8 @@ pub(crate) static DATABASES: Section = Section {
         key("max_prepared_statements", ""),
         key("query_wait_timeout", ""),
         key("query_wait_notify", ""),
+        key("session_state", ""),
+        key("cache_unnamed_statements", ""),
         key("query_timeout", ""),
         key("idle_transaction_timeout", ""),
         key("transaction_timeout", ""),
@@ -222,9 +260,23 @@ pub(crate) static LIMITS: Section = Section {
     form: Form::One,
     keys: &[
         key("max_client_conn", "10000"),
+        key("max_client_conn_per_identity", "0"),
         key("client_login_timeout", "1m"),
         key("max_password_bytes", "64KiB"),
         key("cancel_wait_timeout", "10s"),
+    ],
+};
+
+/// Who may use the admin console.
+pub(crate) static ADMIN: Section = Section {
+    name: "admin",
+    form: Form::One,
+    keys: &[
+        key("admin_roles", ""),
+        key("stats_roles", ""),
+        key("admin_users", ""),
+        key("stats_users", ""),
+        key("stats_period", "1m"),
     ],
 };
 
@@ -236,7 +288,8 @@ pub(crate) static LOG: Section = Section {
 };
 
 /// All sections, in the order in which they are shown.
-pub(crate) static SECTIONS: [&Section; 9] = [&SERVER, &TLS, &ISSUER, &ROLE, &POOL, &DATABASES, &AUDIT, &LIMITS, &LOG];
+pub(crate) static SECTIONS: [&Section; 10] =
+    [&SERVER, &TLS, &ISSUER, &ROLE, &POOL, &DATABASES, &ADMIN, &AUDIT, &LIMITS, &LOG];
 
 /// Names that are read from the environment and stand for no single key of the file.
 pub(crate) mod env {

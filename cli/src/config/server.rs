@@ -1,30 +1,20 @@
 //! `[server]`, `[pool]`, `[audit]`, `[limits]` and `[log]`.
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gprxy_proto::policy::{AllowPlaintext, Limits, SessionTerms};
+use gprxy_proto::policy::{Limits, SessionTerms, SocketOptions, StartupRules};
 use gprxy_proto::pool::{Isolation, PoolMode, PoolSettings};
 use log::LevelFilter;
 
 use super::draft::Draft;
-use super::kinds::{Choice, Flag, List, Size, Span, Whole, Words};
+use super::kinds::{Choice, Flag, Size, Span, Whole, Words};
 use super::problem::Origin;
 use super::reader::{Entry, Reader};
 use super::schema;
 use super::settings::{Access, AuditFailure, AuditPath, AuditSettings, Listen, LogFormat, LogSettings};
 use super::terms;
-use super::url::is_loopback;
-
-/// A TCP port; 0 means any free one where we listen.
-pub(crate) const PORT: Whole = Whole { what: "a port number", min: 0, max: 65_535 };
-
-const PLAINTEXT: Choice<AllowPlaintext> = Choice(&[
-    ("never", AllowPlaintext::Never),
-    ("loopback", AllowPlaintext::Loopback),
-    ("always", AllowPlaintext::Always),
-]);
+use super::{access, listen};
 
 /// `[server]` as read; the default role is looked up among the roles later.
 pub(crate) struct Server {
@@ -38,55 +28,24 @@ pub(crate) struct Server {
     pub(crate) default_role: Option<(String, Origin)>,
     /// How long a drain waits.
     pub(crate) drain_timeout: Duration,
+    /// What becomes of the parameters in startup packets.
+    pub(crate) startup: StartupRules,
+    /// How the kernel treats connections.
+    pub(crate) sockets: SocketOptions,
 }
 
 /// Reads `[server]`. `has_tls`: whether a certificate is set, which decides who can log in at all.
 pub(crate) fn server(entry: Entry, has_tls: bool, draft: &mut Draft) -> Server {
     let mut reader = Reader::of_section(&schema::SERVER, entry, draft);
-    let listen = listen(&mut reader);
+    let listen = listen::listen(&mut reader);
     let workers = workers(&mut reader);
-    let allow_plaintext = reader.read("allow_plaintext", &PLAINTEXT);
-    let password_fallback = reader.read("password_fallback", &Flag);
+    let access = access::access(&mut reader, has_tls, &listen);
     let default_role =
         reader.optional("default_role", &Words("the name of a role")).map(|name| (name, reader.origin("default_role")));
     let drain_timeout = reader.read("drain_timeout", &Span { min: Duration::ZERO, max: Duration::from_secs(86_400) });
-    match allow_plaintext {
-        AllowPlaintext::Never if !has_tls => {
-            reader.reject("allow_plaintext", "\"never\" without a certificate, so that nobody could log in", "[tls]");
-        }
-        AllowPlaintext::Loopback if !has_tls && !listen.addresses.iter().all(|address| is_loopback(address)) => {
-            reader.warn("without [tls], tokens are accepted from this machine only (allow_plaintext = \"loopback\")");
-        }
-        AllowPlaintext::Always => {
-            reader.warn("allow_plaintext = \"always\" lets tokens and passwords travel unencrypted");
-        }
-        AllowPlaintext::Never | AllowPlaintext::Loopback => {}
-    }
+    let (startup, sockets) = (terms::startup(&mut reader), terms::sockets(&mut reader));
     reader.finish();
-    Server { listen, workers, access: Access { allow_plaintext, password_fallback }, default_role, drain_timeout }
-}
-
-fn listen(reader: &mut Reader<'_>) -> Listen {
-    const EXPECTED: &str = "IP addresses or host names, separated by commas, or * for all";
-    let mut addresses = reader.read("listen_addr", &List(EXPECTED));
-    for address in &mut addresses {
-        let bare = address.strip_prefix('[').and_then(|inside| inside.strip_suffix(']')).unwrap_or(address);
-        let sound = bare == "*"
-            || bare.parse::<IpAddr>().is_ok()
-            || (bare.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)));
-        if !sound {
-            reader.reject("listen_addr", super::problem::quoted(address), EXPECTED);
-        }
-        *address = bare.to_owned();
-    }
-    // The bounds of PORT are those of u16.
-    let port = u16::try_from(reader.read("listen_port", &PORT)).unwrap_or(0);
-    let unix_socket_dir = reader.optional("unix_socket_dir", &Words("the path of a directory")).map(PathBuf::from);
-    if let Some(dir) = unix_socket_dir.as_deref().filter(|dir| !dir.is_absolute() || !dir.is_dir()) {
-        let found = format!("{}, which is not there", super::problem::quoted(&dir.display().to_string()));
-        reader.reject("unix_socket_dir", found, "the absolute path of an existing directory");
-    }
-    Listen { addresses, port, unix_socket_dir }
+    Server { listen, workers, access, default_role, drain_timeout, startup, sockets }
 }
 
 fn workers(reader: &mut Reader<'_>) -> usize {
@@ -110,6 +69,9 @@ pub(crate) const ISOLATION: Choice<Isolation> =
     Choice(&[("identity", Isolation::Identity), ("pgbouncer", Isolation::PgBouncer)]);
 pub(crate) const POOL_SIZE: Whole = Whole { what: "a number of connections", min: 1, max: 100_000 };
 
+/// Limits where zero means that there is none, and a reserve that may be empty.
+pub(crate) const ANY_NUMBER: Whole = Whole { what: "a number of connections", min: 0, max: 1_000_000 };
+
 /// Reads `[pool]`; the last value is the connect timeout of databases that state none.
 pub(crate) fn pool(entry: Entry, draft: &mut Draft) -> (PoolSettings, SessionTerms, Duration) {
     let mut reader = Reader::of_section(&schema::POOL, entry, draft);
@@ -117,6 +79,13 @@ pub(crate) fn pool(entry: Entry, draft: &mut Draft) -> (PoolSettings, SessionTer
         pool_mode: reader.read("pool_mode", &POOL_MODE),
         isolation: reader.read("isolation", &ISOLATION),
         default_pool_size: reader.read("default_pool_size", &POOL_SIZE),
+        reserve_pool_size: reader.read("reserve_pool_size", &ANY_NUMBER),
+        reserve_pool_timeout: reader.read("reserve_pool_timeout", &Span::ANY),
+        max_db_connections: reader.read("max_db_connections", &ANY_NUMBER),
+        max_user_connections: reader.read("max_user_connections", &ANY_NUMBER),
+        max_db_client_connections: reader.read("max_db_client_connections", &ANY_NUMBER),
+        max_user_client_connections: reader.read("max_user_client_connections", &ANY_NUMBER),
+        server_round_robin: reader.read("server_round_robin", &Flag),
         max_prepared_statements: reader.read("max_prepared_statements", &STATEMENTS),
         server_lifetime: reader.read("server_lifetime", &Span::ANY),
         server_idle_timeout: reader.read("server_idle_timeout", &Span::ANY),
@@ -170,6 +139,8 @@ pub(crate) fn limits(entry: Entry, drain_timeout: Duration, draft: &mut Draft) -
     let limits = Limits {
         max_client_conn: reader
             .read("max_client_conn", &Whole { what: "a number of connections", min: 1, max: 1_000_000 }),
+        max_client_conn_per_identity: reader.read("max_client_conn_per_identity", &ANY_NUMBER),
+        reserved_for_admins: 0,
         client_login_timeout: reader.read("client_login_timeout", &short()),
         // PostgreSQL takes no longer passwords (PG_MAX_AUTH_TOKEN_LENGTH); below 1 KiB no provider's token would fit.
         max_password_bytes: reader.read("max_password_bytes", &Size { min: 1 << 10, max: 1 << 16 }),

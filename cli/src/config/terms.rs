@@ -1,9 +1,14 @@
 //! What holds for sessions, in `[pool]` for all of them, in `[databases.NAME]` and in `[[role]]` for some.
 
-use gprxy_proto::policy::{OwnTimeouts, SessionTerms, Timeouts};
+use std::time::Duration;
 
-use super::kinds::Span;
+use gprxy_proto::policy::{OwnPool, OwnTimeouts, SessionState, SessionTerms, SocketOptions, StartupRules, Timeouts};
+
+use super::kinds::{Choice, Flag, List, Size, Span, Whole};
 use super::reader::Reader;
+use super::server::{ANY_NUMBER, POOL_MODE, POOL_SIZE};
+
+const STATE: Choice<SessionState> = Choice(&[("pin", SessionState::Pin), ("refuse", SessionState::Refuse)]);
 
 /// Of `[pool]`.
 pub(super) fn usual(reader: &mut Reader<'_>) -> SessionTerms {
@@ -14,14 +19,19 @@ pub(super) fn usual(reader: &mut Reader<'_>) -> SessionTerms {
             transaction: reader.read("transaction_timeout", &Span::ANY),
             client_idle: reader.read("client_idle_timeout", &Span::ANY),
         },
-        ..SessionTerms::default()
+        state: reader.read("session_state", &STATE),
+        cache_unnamed_statements: reader.read("cache_unnamed_statements", &Flag),
     }
 }
 
 /// Of a database, where it does not leave it at the usual ones.
 pub(super) fn of_database(reader: &mut Reader<'_>, usual: &SessionTerms) -> SessionTerms {
     let own = own_timeouts(reader);
-    SessionTerms { timeouts: usual.timeouts.for_user(&own), ..usual.clone() }
+    SessionTerms {
+        timeouts: usual.timeouts.for_user(&own),
+        state: reader.inherited("session_state", &STATE, usual.state),
+        cache_unnamed_statements: reader.inherited("cache_unnamed_statements", &Flag, usual.cache_unnamed_statements),
+    }
 }
 
 /// Of a role.
@@ -32,5 +42,40 @@ pub(super) fn own_timeouts(reader: &mut Reader<'_>) -> OwnTimeouts {
         idle_transaction: own("idle_transaction_timeout"),
         transaction: own("transaction_timeout"),
         client_idle: own("client_idle_timeout"),
+    }
+}
+
+/// Of `[server]`: startup packets.
+pub(super) fn startup(reader: &mut Reader<'_>) -> StartupRules {
+    const NAMES: List = List("names of parameters, separated by commas");
+    StartupRules {
+        ignore: reader.optional("ignore_startup_parameters", &NAMES).unwrap_or_default(),
+        add_host: reader.read("application_name_add_host", &Flag),
+    }
+}
+
+/// Of `[server]`: the kernel's options, within Linux's own bounds.
+pub(super) fn sockets(reader: &mut Reader<'_>) -> SocketOptions {
+    const SECONDS: Span = Span { min: Duration::from_secs(1), max: Duration::from_secs(32_767) };
+    const TIMEOUT: Span = Span { min: Duration::from_millis(1), max: Duration::from_secs(86_400) };
+    SocketOptions {
+        keepalive: reader.read("tcp_keepalive", &Flag),
+        keepidle: Some(reader.read("tcp_keepidle", &SECONDS)),
+        keepintvl: Some(reader.read("tcp_keepintvl", &SECONDS)),
+        keepcnt: reader.optional("tcp_keepcnt", &Whole { what: "a number of probes", min: 1, max: 127 }),
+        user_timeout: reader.optional("tcp_user_timeout", &TIMEOUT),
+        buffer: reader.optional("tcp_socket_buffer", &Size { min: 1 << 12, max: 1 << 30 }),
+    }
+}
+
+/// Of a role's pools.
+pub(super) fn own_pool(reader: &mut Reader<'_>) -> OwnPool {
+    let pool_mode = if reader.is_set("pool_mode") { reader.optional("pool_mode", &POOL_MODE) } else { None };
+    let mut own = |name, kind| if reader.is_set(name) { reader.optional(name, kind) } else { None };
+    OwnPool {
+        pool_mode,
+        pool_size: own("pool_size", &POOL_SIZE),
+        max_user_connections: own("max_user_connections", &ANY_NUMBER),
+        max_user_client_connections: own("max_user_client_connections", &ANY_NUMBER),
     }
 }

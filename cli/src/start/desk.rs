@@ -11,7 +11,7 @@ use gprxy_proto::driver::host::Host;
 use gprxy_proto::driver::shared::Shared;
 use gprxy_proto::fault::{Refusal, SqlState};
 
-use super::parts;
+use super::parts::{self, Mock};
 use crate::config::{self, AuditSettings, Loaded, Overlay, Settings, Sources};
 use crate::logging;
 
@@ -30,8 +30,10 @@ struct State {
     shown: BTreeMap<String, String>,
     /// What the trail was opened with.
     audit: AuditSettings,
+    mock: Mock,
     drain_timeout: Duration,
     cancel_wait_timeout: Duration,
+    stats_period: Duration,
 }
 
 #[derive(Default)]
@@ -51,8 +53,10 @@ impl<H: Host> Desk<H> {
             sources,
             shown: shown(effective),
             audit: settings.audit.clone(),
+            mock: Mock::new(),
             drain_timeout: settings.limits.drain_timeout,
             cancel_wait_timeout: settings.limits.cancel_wait_timeout,
+            stats_period: settings.admin.stats_period,
         };
         Arc::new(Self { shared: OnceLock::new(), state: Mutex::new(state), orders: Mutex::default() })
     }
@@ -62,9 +66,24 @@ impl<H: Host> Desk<H> {
         let _ = self.shared.set(Arc::downgrade(shared));
     }
 
+    /// See [`Mock`].
+    pub(super) fn mock(&self) -> Mock {
+        lock(&self.state).mock.clone()
+    }
+
+    /// Whether signals mean what they mean to PgBouncer.
+    pub(super) fn is_pgbouncer(&self) -> bool {
+        lock(&self.state).sources.ini.is_some()
+    }
+
     /// How long running transactions may take when the process ends.
     pub(super) fn drain_timeout(&self) -> Duration {
         lock(&self.state).drain_timeout
+    }
+
+    /// How long a period of the statistics is.
+    pub(super) fn stats_period(&self) -> Duration {
+        lock(&self.state).stats_period
     }
 
     /// How long forwarding a cancel may take.
@@ -95,8 +114,9 @@ impl<H: Host> Desk<H> {
             refused(&lines)
         })?;
         let log = settings.log.clone();
+        let stats_period = settings.admin.stats_period;
         let (drain_timeout, cancel_wait_timeout) = (settings.limits.drain_timeout, settings.limits.cancel_wait_timeout);
-        let reload = parts::policy(settings, &state.audit).map_err(|problem| refused(&[problem]))?;
+        let reload = parts::policy(settings, &state.audit, &state.mock).map_err(|problem| refused(&[problem]))?;
         let Some(shared) = self.shared.get().and_then(Weak::upgrade) else {
             return Err(refused(&["gprxy is not serving".to_owned()]));
         };
@@ -118,6 +138,7 @@ impl<H: Host> Desk<H> {
             state.shown.iter().filter(|(name, _)| is_fixed(name)).map(|(name, value)| (name.clone(), value.clone()));
         state.shown = shown.into_iter().filter(|(name, _)| !is_fixed(name)).chain(fixed.collect::<Vec<_>>()).collect();
         (state.drain_timeout, state.cancel_wait_timeout) = (drain_timeout, cancel_wait_timeout);
+        state.stats_period = stats_period;
         Ok(())
     }
 }

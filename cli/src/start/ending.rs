@@ -55,7 +55,13 @@ impl<H: Host> Watch<H> {
             match self.next().await {
                 Word::End(how) => return End::Told(how),
                 Word::Signal(Signal::Hangup) => self.reload().await,
-                Word::Signal(Signal::Interrupt | Signal::Terminate) => return End::Drain,
+                Word::Signal(signal @ (Signal::Interrupt | Signal::Terminate)) => {
+                    return match (self.desk.is_pgbouncer(), signal) {
+                        (false, _) => End::Drain,
+                        (true, Signal::Terminate) => End::Told(Shutdown::WaitForClients),
+                        (true, _) => End::Told(Shutdown::WaitForServers),
+                    };
+                }
                 Word::Signal(Signal::Quit) => return End::Told(Shutdown::Now),
                 Word::Signal(Signal::User1) => {
                     log::info!("SIGUSR1: nobody gets a server connection until SIGUSR2");
@@ -99,7 +105,7 @@ impl<H: Host> Watch<H> {
         self.shared.drain();
         self.shared.kill_all();
         let last_words = LAST_WORDS.saturating_add(self.desk.cancel_wait_timeout());
-        let _ = serve::within::<H, _>(H::now().tick.after(last_words), self.shared.emptied()).await;
+        let _ = serve::within::<H, _>(H::now().tick.after(last_words), self.shared.deserted()).await;
         self.shared.close_idle();
     }
 

@@ -59,6 +59,7 @@ impl SessionFacts {
                 Method::Token => "token",
                 Method::Password => "password",
                 Method::Trust => "trust",
+                Method::Peer => "peer",
             }),
         );
         object.string("account", sheet.account);

@@ -22,6 +22,8 @@ pub enum Method {
     Password,
     /// Nothing: the settings trust whoever can connect.
     Trust,
+    /// By running as gprxy's own user of this machine, as the Unix socket tells.
+    Peer,
 }
 
 /// A verified person or service.
@@ -69,12 +71,29 @@ impl Authenticated {
         })
     }
 
+    /// The proof for a peer that runs as gprxy's own user of this machine; `None` when it does not, or that is not known.
+    #[must_use]
+    pub fn by_peer(peer: Option<u32>, own: Option<u32>, user: &Arc<str>) -> Option<Self> {
+        (peer.is_some() && peer == own).then(|| {
+            Self::new(Identity {
+                issuer: "".into(),
+                subject: user.clone(),
+                user: user.clone(),
+                roles: Arc::new([]),
+                expires: None,
+                method: Method::Peer,
+            })
+        })
+    }
+
     /// Who it is.
     #[must_use]
     pub fn identity(&self) -> &Arc<Identity> {
         &self.0
     }
 }
+
+pub use roles::is_same_role;
 
 /// Whether a password is meant as a token: it starts with `eyJ` (base64url of `{"`) and has exactly two dots.
 #[must_use]

@@ -192,6 +192,12 @@ fn is_own_name(identity: &Identity, wanted: &str) -> bool {
         || (is_email && identity.user.eq_ignore_ascii_case(wanted))
 }
 
+/// Whether two names are of the same role: trimmed, and without case as far as that cannot make two roles alike.
+#[must_use]
+pub fn is_same_role(one: &str, other: &str) -> bool {
+    fold(one) == fold(other)
+}
+
 /// Trimmed and in lower case. A character outside of ASCII never becomes one inside it: the Kelvin sign is not a `k`, so no
 /// role that looks like another can be taken for it.
 fn fold(role: &str) -> String {

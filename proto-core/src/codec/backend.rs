@@ -210,6 +210,63 @@ pub fn emit_command_complete(out: &mut Vec<u8>, command: &[u8]) {
     message(out, tag::COMMAND_COMPLETE, |out| cstr(out, command));
 }
 
+/// A column in a RowDescription.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Field<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The oid of its type.
+    pub oid: u32,
+    /// The size of its type.
+    pub size: i16,
+    /// Whether its values come in binary.
+    pub binary: bool,
+}
+
+/// Appends a RowDescription of columns that belong to no table.
+pub fn emit_row_description<'a>(out: &mut Vec<u8>, fields: impl ExactSizeIterator<Item = Field<'a>>) {
+    message(out, tag::ROW_DESCRIPTION, |out| {
+        out.extend_from_slice(&u16::try_from(fields.len()).unwrap_or(u16::MAX).to_be_bytes());
+        for field in fields {
+            cstr(out, field.name.as_bytes());
+            // No table and no place in one.
+            out.extend_from_slice(&[0; 6]);
+            out.extend_from_slice(&field.oid.to_be_bytes());
+            out.extend_from_slice(&field.size.to_be_bytes());
+            out.extend_from_slice(&(-1_i32).to_be_bytes());
+            out.extend_from_slice(&u16::from(field.binary).to_be_bytes());
+        }
+    });
+}
+
+/// Appends a DataRow; `None` is NULL.
+pub fn emit_data_row<V: AsRef<[u8]>>(out: &mut Vec<u8>, values: impl ExactSizeIterator<Item = Option<V>>) {
+    message(out, tag::DATA_ROW, |out| {
+        out.extend_from_slice(&u16::try_from(values.len()).unwrap_or(u16::MAX).to_be_bytes());
+        for value in values {
+            match value {
+                None => out.extend_from_slice(&(-1_i32).to_be_bytes()),
+                Some(value) => {
+                    let value = value.as_ref();
+                    out.extend_from_slice(&u32::try_from(value.len()).unwrap_or(u32::MAX).to_be_bytes());
+                    out.extend_from_slice(value);
+                }
+            }
+        }
+    });
+}
+
+/// Appends a ParameterDescription of no parameters.
+pub fn emit_no_parameters(out: &mut Vec<u8>) {
+    message(out, tag::PARAMETER_DESCRIPTION, |out| out.extend_from_slice(&[0; 2]));
+}
+
+/// Appends a message that says all by its tag: ParseComplete, BindComplete, CloseComplete, NoData, PortalSuspended,
+/// EmptyQueryResponse.
+pub fn emit_bare(out: &mut Vec<u8>, tag: u8) {
+    message(out, tag, |_| {});
+}
+
 /// Appends an ErrorResponse, or a NoticeResponse for [`Severity::Notice`].
 pub fn emit_error(out: &mut Vec<u8>, severity: Severity, refusal: &Refusal) {
     let kind = if severity == Severity::Notice { tag::NOTICE_RESPONSE } else { tag::ERROR_RESPONSE };

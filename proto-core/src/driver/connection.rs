@@ -6,18 +6,20 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::audit_log::Permit;
+use super::card::{Card, Gauge};
 use super::flow::{Inbound, Outbound};
 use super::link::Link;
 use super::mailbox::{Mail, Mailbox};
 use super::replayed::Replayed;
 use super::runtime::{Alarm, Runtime};
 use super::server::{OpenFailure, ServerConnection};
-use super::shared::Shared;
+use super::shared::{Shared, Unwritten};
 use super::terms::Terms;
 use crate::audit::Record;
 use crate::auth::jwks::Awaited;
 use crate::auth::scram::ScramKeys;
 use crate::cancel::BackendTarget;
+use crate::console::Found;
 use crate::fault::{Lost, Refusal, SqlState};
 use crate::pool::Lease;
 use crate::secret::Secret;
@@ -44,6 +46,8 @@ pub(super) enum Slow<R: Runtime> {
     Deriving(Job<ScramKeys>),
     /// A cancel request that is passed on.
     Cancelling(Job<()>),
+    /// What was said at the console.
+    Console(Job<Found>),
 }
 
 /// What came of it.
@@ -52,6 +56,7 @@ enum Done<S> {
     Reset(Option<Lease>, Option<Box<ServerConnection<S>>>),
     Derived(ScramKeys),
     Cancelled,
+    Found(Box<Found>),
 }
 
 /// What the task has to do outside of the pump.
@@ -92,6 +97,9 @@ pub(super) struct Connection<R: Runtime> {
     permits: Vec<Permit>,
     start_tls: bool,
     finish: Option<Finish>,
+    pub(super) gauge: Gauge,
+    /// Nothing is read; the inner one is there until all is written.
+    suspended: Option<Option<Unwritten>>,
 }
 
 /// A task that ends early, by a panic or with its runtime, gives back what it holds.
@@ -115,6 +123,7 @@ impl<R: Runtime> Connection<R> {
         terms: Arc<Terms>,
         session: Session,
         mailbox: Arc<Mailbox>,
+        card: Arc<Card>,
         socket: R::Socket,
     ) -> Self {
         Self {
@@ -139,12 +148,26 @@ impl<R: Runtime> Connection<R> {
             permits: Vec::new(),
             start_tls: false,
             finish: None,
+            gauge: Gauge::new(card),
+            suspended: None,
         }
     }
 
     /// Moves whatever can be moved.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Next> {
         let now = R::now();
+        let next = self.poll_at(context, now);
+        if self.to_client.is_empty()
+            && self.to_server.is_empty()
+            && let Some(unwritten) = &mut self.suspended
+        {
+            *unwritten = None;
+        }
+        self.gauge.observe(&self.session, now);
+        next
+    }
+
+    fn poll_at(&mut self, context: &mut Context<'_>, now: Now) -> Poll<Next> {
         self.from_client.look_again();
         self.from_server.look_again();
         self.mailbox.register(context.waker());
@@ -260,6 +283,7 @@ impl<R: Runtime> Connection<R> {
             self.carry_out(now);
             moved = true;
             if let Verdict::Forward(n) = verdict {
+                self.gauge.forwarded(side == Side::Client, n);
                 match side {
                     Side::Client => self.to_server.forward(n),
                     Side::Server => {
@@ -274,7 +298,7 @@ impl<R: Runtime> Connection<R> {
     }
 
     fn poll_read(&mut self, side: Side, context: &mut Context<'_>, now: Now) -> bool {
-        if self.start_tls || self.finish.is_some() || !self.session.wants_input(side) {
+        if self.start_tls || self.finish.is_some() || !self.session.wants_input(side) || self.suspended.is_some() {
             return false;
         }
         let result = match side {
@@ -347,6 +371,10 @@ impl<R: Runtime> Connection<R> {
             }
             Mail::Drain => self.session.handle_drain(now),
             Mail::Kill(refusal) => self.session.handle_kill(refusal, now),
+            // Whoever is at the console has to be able to end it.
+            Mail::Suspend(_) if self.session.is_at_console() => {}
+            Mail::Suspend(unwritten) => self.suspended = Some(Some(unwritten)),
+            Mail::Resume => self.suspended = None,
         }
     }
 
@@ -360,6 +388,7 @@ impl<R: Runtime> Connection<R> {
         let done = match &mut self.slow {
             None => return,
             Some(Slow::Cancelling(job)) => job.as_mut().poll(context).map(|()| Done::Cancelled),
+            Some(Slow::Console(job)) => job.as_mut().poll(context).map(|found| Done::Found(Box::new(found))),
             Some(Slow::Deriving(job)) => job.as_mut().poll(context).map(Done::Derived),
             Some(Slow::Opening(lease, job)) => {
                 job.as_mut().poll(context).map(|opened| Done::Opened(lease.take(), Box::new(opened)))
@@ -372,6 +401,7 @@ impl<R: Runtime> Connection<R> {
         self.slow = None;
         match done {
             Done::Cancelled | Done::Opened(None, _) | Done::Reset(None, _) => {}
+            Done::Found(found) => self.reply(Reply::Console(*found), now),
             Done::Derived(keys) => self.reply(Reply::Derived(keys), now),
             Done::Opened(Some(lease), opened) => self.opened(lease, *opened, now),
             Done::Reset(Some(lease), connection) => self.was_reset(lease, connection.map(|it| *it), now),
@@ -477,6 +507,8 @@ impl<R: Runtime> Connection<R> {
                 self.mailbox.wake();
             }
             Action::Lease(wish) => self.request(wish, now),
+            Action::Enroll { wide_key } => self.enroll(wide_key, now),
+            Action::Console(errand) => self.console(errand, now),
             Action::Borrow => self.borrow(now),
             Action::Cancellable => self.cancellable(),
             Action::GiveUp => self.give_up(),

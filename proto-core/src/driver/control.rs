@@ -1,30 +1,7 @@
 //! What the process around the driver does for an operator at the admin console.
 
+pub use crate::console::{Setting, Shutdown};
 use crate::fault::Refusal;
-
-/// How the process is to end, with PgBouncer's words behind `SHUTDOWN`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Shutdown {
-    /// At once.
-    Now,
-    /// When no client holds a server connection any more; nobody gets one meanwhile.
-    WaitForServers,
-    /// When the last client has left by itself; new ones are refused.
-    WaitForClients,
-}
-
-/// A line of `SHOW CONFIG`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Setting {
-    /// Its name, PgBouncer's where there is one.
-    pub key: String,
-    /// Its value as it would stand in a configuration file; never a secret.
-    pub value: String,
-    /// What holds where nothing is configured.
-    pub default: String,
-    /// Whether it can be changed while the process runs.
-    pub changeable: bool,
-}
 
 /// Where settings come from, and where the end of the process is decided. Every call is made where blocking is allowed.
 pub trait Control: Send + Sync + 'static {

@@ -6,6 +6,7 @@ use std::task::Waker;
 
 use atomic_waker::AtomicWaker;
 
+use super::shared::Unwritten;
 use crate::fault::Refusal;
 use crate::pool::{How, Lease};
 
@@ -25,6 +26,10 @@ pub(super) enum Mail {
     Drain,
     /// End now.
     Kill(Refusal),
+    /// Read nothing more, and drop this when all is written.
+    Suspend(Unwritten),
+    /// Read again.
+    Resume,
 }
 
 /// One session's letter box.

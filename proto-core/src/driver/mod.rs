@@ -4,8 +4,10 @@
 
 pub mod audit_log;
 pub mod buffers;
+mod card;
 pub mod clock;
 mod connection;
+mod console;
 pub mod control;
 pub mod entropy;
 mod flow;
@@ -20,6 +22,7 @@ pub mod runtime;
 pub mod serve;
 mod server;
 pub mod shared;
+mod statistics;
 pub mod terms;
 pub mod tls;
 pub mod tokens;

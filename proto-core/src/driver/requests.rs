@@ -14,6 +14,7 @@ use crate::auth::jwt::{IssuerId, Verdict};
 use crate::cancel::{BackendTarget, CancelOrder, Decision};
 use crate::codec::backend::TransactionStatus;
 use crate::fault::{Refusal, SqlState};
+use crate::hub::Applicant;
 use crate::pool::{How, Lease, PoolMode, Returned};
 use crate::relay::OnServer;
 use crate::secret::Secret;
@@ -81,13 +82,21 @@ impl<R: Runtime> Connection<R> {
     pub(super) fn request(&mut self, wish: Box<Wish>, now: Now) {
         let session = self.session.id();
         let admitted = self.shared.with_hub(|hub, _| {
-            hub.pools.admit(&wish.database)?;
+            let applicant = Applicant {
+                database: &wish.database,
+                account: &wish.account,
+                identity: wish.identity.as_ref(),
+                is_admin: false,
+                settings: &wish.settings,
+            };
+            hub.admit(session, &applicant)?;
             Ok(hub.enroll(session, wish.wide_key))
         });
         let key = match admitted {
             Ok(key) => key,
             Err(refusal) => return self.reply(Reply::Refused(refusal), now),
         };
+        self.introduce(key.pid());
         let welcome = match wish.mode {
             PoolMode::Session => None,
             PoolMode::Transaction | PoolMode::Statement => self.shared.welcome(&wish.pool(), &wish.parameters),
@@ -214,6 +223,7 @@ impl<R: Runtime> Connection<R> {
     pub(super) fn open(&mut self, lease: Lease) {
         let Some(wish) = &self.wish else { return self.shared.discard(lease) };
         let (shared, wish) = (self.shared.clone(), wish.clone());
+        let options = shared.terms().profile.sockets;
         let job = async move {
             let target = &*wish.target;
             let tls = shared.server_tls(&target.tls_terms());
@@ -221,7 +231,7 @@ impl<R: Runtime> Connection<R> {
                 Credential::Provided => Some(fresh_token(&shared).await?),
                 _ => None,
             };
-            server::open::<R>(target, tls, |endpoint| {
+            server::open::<R>(target, tls, options, |endpoint| {
                 let settings = wish.login_settings(shared.with_hub(|hub, _| hub.random()));
                 let credential = match (&wish.credential, &token) {
                     (Credential::Account(_), _) => {
@@ -254,7 +264,7 @@ impl<R: Runtime> Connection<R> {
         if let Some(wish) = self.wish.as_ref().filter(|wish| wish.mode != PoolMode::Session) {
             let reported = self.shared.keep_welcome(wish.pool(), wish.parameters.clone(), &login.parameters);
             connection.parameters = reported.into();
-            connection.statements = Some(Box::new(OnServer::new(wish.target.pool.max_prepared_statements as usize)));
+            connection.statements = Some(Box::new(OnServer::new(wish.settings.max_prepared_statements as usize)));
         }
         connection.single_use = self.wish.as_ref().is_some_and(|wish| !wish.credential.may_be_shared());
         let proof = match self.wish.as_ref().map(|wish| &wish.credential) {
@@ -312,19 +322,26 @@ impl<R: Runtime> Connection<R> {
         now: Now,
     ) {
         self.stop_asking();
+        self.gauge.leased(lease.slot().0, now.tick);
+        let shared = &self.shared;
         let target = connection.target.get_or_insert_with(|| {
-            Arc::new(BackendTarget {
+            let target = Arc::new(BackendTarget {
                 endpoint: connection.endpoint.clone(),
                 tls: connection.tls.clone(),
                 backend: BackendKey { pid: connection.key.pid, key: connection.key.key.clone() },
                 slot: lease.slot(),
-            })
+            });
+            shared.note_server(&target);
+            target
         });
         self.target = Some(target.clone());
         let parameters = connection.parameters.clone();
         let statements = connection.statements.take();
         self.server = Some(connection);
         self.from_server.look_again();
+        if let Some(who) = &proof {
+            self.gauge.card().identify(who.identity());
+        }
         self.reply(Reply::Leased(Leased { lease, parameters, statements, proof }), now);
         if !self.session.is_preparing() {
             self.cancellable();
@@ -341,6 +358,7 @@ impl<R: Runtime> Connection<R> {
 
     pub(super) fn give_back(&mut self, back: Return) {
         let session = self.session.id();
+        self.gauge.returned();
         // What a transaction left unread is nobody's answer, and was judged to the last byte.
         let (connection, certain) = match back.state {
             ReturnState::Between | ReturnState::InDoubt => self.take_server_between(),

@@ -13,7 +13,7 @@ use super::mailbox::Mailbox;
 use super::runtime::{Alarm, Caller, Listener, Runtime};
 pub use super::server::within;
 use super::server::write_all;
-use super::shared::Shared;
+use super::shared::{Arrived, Shared};
 use super::tls;
 use crate::codec::backend::{Severity, emit_error};
 use crate::fault::{Lost, Refusal};
@@ -90,18 +90,21 @@ async fn client<R: Runtime>(shared: Arc<Shared<R>>, socket: R::Socket, caller: C
         log::warn!("a client from {} is refused: {refusal}", caller.address);
         return Box::pin(refuse_at_the_door::<R>(socket, &refusal)).await;
     }
-    let (id, crowded, mailbox) = match shared.arrive() {
+    let Arrived { id, crowded, mailbox, card } = match shared.arrive(&caller.address) {
         Ok(arrived) => arrived,
         // Boxed, as are the handshake and the farewell: their buffers would be part of every session's task.
         Err(refusal) => return Box::pin(refuse_at_the_door::<R>(socket, &refusal)).await,
     };
     let peer = Peer::from(caller);
+    if let Err(error) = R::tune(&socket, &terms.profile.sockets) {
+        log::warn!("session {id}: the socket's options cannot be set: {error}");
+    }
     let mut session = Session::new(id, terms.profile.clone(), peer.clone(), R::now());
     if let Some(refusal) = crowded {
         session.handle_crowd(refusal);
     }
     let _guard = Departure { shared: shared.clone(), id, mailbox: mailbox.clone() };
-    let mut connection = Box::new(Connection::new(shared, terms, session, mailbox, socket));
+    let mut connection = Box::new(Connection::new(shared, terms, session, mailbox, card, socket));
     let finish = loop {
         match poll_fn(|context| connection.poll(context)).await {
             Next::StartTls => Box::pin(start_tls(&mut connection)).await,

@@ -6,7 +6,9 @@
 mod caches;
 mod drain;
 mod keeper;
+mod look;
 mod presence;
+mod suspend;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -18,9 +20,10 @@ use futures_rustls::rustls::{ClientConfig, ServerConfig};
 
 use super::audit_log::AuditLog;
 use super::control::Control;
-use super::mailbox::{Mail, Mailbox, lock};
+use super::mailbox::{Mail, lock};
 use super::runtime::Runtime;
 use super::server::ServerConnection;
+use super::statistics::Statistics;
 use super::terms::Terms;
 use super::tokens::TokenSource;
 use crate::auth::jwks::Fetch;
@@ -33,7 +36,10 @@ use crate::session::Profile;
 use crate::session_id::SessionId;
 use crate::time::Now;
 
-use caches::{ScramCache, Welcomes};
+use caches::{ScramCache, Servers, Welcomes};
+pub(in crate::driver) use presence::Arrived;
+use presence::Present;
+pub(in crate::driver) use suspend::Unwritten;
 
 /// TLS configurations for servers, one for each way to verify.
 pub type ServerTls = BTreeMap<TlsTerms, Arc<ClientConfig>>;
@@ -86,7 +92,18 @@ pub struct Shared<R: Runtime> {
     hub: Mutex<Hub>,
     keyring: RwLock<Arc<Keyring>>,
     shelf: Mutex<HashMap<SlotId, ServerConnection<R::Socket>>>,
-    mailboxes: Mutex<BTreeMap<SessionId, Arc<Mailbox>>>,
+    present: Mutex<BTreeMap<SessionId, Present>>,
+    /// Server connections that serve, or have served: where they go.
+    servers: Mutex<Servers>,
+    /// What has happened in each database.
+    statistics: Mutex<Statistics>,
+    /// How many sessions are at the console.
+    consoles: AtomicUsize,
+    /// How many at the console wait for something.
+    watched: AtomicUsize,
+    /// Nothing is read of clients and servers.
+    suspended: AtomicBool,
+    pub(super) control: Option<Arc<dyn Control>>,
     scram: Mutex<ScramCache>,
     welcomes: Mutex<Welcomes>,
     draining: AtomicBool,
@@ -120,7 +137,13 @@ impl<R: Runtime> Shared<R> {
             hub: Mutex::new(parts.hub),
             keyring,
             shelf: Mutex::default(),
-            mailboxes: Mutex::default(),
+            present: Mutex::default(),
+            servers: Mutex::default(),
+            statistics: Mutex::new(Statistics::new(R::now().tick)),
+            consoles: AtomicUsize::new(0),
+            watched: AtomicUsize::new(0),
+            suspended: AtomicBool::new(false),
+            control: parts.control,
             scram: Mutex::default(),
             welcomes: Mutex::default(),
             draining: AtomicBool::new(false),
@@ -166,6 +189,9 @@ impl<R: Runtime> Shared<R> {
         }
         if earlier {
             self.keeper.wake();
+        }
+        if self.watched.load(Ordering::Acquire) > 0 {
+            self.wake_watchers();
         }
         (result, turn)
     }

@@ -209,7 +209,7 @@ impl Ledger {
 
     /// An error in front of it removed this operation: it will not run.
     pub(super) const fn handle_dropped(&mut self, op: Op) {
-        if matches!(op, Op::Query | Op::Execute | Op::FunctionCall) {
+        if matches!(op, Op::Query | Op::Refused(_) | Op::Execute | Op::FunctionCall) {
             self.return_permit();
         }
     }

@@ -3,6 +3,8 @@
 //! [`Relay`] is shown what a socket has read and says how much of it may go to the other socket as it is. It owns
 //! no payload: message bodies pass by, and only the few small ones that decide something are looked into.
 
+mod caching;
+mod counts;
 mod framer;
 mod ledger;
 mod lookahead;
@@ -10,6 +12,7 @@ mod names;
 mod own;
 pub mod pins;
 mod prepared;
+mod refusing;
 mod rules;
 pub mod statements;
 pub mod tracker;
@@ -22,6 +25,7 @@ use crate::fault::Violation;
 use crate::time::Now;
 use crate::upstream::{Parameters, remember};
 
+use counts::Counts;
 use framer::Framer;
 pub use ledger::{Ledger, Outcome};
 pub use own::Pooled;
@@ -37,6 +41,8 @@ pub enum Step {
     Forward(usize),
     /// This many bytes at the front are dropped: they belong to a statement that was refused.
     Discard(usize),
+    /// In the place of this many bytes at the front these go to the other side.
+    Instead(usize, Vec<u8>),
     /// These bytes of gprxy's own go to the server first; then the same bytes are to be shown again.
     SayServer(Vec<u8>),
     /// The same, to the client.
@@ -65,12 +71,15 @@ pub struct Relay {
     discard: u32,
     /// The places in the audit trail that were there when another one was asked for ahead of its statement.
     asked_with: Option<u32>,
+    /// The server was asked for all answers that it has, and has said nothing since.
+    flushed: bool,
     /// Whether any message was forwarded: a session that never spoke leaves nothing behind.
     touched: bool,
     /// ParameterStatus values since the session began.
     changed: Parameters,
     /// Why nothing more may pass.
     fault: Option<Violation>,
+    counts: Counts,
 }
 
 impl Relay {
@@ -86,9 +95,11 @@ impl Relay {
             server_is_leaving: false,
             discard: 0,
             asked_with: None,
+            flushed: false,
             touched: false,
             changed: Vec::new(),
             fault: None,
+            counts: Counts::default(),
         }
     }
 
@@ -173,7 +184,7 @@ impl Relay {
                 Rule::Refuse => return forward_or(at, Step::Broken(Violation::UnexpectedMessage(header.tag))),
             };
             if self.tracker.is_full() || self.ledger.as_ref().is_some_and(|ledger| ledger.is_full()) {
-                return forward_or_wait(at);
+                return if at > 0 { Step::Forward(at) } else { self.full() };
             }
             if self.ledger.is_some() && names_too_much(header) {
                 return forward_or(at, Step::Broken(Violation::NameTooLong));
@@ -202,8 +213,18 @@ impl Relay {
         }
     }
 
+    /// No more is taken in before something is answered. What gprxy answers itself makes the server say nothing by itself:
+    /// where that stands behind an answer that the server keeps for a Flush, it is asked for that.
+    fn full(&mut self) -> Step {
+        if self.pooled.is_none() || std::mem::replace(&mut self.flushed, true) {
+            return Step::Wait;
+        }
+        Step::SayServer(vec![front::FLUSH, 0, 0, 0, 4])
+    }
+
     /// Bytes from the server.
     pub fn handle_server(&mut self, bytes: &[u8], now: Now) -> Step {
+        self.flushed = false;
         let mut at = 0;
         loop {
             if self.from_server.is_inside() {
@@ -310,6 +331,7 @@ impl Relay {
 
     fn client_message(&mut self, tag: u8, body: u32, seen: &[u8], now: Now) {
         self.look_for_pins(tag, seen);
+        self.counts.handle_frontend(tag);
         let op = self.tracker.handle_frontend(tag);
         if let Some(pooled) = &mut self.pooled
             && matches!(tag, front::PARSE | front::CLOSE)

@@ -3,12 +3,14 @@
 
 use super::pins::{self, Pins};
 use super::prepared::{OnServer, Statements};
+use super::refusing::refused;
 use super::tracker::{Op, Settled};
 use super::{Relay, Step};
-use crate::codec::backend::{TransactionStatus, parameter_status, tag as back};
+use crate::codec::backend::{ErrorFields, TransactionStatus, parameter_status, tag as back};
 use crate::codec::frontend::tag as front;
 use crate::codec::{HEADER_LEN, Header, Reader};
-use crate::fault::Violation;
+use crate::fault::{SqlState, Violation};
+use crate::policy::{SessionState, SessionTerms};
 use crate::time::Now;
 use crate::upstream::{Differences, Reported};
 
@@ -19,6 +21,8 @@ const MAX_OWN_ANSWER: u32 = 12 * 1024;
 /// What goes with a session from one server connection to the next.
 pub struct Pooled {
     told: Reported,
+    /// Statements that leave state behind which cannot follow are refused.
+    pub(super) refuses: bool,
     pins: pins::Book,
     pub(super) statements: Statements,
 }
@@ -26,8 +30,17 @@ pub struct Pooled {
 impl Pooled {
     /// For a client that has been told these values.
     #[must_use]
-    pub fn new(told: Reported) -> Self {
-        Self { told, pins: pins::Book::default(), statements: Statements::default() }
+    pub fn new(told: Reported, terms: &SessionTerms) -> Self {
+        let refuses = terms.state == SessionState::Refuse;
+        let statements = Statements::new(terms.cache_unnamed_statements);
+        Self { told, refuses, pins: pins::Book::default(), statements }
+    }
+
+    /// What a statement leaves behind and clears; a zero byte ends it.
+    pub(super) fn effect(&self, text: &[u8]) -> pins::Effect {
+        let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
+        let is_reported = |name: &[u8]| self.told.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+        pins::effect(text, is_reported)
     }
 
     pub(super) fn handle_server(&mut self, tag: u8, seen: &[u8]) {
@@ -41,7 +54,13 @@ impl Pooled {
                     }
                 }
             }
-            back::ERROR_RESPONSE => self.pins.handle_error(),
+            back::ERROR_RESPONSE => {
+                self.pins.handle_error();
+                if ErrorFields::parse(seen).code == Some(SqlState::FEATURE_NOT_SUPPORTED) {
+                    // "cached plan must not change result type"
+                    self.statements.handle_stale();
+                }
+            }
             back::COMMAND_COMPLETE if seen.starts_with(b"D") => match seen.strip_suffix(b"\0").unwrap_or(seen) {
                 b"DEALLOCATE ALL" | b"DISCARD ALL" => self.statements.handle_all_gone(),
                 b"DEALLOCATE" => self.statements.handle_doubt(),
@@ -58,7 +77,9 @@ impl Pooled {
     pub(super) fn handle_settled(&mut self, settled: Settled, failed: usize) -> bool {
         match settled {
             Settled::Done(op) if op.prepares() => return self.statements.handle_done(),
-            Settled::Failed(op) => self.statements.handle_failed(failed + usize::from(op.prepares())),
+            Settled::Failed(op) => {
+                self.statements.handle_failed(failed + usize::from(op.prepares()), op.prepares());
+            }
             _ => {}
         }
         true
@@ -139,10 +160,8 @@ impl Relay {
             let _ = reader.cstr();
             text = reader.rest();
         }
-        let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
-        let told = &pooled.told;
-        let is_reported = |name: &[u8]| told.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
-        pooled.pins.handle_statement(pins::effect(text, is_reported), alone);
+        let effect = pooled.effect(text);
+        pooled.pins.handle_statement(effect, alone);
     }
 
     /// Whether it is gprxy's turn: this message of the server answers something of gprxy's own, or comes behind something
@@ -151,8 +170,10 @@ impl Relay {
     pub(super) fn is_own_turn(&self, tag: u8) -> bool {
         match self.tracker.next() {
             Some(Op::Own | Op::AnsweredParse | Op::AnsweredClose) => true,
-            Some(Op::OwnParse) => tag == back::PARSE_COMPLETE,
+            // What it is warned of, the client was told when it parsed this itself.
+            Some(Op::OwnParse) => matches!(tag, back::PARSE_COMPLETE | back::NOTICE_RESPONSE),
             Some(Op::OwnClose) => tag == back::CLOSE_COMPLETE,
+            Some(Op::Refused(_) | Op::RefusedParse(_)) => tag == back::ERROR_RESPONSE,
             _ => false,
         }
     }
@@ -193,6 +214,9 @@ impl Relay {
         }
         let length = HEADER_LEN + header.body as usize;
         let Some(body) = bytes.get(HEADER_LEN..length) else { return Step::Wait };
+        if let Some(leaves) = refused(self.tracker.next()) {
+            return self.refused_answer(leaves, header, body, now);
+        }
         match header.tag {
             back::PARAMETER_STATUS => {
                 let reported = parameter_status(body);
@@ -210,11 +234,17 @@ impl Relay {
                 }
             }
             back::ROW_DESCRIPTION | back::DATA_ROW | back::COMMAND_COMPLETE | back::READY_FOR_QUERY => {
-                if let Settled::Ready(_) = self.tracker.handle_backend(header.tag, body, |_| {})
-                    && self.status() != TransactionStatus::Idle
-                {
-                    return Step::Broken(Violation::ParametersRefused);
+                if let Settled::Ready(_) = self.tracker.handle_backend(header.tag, body, |_| {}) {
+                    self.counts.own_answers = self.counts.own_answers.wrapping_add(1);
+                    if self.status() != TransactionStatus::Idle {
+                        return Step::Broken(Violation::ParametersRefused);
+                    }
                 }
+            }
+            back::ERROR_RESPONSE if ErrorFields::parse(body).is_fatal() => {
+                // The server takes its leave, and says why.
+                self.server_message(header.tag, header.body, body, now);
+                return Step::Forward(length);
             }
             _ => return Step::Broken(Violation::ParametersRefused),
         }

@@ -81,6 +81,22 @@ impl Pins {
         Pin::ALL.into_iter().filter(move |pin| self.has(*pin))
     }
 
+    /// The set as a number.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// The set that was this number; what is no kind is left out.
+    #[must_use]
+    pub fn from_bits(bits: u32) -> Self {
+        let mut pins = Self::default();
+        for pin in Pin::ALL.into_iter().filter(|pin| bits & *pin as u32 != 0) {
+            pins.add(pin);
+        }
+        pins
+    }
+
     const fn add(&mut self, pin: Pin) {
         self.0 |= pin as u16;
     }

@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::caching::Recent;
 use super::names::Name;
 
 /// The longest Parse that is kept, in bytes; a longer one ties its session to the connection.
@@ -40,18 +41,23 @@ pub struct OnServer {
     clock: u64,
     /// For names of gprxy's own.
     named: u64,
+    /// Unnamed statements that were prepared here not long ago.
+    pub(super) recent: Recent,
+    /// Names whose statements have come to answer otherwise than when they were prepared.
+    pub(super) stale: Vec<Name>,
 }
 
 impl OnServer {
     /// A connection that has none, and is to have no more than this many.
     #[must_use]
     pub fn new(most: usize) -> Self {
-        Self { by_name: BTreeMap::new(), most, clock: 0, named: 0 }
+        Self { by_name: BTreeMap::new(), most, clock: 0, named: 0, recent: Recent::default(), stale: Vec::new() }
     }
 
     /// All are gone.
     pub fn clear(&mut self) {
         self.by_name.clear();
+        self.stale.clear();
     }
 
     /// How many there are.
@@ -64,6 +70,19 @@ impl OnServer {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_name.is_empty()
+    }
+
+    /// Whether any statement may stay here.
+    pub(super) const fn has_room_for_any(&self) -> bool {
+        self.most > 0
+    }
+
+    /// It is used again.
+    pub(super) fn note_use(&mut self, name: &Name) {
+        self.clock += 1;
+        if let Some(prepared) = self.by_name.get_mut(name) {
+            prepared.used = self.clock;
+        }
     }
 
     /// Notes a use of this name for this definition; `false` when it stands for another one, or for none.
@@ -82,18 +101,18 @@ impl OnServer {
     }
 
     /// The name of such a definition.
-    fn find(&self, definition: &Definition) -> Option<Name> {
-        let is_it = |prepared: &Prepared| prepared.definition == *definition;
+    pub(super) fn find(&self, definition: &[u8]) -> Option<Name> {
+        let is_it = |prepared: &Prepared| *prepared.definition == *definition;
         self.by_name.iter().find(|(_, prepared)| is_it(prepared)).map(|(name, _)| *name)
     }
 
     /// The one that was used least recently, when there is no room for another one.
-    fn surplus(&self) -> Option<Name> {
+    pub(super) fn surplus(&self) -> Option<Name> {
         let oldest = || self.by_name.iter().min_by_key(|(_, prepared)| prepared.used).map(|(name, _)| *name);
         (self.by_name.len() >= self.most).then(oldest)?
     }
 
-    fn free_name(&mut self) -> Name {
+    pub(super) fn free_name(&mut self) -> Name {
         loop {
             self.named += 1;
             let name = Name::new(format!("{NAMES_OF_OURS}{}", self.named).as_bytes());
@@ -121,11 +140,12 @@ impl OnServer {
 struct Undo {
     mine: Option<(Name, Option<Definition>)>,
     here: Option<(Name, Option<Prepared>)>,
-    /// It was about the unnamed statement. One that fails is gone, as in PostgreSQL; one that was skipped behind another's
-    /// failure is taken for gone.
-    unnamed: bool,
-    /// The name is taken: the server must refuse it.
-    refused: bool,
+    /// What the unnamed statement was before.
+    unnamed: Option<Unnamed>,
+    /// It was a Parse of the unnamed statement: the text before it is kept, unless another such Parse came behind it.
+    replaces_text: bool,
+    /// The name is taken: the server must refuse this.
+    refused: Option<(Name, Definition)>,
     /// The Syncs that were sent before it.
     group: u32,
 }
@@ -139,7 +159,7 @@ impl Undo {
 
 /// The unnamed statement, as far as the session is concerned.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-enum Unnamed {
+pub(super) enum Unnamed {
     /// It has none; the connection may have somebody else's.
     #[default]
     Unknown,
@@ -149,6 +169,8 @@ enum Unnamed {
     Here,
     /// Its own, not on this connection.
     Away,
+    /// Its own, under a name of gprxy's, on this connection or the next. The text is kept.
+    Cached,
     /// Its own, on this connection, and too long to be kept.
     Long {
         /// It was bound: it has served its purpose.
@@ -172,8 +194,8 @@ pub(super) enum Way {
     Same,
     /// It goes with another name.
     Renamed(Name),
-    /// It does not go: the answer is known.
-    Answered,
+    /// It does not go: the server has it under this name, and the answer is known.
+    Answered(Name),
 }
 
 /// How a message goes.
@@ -188,10 +210,12 @@ pub(super) enum Use {
 #[derive(Default)]
 pub(super) struct Statements {
     mine: BTreeMap<Name, Definition>,
-    unnamed: Unnamed,
+    pub(super) unnamed: Unnamed,
     /// Kept from one Parse to the next, so that none allocates.
-    unnamed_text: Vec<u8>,
-    here: Option<Box<OnServer>>,
+    pub(super) unnamed_text: Vec<u8>,
+    /// The text before it, for the case that it comes to nothing.
+    text_before: Vec<u8>,
+    pub(super) here: Option<Box<OnServer>>,
     undo: VecDeque<Undo>,
     /// Names that were prepared here for this session alone; it does not leave the connection.
     fixed: BTreeSet<Name>,
@@ -199,6 +223,8 @@ pub(super) struct Statements {
     in_doubt: bool,
     /// The newest note is about a message that is not all sent.
     open: bool,
+    /// Unnamed statements that are prepared again and again run as named ones.
+    pub(super) caches: bool,
     /// Syncs that were sent.
     group: u32,
     /// Notes that matter and stand behind an earlier Sync.
@@ -206,6 +232,11 @@ pub(super) struct Statements {
 }
 
 impl Statements {
+    /// Of a session that begins. `caches`: unnamed statements that are prepared again and again run as named ones.
+    pub(super) fn new(caches: bool) -> Self {
+        Self { caches, ..Self::default() }
+    }
+
     /// The session goes on on a connection with these.
     pub(super) fn arrive(&mut self, here: Box<OnServer>) {
         self.here = Some(here);
@@ -215,6 +246,7 @@ impl Statements {
     pub(super) fn depart(&mut self) -> Option<Box<OnServer>> {
         self.unnamed = match self.unnamed {
             Unnamed::Here | Unnamed::Away => Unnamed::Away,
+            Unnamed::Cached => Unnamed::Cached,
             Unnamed::Unknown | Unnamed::Gone | Unnamed::Long { .. } => Unnamed::Unknown,
         };
         self.undo.clear();
@@ -225,6 +257,10 @@ impl Statements {
     }
 
     /// Whether another name may be prepared.
+    pub(super) fn count(&self) -> usize {
+        self.mine.len()
+    }
+
     pub(super) fn has_room(&self) -> bool {
         self.here.as_ref().is_some_and(|here| here.most > 0) && self.mine.len() < MAX_STATEMENTS
     }
@@ -252,6 +288,9 @@ impl Statements {
             && !counts
             && let Some(undo) = self.undo.pop_back()
         {
+            if undo.replaces_text {
+                std::mem::swap(&mut self.unnamed_text, &mut self.text_before);
+            }
             self.revert(undo, false);
         }
     }
@@ -279,6 +318,7 @@ impl Statements {
         if name.is_empty() {
             return match self.unnamed {
                 Unnamed::Gone | Unnamed::Here | Unnamed::Long { .. } => Use::Go(Way::Same),
+                Unnamed::Cached => self.use_of_cached(),
                 Unnamed::Away => Use::First(Before::Parse(*name, self.unnamed_text.as_slice().into())),
                 Unnamed::Unknown => Use::First(Before::Close(*name)),
             };
@@ -302,8 +342,8 @@ impl Statements {
         Use::First(Before::Parse(name, definition.clone()))
     }
 
-    /// How a Parse of a named statement goes.
-    pub(super) fn parse_of(&mut self, name: &Name, definition: &[u8]) -> Use {
+    /// How a Parse of a named statement goes; in a `failed` transaction the server has to refuse it.
+    pub(super) fn parse_of(&mut self, name: &Name, definition: &[u8], failed: bool) -> Use {
         if self.mine.contains_key(name) {
             // It is refused by the server, which must have something of that very name for it.
             return match (&self.here, self.mine.get(name)) {
@@ -313,9 +353,9 @@ impl Statements {
                 _ => Use::Go(Way::Same),
             };
         }
-        let Some(here) = self.here.as_mut() else { return Use::Go(Way::Same) };
-        if here.by_name.values().any(|prepared| *prepared.definition == *definition) {
-            return Use::Go(Way::Answered);
+        let Some(here) = self.here.as_mut().filter(|_| !self.fixed.contains(name)) else { return Use::Go(Way::Same) };
+        if let Some(known) = here.find(definition).filter(|_| !failed) {
+            return Use::Go(Way::Answered(known));
         }
         if let Some(surplus) = here.surplus() {
             return Use::First(Before::Close(surplus));
@@ -326,7 +366,9 @@ impl Statements {
 
     /// A Parse of the unnamed statement counts from here on; `None` when it is too long to be kept.
     pub(super) fn handle_unnamed(&mut self, definition: Option<&[u8]>) {
+        std::mem::swap(&mut self.unnamed_text, &mut self.text_before);
         self.unnamed_text.clear();
+        let before = self.unnamed;
         self.unnamed = match definition {
             Some(definition) => {
                 self.unnamed_text.extend_from_slice(definition);
@@ -334,7 +376,24 @@ impl Statements {
             }
             None => Unnamed::Long { bound: false },
         };
-        self.note(Undo { unnamed: true, ..Undo::default() });
+        self.note(Undo { unnamed: Some(before), replaces_text: true, ..Undo::default() });
+    }
+
+    /// A Parse of the unnamed statement counts from here on that runs as a named one.
+    pub(super) fn handle_cached(&mut self, definition: &[u8], way: Way) {
+        std::mem::swap(&mut self.unnamed_text, &mut self.text_before);
+        self.unnamed_text.clear();
+        self.unnamed_text.extend_from_slice(definition);
+        let before = std::mem::replace(&mut self.unnamed, Unnamed::Cached);
+        let mut undo = Undo { unnamed: Some(before), replaces_text: true, ..Undo::default() };
+        if let Some(here) = &mut self.here {
+            match way {
+                Way::Renamed(name) => undo.here = Some((name, here.insert(name, definition.into()))),
+                Way::Answered(name) => here.note_use(&name),
+                Way::Same => {}
+            }
+        }
+        self.note(undo);
     }
 
     /// A Bind of the unnamed statement.
@@ -350,19 +409,19 @@ impl Statements {
         if !self.mine.contains_key(&name) {
             let mut definition: Definition = definition.into();
             if let Some(here) = &mut self.here {
-                if let Some(known) = here.find(&definition).filter(|_| way == Way::Answered) {
-                    let _ = here.uses(&known, &mut definition);
-                }
                 let on_server = match way {
                     Way::Same => Some(name),
                     Way::Renamed(other) => Some(other),
-                    Way::Answered => None,
+                    Way::Answered(known) => {
+                        let _ = here.uses(&known, &mut definition);
+                        None
+                    }
                 };
                 undo.here = on_server.map(|other| (other, here.insert(other, definition.clone())));
             }
             undo.mine = Some((name, self.mine.insert(name, definition)));
         } else {
-            undo.refused = true;
+            undo.refused = Some((name, definition.into()));
         }
         self.note(undo);
     }
@@ -371,8 +430,7 @@ impl Statements {
     pub(super) fn handle_close(&mut self, name: Name) {
         let mut undo = Undo::default();
         if name.is_empty() {
-            self.unnamed = Unnamed::Gone;
-            undo.unnamed = true;
+            undo.unnamed = Some(std::mem::replace(&mut self.unnamed, Unnamed::Gone));
         } else if let Some(definition) = self.mine.remove(&name) {
             undo.mine = Some((name, Some(definition)));
         }
@@ -414,12 +472,10 @@ impl Statements {
         let mut undo = Undo::default();
         match before {
             Before::Parse(name, _) if name.is_empty() => {
-                self.unnamed = Unnamed::Here;
-                undo.unnamed = true;
+                undo.unnamed = Some(std::mem::replace(&mut self.unnamed, Unnamed::Here));
             }
             Before::Close(name) if name.is_empty() => {
-                self.unnamed = Unnamed::Gone;
-                undo.unnamed = true;
+                undo.unnamed = Some(std::mem::replace(&mut self.unnamed, Unnamed::Gone));
             }
             Before::Parse(name, definition) => {
                 if let Some(here) = &mut self.here {
@@ -441,19 +497,31 @@ impl Statements {
     pub(super) fn handle_done(&mut self) -> bool {
         let Some(undo) = self.undo.pop_front() else { return false };
         self.settle(&undo);
-        !undo.refused
+        undo.refused.is_none()
     }
 
-    /// The oldest of these have failed, or will not happen because of it.
-    pub(super) fn handle_failed(&mut self, failed: usize) {
+    /// The oldest of these have failed, or will not happen because of it; `itself`: the first is what has failed.
+    pub(super) fn handle_failed(&mut self, failed: usize, itself: bool) {
         let failed: Vec<Undo> = self.undo.drain(..failed.min(self.undo.len())).collect();
         for undo in &failed {
             self.settle(undo);
         }
         // One that was sent behind a later Sync stands on its own feet.
-        let replaced = self.undo.iter().any(|undo| undo.unnamed);
+        let replaced = self.undo.iter().any(|undo| undo.unnamed.is_some());
+        for unnamed in self.undo.iter_mut().filter_map(|undo| undo.unnamed.as_mut()) {
+            *unnamed = Unnamed::Unknown;
+        }
+        let texts = failed.iter().filter(|undo| undo.replaces_text).count();
+        // The server has dropped the one before it began to look at the text.
+        let dropped = itself && failed.first().is_some_and(|undo| undo.unnamed.is_some());
         for undo in failed.into_iter().rev() {
             self.revert(undo, replaced);
+        }
+        if texts > 0 && !replaced {
+            std::mem::swap(&mut self.unnamed_text, &mut self.text_before);
+            if dropped || texts > 1 && matches!(self.unnamed, Unnamed::Here | Unnamed::Away | Unnamed::Cached) {
+                self.unnamed = Unnamed::Unknown;
+            }
         }
         // A query that was skipped has not used the place of the unnamed statement.
         if self.unnamed == Unnamed::Gone {
@@ -470,8 +538,8 @@ impl Statements {
         if let (Some((name, before)), Some(on_server)) = (undo.here, &mut self.here) {
             on_server.restore(name, before);
         }
-        if undo.unnamed && !replaced {
-            self.unnamed = Unnamed::Unknown;
+        if let Some(before) = undo.unnamed.filter(|_| !replaced) {
+            self.unnamed = before;
         }
     }
 
@@ -491,6 +559,14 @@ impl Statements {
             if let (Some((name, before)), Some(on_server)) = (&mut undo.here, &mut self.here) {
                 *before = None;
                 here.extend(on_server.by_name.remove_entry(name));
+            }
+            if let (Some((name, definition)), Some(on_server)) = (undo.refused.take(), &mut self.here) {
+                // Its name is free by now.
+                self.unsettled += usize::from(undo.group != self.group);
+                on_server.clock += 1;
+                here.insert(name, Prepared { definition: definition.clone(), used: on_server.clock });
+                mine.insert(name, definition);
+                (undo.mine, undo.here) = (Some((name, None)), Some((name, None)));
             }
         }
         self.mine = mine;

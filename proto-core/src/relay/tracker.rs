@@ -13,6 +13,8 @@ use std::collections::VecDeque;
 use crate::codec::backend::{TransactionStatus, tag as back};
 use crate::codec::frontend::tag as front;
 
+use super::pins::Pins;
+
 /// A frontend message that waits for its answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Op {
@@ -42,6 +44,10 @@ pub enum Op {
     AnsweredParse,
     /// The same for Close and CloseComplete.
     AnsweredClose,
+    /// A query in the place of one of the client's that is refused: its error is told in gprxy's words.
+    Refused(Pins),
+    /// The same for a Parse.
+    RefusedParse(Pins),
     /// No answer: it marks where the client sent COPY data before the server had asked for any.
     CopyData,
     /// No answer: it marks where the client ended its COPY data.
@@ -52,7 +58,7 @@ impl Op {
     /// Whether it changes which prepared statements there are.
     pub const fn prepares(self) -> bool {
         matches!(self, Self::Parse | Self::Close | Self::OwnParse | Self::OwnClose)
-            || matches!(self, Self::AnsweredParse | Self::AnsweredClose)
+            || matches!(self, Self::AnsweredParse | Self::AnsweredClose | Self::RefusedParse(_))
     }
 
     /// Whether it waits for no answer.
@@ -160,6 +166,15 @@ impl Tracker {
         }
     }
 
+    /// The newest operation is one that the server will refuse, because of what it would leave behind.
+    pub fn refuse_newest(&mut self, leaves: Pins) {
+        match self.ops.back_mut() {
+            Some(op @ Op::Query) => *op = Op::Refused(leaves),
+            Some(op @ Op::Parse) => *op = Op::RefusedParse(leaves),
+            _ => {}
+        }
+    }
+
     /// Whether the server ignores what it is sent up to the next Sync.
     #[must_use]
     pub const fn is_skipping(&self) -> bool {
@@ -241,7 +256,7 @@ impl Tracker {
             back::COMMAND_COMPLETE | back::EMPTY_QUERY_RESPONSE | back::PORTAL_SUSPENDED => {
                 self.copy_out = false;
                 match self.head() {
-                    Some(Op::Query | Op::Own) => Settled::Result,
+                    Some(Op::Query | Op::Own | Op::Refused(_)) => Settled::Result,
                     _ => self.settle(Op::Execute),
                 }
             }
@@ -305,7 +320,7 @@ impl Tracker {
             None => self.confused = true,
         }
         match self.head() {
-            Some(op @ (Op::Query | Op::FunctionCall | Op::Sync | Op::Own)) => {
+            Some(op @ (Op::Query | Op::FunctionCall | Op::Sync | Op::Own | Op::Refused(_))) => {
                 self.ops.pop_front();
                 self.head();
                 Settled::Ready(op)
@@ -341,7 +356,7 @@ impl Tracker {
             }
         }
         // An Execute that has lost its Sync is as open as before.
-        let ends_transaction = |op: &Op| matches!(op, Op::Sync | Op::Query | Op::FunctionCall);
+        let ends_transaction = |op: &Op| matches!(op, Op::Sync | Op::Query | Op::FunctionCall | Op::Refused(_));
         self.unsynced |= !self.ops.iter().any(ends_transaction);
     }
 
@@ -350,7 +365,7 @@ impl Tracker {
         self.copy_out = false;
         match self.head() {
             None => Settled::Unsolicited,
-            Some(op @ (Op::Query | Op::FunctionCall | Op::Sync | Op::Own)) => Settled::Failed(op),
+            Some(op @ (Op::Query | Op::FunctionCall | Op::Sync | Op::Own | Op::Refused(_))) => Settled::Failed(op),
             Some(op) => {
                 self.skipping = true;
                 self.ops.pop_front();

@@ -29,6 +29,10 @@ impl Relay {
             return None;
         }
         let rest = &bytes[HEADER_LEN..];
+        let body = &rest[..rest.len().min(header.body as usize)];
+        if let Some(step) = self.refusal_of(header, body, front, now) {
+            return Some(step);
+        }
         let seen = match rest.get(..header.body as usize) {
             Some(body) => Seen::All(body),
             None => Seen::Part(rest),
@@ -54,6 +58,7 @@ impl Relay {
         }
         let Ok(name) = Reader::new(body).cstr() else { return self.unseen_name(header, seen) };
         let names = name.len() + 1;
+        let failed = self.status() == TransactionStatus::Failed;
         let (name, definition) = (Name::new(name), &body[names..]);
         let pooled = self.pooled.as_mut()?;
         if name.is_empty() {
@@ -64,6 +69,12 @@ impl Relay {
             if let Some(before) = before_sql(pooled, text) {
                 return Some(if front { self.first(&before) } else { Step::Wait });
             }
+            if !long && !failed {
+                let statements = &mut self.pooled.as_mut()?.statements;
+                if statements.wants_cached(definition) {
+                    return Some(self.way_of_cached(header, body, front, now));
+                }
+            }
             let pooled = self.pooled.as_mut()?;
             pooled.statements.handle_unnamed((!long).then_some(definition));
             return None;
@@ -71,12 +82,17 @@ impl Relay {
         if pooled.statements.is_unsettled() {
             return Some(Step::Wait);
         }
-        if long || !pooled.statements.has_room() {
+        // One that the session has already is refused by the server, however long it is.
+        if !pooled.statements.has(&name) && (long || !pooled.statements.has_room()) {
+            // Not for what others have left there under this name.
+            if pooled.statements.is_foreign(&name) {
+                return Some(if front { self.first(&Before::Close(name)) } else { Step::Wait });
+            }
             pooled.handle_unmovable();
             pooled.statements.handle_fixed(name);
             return None;
         }
-        match pooled.statements.parse_of(&name, definition) {
+        match pooled.statements.parse_of(&name, definition, failed) {
             Use::Go(Way::Same) => {
                 pooled.statements.handle_parse(name, definition, Way::Same);
                 None
@@ -87,7 +103,7 @@ impl Relay {
                 pooled.statements.handle_parse(name, definition, way);
                 Some(match way {
                     Way::Renamed(other) => self.renamed(header, body, names, &cstr(&other), now),
-                    Way::Same | Way::Answered => self.answered(Op::AnsweredParse, header, body, now),
+                    Way::Same | Way::Answered(_) => self.answered(Op::AnsweredParse, header, body, now),
                 })
             }
         }
@@ -98,7 +114,7 @@ impl Relay {
         let Ok(names) = BindView::parse(body) else { return self.unseen_name(header, seen) };
         let name = Name::new(names.statement);
         let statements = &mut self.pooled.as_mut()?.statements;
-        if !name.is_empty() && statements.is_unsettled() {
+        if statements.must_wait(&name) {
             return Some(Step::Wait);
         }
         match statements.use_of(&name) {
@@ -126,7 +142,7 @@ impl Relay {
             Err(Malformed) => return self.unseen_name(header, seen),
         };
         let statements = &mut self.pooled.as_mut()?.statements;
-        if !name.is_empty() && statements.is_unsettled() {
+        if statements.must_wait(&Name::new(name)) {
             return Some(Step::Wait);
         }
         match statements.use_of(&Name::new(name)) {
@@ -174,18 +190,22 @@ impl Relay {
     /// SQL names prepared statements, too.
     fn way_of_query(&mut self, header: Header, seen: &Seen<'_>, front: bool, now: Now) -> Option<Step> {
         let Seen::All(body) = *seen else {
+            if header.body as usize <= super::pins::LOOK {
+                return Some(Step::Wait);
+            }
             self.pooled.as_mut()?.statements.handle_query();
             return None;
         };
         let text = body.strip_suffix(b"\0").unwrap_or(body);
+        let preparing = self.is_preparing();
         let may_answer = self.is_quiet() && self.status() != TransactionStatus::Failed;
         let pooled = self.pooled.as_mut()?;
         if let Some((name, deallocates)) = names::in_sql(text) {
             if pooled.statements.is_unsettled() {
                 return Some(Step::Wait);
             }
-            if deallocates && pooled.statements.has(&name) && may_answer {
-                if !front {
+            if deallocates && pooled.statements.has(&name) && (may_answer || preparing) {
+                if preparing || !front {
                     return Some(Step::Wait);
                 }
                 // A query that runs takes its place in the audit trail first.
@@ -237,12 +257,13 @@ impl Relay {
     }
 
     /// Something of gprxy's own goes first.
-    fn first(&mut self, before: &Before) -> Step {
+    pub(super) fn first(&mut self, before: &Before) -> Step {
         let mut bytes = Vec::new();
         match before {
             Before::Parse(name, definition) => {
                 emit_parse(&mut bytes, name.bytes(), definition);
                 self.tracker.handle_own(Op::OwnParse);
+                self.counts.server_parses += 1;
             }
             Before::Close(name) => {
                 emit_close(&mut bytes, Target::Statement, name.bytes());
@@ -257,7 +278,7 @@ impl Relay {
     }
 
     /// The message goes with other names in the place of its first `length` bytes; what follows them passes.
-    fn renamed(&mut self, header: Header, body: &[u8], length: usize, names: &[u8], now: Now) -> Step {
+    pub(super) fn renamed(&mut self, header: Header, body: &[u8], length: usize, names: &[u8], now: Now) -> Step {
         let rest = header.body as usize - length;
         let mut bytes = vec![header.tag];
         // The new names are no longer than 64 bytes more than the old ones, and all is far below 2 GiB.
@@ -275,8 +296,9 @@ impl Relay {
     }
 
     /// The message goes no further.
-    fn answered(&mut self, op: Op, header: Header, body: &[u8], now: Now) -> Step {
+    pub(super) fn answered(&mut self, op: Op, header: Header, body: &[u8], now: Now) -> Step {
         self.look_for_pins(header.tag, body);
+        self.counts.client_parses += u64::from(op == Op::AnsweredParse);
         self.tracker.handle_own(op);
         if let Some(pooled) = &mut self.pooled {
             pooled.statements.handle_own();
@@ -301,6 +323,6 @@ fn before_sql(pooled: &mut super::Pooled, text: &[u8]) -> Option<Before> {
     pooled.statements.before_sql(&name)
 }
 
-fn cstr(name: &Name) -> Vec<u8> {
+pub(super) fn cstr(name: &Name) -> Vec<u8> {
     [name.bytes(), &[0]].concat()
 }

@@ -8,9 +8,10 @@ use crate::auth::Authenticated;
 use crate::auth::scram::{Derivation, NONCE_LEN, ScramKeys};
 use crate::cancel::CancelKey;
 use crate::codec::backend::TransactionStatus;
+use crate::console::{Errand, Found};
 use crate::fault::{Lost, Refusal, Violation};
 use crate::policy::Database;
-use crate::pool::{Lease, Owner, PoolKey, PoolMode, Request};
+use crate::pool::{Lease, Owner, PoolKey, PoolMode, PoolSettings, Request};
 use crate::relay::OnServer;
 use crate::secret::Secret;
 use crate::session_id::SessionId;
@@ -47,7 +48,14 @@ pub enum Action {
     Derive(Derivation),
     /// A cancel key first ([`Reply::Enrolled`]), then a server connection ([`Reply::Leased`]).
     Lease(Box<Wish>),
-    /// The wish is withdrawn.
+    /// A cancel key for a session that needs no server connection: [`Reply::Enrolled`].
+    Enroll {
+        /// Whether the client can be given one of more than four bytes.
+        wide_key: bool,
+    },
+    /// For the admin console: [`Reply::Console`].
+    Console(Errand),
+    /// What was wished for, or asked at the console, is not wanted any more.
     GiveUp,
     /// A server connection for the next transaction, under the wish of before: [`Reply::Leased`] or a refusal.
     Borrow,
@@ -79,6 +87,12 @@ pub struct Wish {
     pub database: Arc<str>,
     /// Where that is.
     pub target: Arc<Database>,
+    /// The role that the session runs in, or its user: whose settings hold.
+    pub role: Arc<str>,
+    /// What holds for its pool.
+    pub settings: Arc<PoolSettings>,
+    /// The verified identity in one canonical spelling; `None` while PostgreSQL has to check a password.
+    pub identity: Option<Arc<str>>,
     /// Startup parameters for the server, encoded.
     pub parameters: Arc<[u8]>,
     /// When the connection goes back.
@@ -99,7 +113,7 @@ impl Wish {
             parameters: self.parameters.clone(),
             owner: self.owner.clone(),
             reuse: self.credential.may_be_shared(),
-            settings: self.target.pool.clone(),
+            settings: self.settings.clone(),
             key,
         }
     }
@@ -203,7 +217,7 @@ pub enum Reply {
     Nonce([u8; NONCE_LEN]),
     /// To [`Action::Derive`].
     Derived(ScramKeys),
-    /// To [`Action::Lease`], at once.
+    /// To [`Action::Lease`] and [`Action::Enroll`], at once.
     Enrolled(CancelKey),
     /// To [`Action::Lease`] of a pool whose connections come back after each transaction, before one is there: what its
     /// servers say of themselves.
@@ -218,6 +232,8 @@ pub enum Reply {
     Waiting(Refusal),
     /// To [`Action::Reserve`].
     Reserved(bool),
+    /// To [`Action::Console`].
+    Console(Found),
 }
 
 /// A server connection for this session alone.

@@ -71,19 +71,34 @@ impl Session {
     fn admit(&mut self, admission: Admission, now: Now) {
         let Phase::Proving(proving) = &self.phase else { return };
         let Admission { who, backing, sasl_final } = admission;
-        let account = proving.startup.user.clone();
-        self.phase = Phase::Leasing(Box::new(Leasing::new(proving.startup.clone(), Some(who), Some(account.clone()))));
+        let (startup, for_console) = (proving.startup.clone(), self.proves_for_console(proving));
         self.write(|out| {
             if let Some(message) = sasl_final {
                 emit_sasl_final(out, &message);
             }
             emit_authentication_ok(out);
         });
-        let credential = match backing {
-            Backing::Account(account) => Credential::Account(account),
-            Backing::Passed(credential) => Credential::Passed(credential),
-            Backing::Provided => Credential::Provided,
+        if for_console {
+            return self.enter_console(startup, who, now);
+        }
+        let target = self.profile.databases.find(&startup.database);
+        let forced = target.and_then(|target| target.account.clone());
+        let name = startup.user.clone();
+        let account = forced.as_ref().map_or_else(|| name.clone(), |account| account.name.clone());
+        self.phase = Phase::Leasing(Box::new(Leasing::new(startup, Some(who), Some(account))));
+        let credential = match (forced, backing) {
+            (Some(account), _) => Credential::Account(account),
+            (None, backing) => credential_of(backing),
         };
-        self.lease(credential, &account, now);
+        self.lease(credential, &name, now);
+    }
+}
+
+/// What somebody logs in to the server with who runs as their own account.
+fn credential_of(backing: Backing) -> Credential {
+    match backing {
+        Backing::Account(account) => Credential::Account(account),
+        Backing::Passed(credential) => Credential::Passed(credential),
+        Backing::Provided => Credential::Provided,
     }
 }

@@ -133,7 +133,7 @@ impl Session {
         let facts = self.facts_of(startup, Some(&who), account);
         let pooled = (mode != PoolMode::Session).then(|| {
             pooling::take_on(startup, &mut reported);
-            Box::new(Pooled::new(reported.clone()))
+            Box::new(Pooled::new(reported.clone(), &leasing.terms))
         });
         self.write(|out| {
             for (name, value) in reported.iter() {

@@ -11,8 +11,10 @@
 //! verdict forwards; answer every [`Action`] with [`Session::handle_reply`]; call [`Session::handle_timeout`] when
 //! [`Session::poll_timeout`] has passed. Any call order is legal; late and repeated replies are ignored.
 
+mod about;
 mod actions;
 mod clocks;
+mod console;
 mod gating;
 mod leasing;
 mod opening;
@@ -20,6 +22,7 @@ mod pooling;
 mod proving;
 mod relaying;
 mod renewing;
+mod startup;
 #[cfg(test)]
 mod tests;
 
@@ -31,14 +34,18 @@ use crate::auth::Authenticated;
 use crate::auth::gate::Gate;
 use crate::auth::roles::RoleMap;
 use crate::codec::backend::{Severity, emit_error};
+use crate::console::ConsoleAccess;
 use crate::fault::{Lost, Refusal, SqlState, Violation};
-use crate::policy::{AllowPlaintext, Databases, Limits, Users};
+use crate::policy::{AllowPlaintext, Databases, Limits, SocketOptions, StartupRules, Users};
 use crate::preamble::Startup;
 use crate::relay::Step;
+use crate::relay::pins::Pin;
 use crate::session_id::SessionId;
 use crate::time::{Deadline, Now, Tick, Timer};
 
+pub use about::{About, Progress};
 pub use actions::{Action, Credential, Finish, Leased, Output, Reply, Return, ReturnState, Wish};
+use console::Consoling;
 use leasing::Leasing;
 use opening::Open;
 use proving::Proving;
@@ -83,6 +90,8 @@ pub enum Verdict {
 pub struct Profile {
     /// Whether clients can have TLS.
     pub tls: bool,
+    /// Whether they must, but for those at a Unix socket.
+    pub tls_required: bool,
     /// Where secrets may travel in clear.
     pub allow_plaintext: AllowPlaintext,
     /// Who is let in by another proof than a token; `None`: tokens count, and what `password_fallback` says.
@@ -97,6 +106,12 @@ pub struct Profile {
     pub limits: Limits,
     /// Who has timeouts of their own.
     pub users: Users,
+    /// What becomes of the parameters in startup packets.
+    pub startup: StartupRules,
+    /// How the kernel treats connections.
+    pub sockets: SocketOptions,
+    /// Who may use the admin console; `None`: there is none, and its names are those of databases like others.
+    pub console: Option<Arc<ConsoleAccess>>,
     /// Whether statements are written down, and how strictly.
     pub audit: Option<AuditProfile>,
 }
@@ -107,6 +122,7 @@ impl Default for Profile {
     fn default() -> Self {
         Self {
             tls: false,
+            tls_required: false,
             allow_plaintext: AllowPlaintext::default(),
             gate: None,
             password_fallback: false,
@@ -114,6 +130,9 @@ impl Default for Profile {
             databases: Databases::default(),
             limits: Limits::default(),
             users: Users::default(),
+            startup: StartupRules::default(),
+            sockets: SocketOptions::default(),
+            console: None,
             audit: None,
         }
     }
@@ -126,6 +145,16 @@ pub struct Peer {
     pub address: Arc<str>,
     /// Loopback or a Unix socket.
     pub is_local: bool,
+    /// Over a Unix socket, the user that the peer's process ran as when it connected, where that is known.
+    pub uid: Option<u32>,
+}
+
+impl Peer {
+    /// Whether it is at a Unix socket.
+    #[must_use]
+    pub fn is_unix(&self) -> bool {
+        &*self.address == "unix"
+    }
 }
 
 /// How a client's connection is encrypted, in PostgreSQL's words (`pg_stat_ssl`).
@@ -142,6 +171,7 @@ enum Phase {
     Proving(Box<Proving>),
     Leasing(Box<Leasing>),
     Relaying(Box<Relaying>),
+    Console(Box<Consoling>),
     Closing(Tick),
 }
 
@@ -156,6 +186,8 @@ pub struct Session {
     login_until: Tick,
     /// There are too many clients: what this one is told when it asks for a session.
     crowded: Option<Box<Refusal>>,
+    /// How far it had come when it ended.
+    last: Option<Box<Progress>>,
 }
 
 impl Session {
@@ -164,7 +196,7 @@ impl Session {
     pub fn new(id: SessionId, profile: Arc<Profile>, peer: Peer, now: Now) -> Self {
         let login_until = now.tick.after(profile.limits.client_login_timeout);
         let phase = Phase::Opening(Open::default());
-        Self { id, profile, peer, tls: None, phase, out: VecDeque::new(), login_until, crowded: None }
+        Self { id, profile, peer, tls: None, phase, out: VecDeque::new(), login_until, crowded: None, last: None }
     }
 
     /// There are too many clients: this one may cancel, and is refused when it asks for a session.
@@ -194,6 +226,30 @@ impl Session {
             (Phase::Closing(_), _) => false,
             (Phase::Relaying(_), _) | (_, Side::Client) => true,
             (_, Side::Server) => false,
+        }
+    }
+
+    /// Whether it is at the admin console.
+    #[must_use]
+    pub const fn is_at_console(&self) -> bool {
+        matches!(self.phase, Phase::Console(_))
+    }
+
+    /// What ties the session to its server connection between transactions, in a word.
+    #[must_use]
+    pub fn pinned(&self) -> Option<&'static str> {
+        match &self.phase {
+            Phase::Relaying(relaying) if relaying.has_server() => relaying.relay.pins().iter().next().map(Pin::word),
+            _ => None,
+        }
+    }
+
+    /// How often the session has begun to keep its server connection between transactions.
+    #[must_use]
+    pub const fn times_pinned(&self) -> u32 {
+        match &self.phase {
+            Phase::Relaying(relaying) => relaying.times_held,
+            _ => 0,
         }
     }
 
@@ -229,6 +285,12 @@ impl Session {
                     self.record_outcomes();
                     self.send(own);
                 }
+                Step::Instead(n, own) => {
+                    self.record_outcomes();
+                    self.send(own);
+                    self.answered(n == bytes.len());
+                    return Verdict::Take(n);
+                }
                 step => return self.relay_step(from, step, bytes, now),
             }
         }
@@ -239,6 +301,7 @@ impl Session {
             (Phase::Opening(_), Side::Client) => self.opening_input(bytes, now),
             (Phase::Proving(_), Side::Client) => self.proving_input(bytes, now),
             (Phase::Leasing(_), Side::Client) => Verdict::Wait,
+            (Phase::Console(_), Side::Client) => self.console_input(bytes, now),
             _ => Verdict::Take(bytes.len()),
         }
     }
@@ -256,13 +319,16 @@ impl Session {
             Reply::Verified(verdict) => self.proving_verified(verdict, now),
             Reply::Nonce(nonce) => self.gate_nonce(nonce, now),
             Reply::Derived(keys) => self.gate_derived(keys, now),
+            Reply::Enrolled(key) if self.is_at_console() => self.console_enrolled(&key, now),
             Reply::Enrolled(key) => self.leasing_enrolled(key),
             Reply::Welcome(reported) => self.leasing_welcome(reported, now),
             Reply::Leased(leased) => self.leased(leased, now),
             Reply::Refused(refusal) => self.leasing_refused(refusal, now),
             Reply::RefusedByServer(message, refusal) => self.leasing_refused_by_server(message, refusal, now),
             Reply::Waiting(notice) => self.leasing_waiting(&notice),
+            Reply::Reserved(granted) if self.is_at_console() => self.console_reserved(granted, now),
             Reply::Reserved(granted) => self.relaying_reserved(granted),
+            Reply::Console(found) => self.console_found(found, now),
         }
     }
 
@@ -279,7 +345,8 @@ impl Session {
                 self.finish(Finish::Lost(side, how), now);
             }
             (Phase::Relaying(_), _) => self.relaying_closed(side, how, now),
-            (Phase::Leasing(_), Side::Server) | (Phase::Closing(_), _) => {}
+            (Phase::Console(_), Side::Client) => self.console_closed(how, now),
+            (Phase::Console(_) | Phase::Leasing(_), Side::Server) | (Phase::Closing(_), _) => {}
         }
     }
 
@@ -290,7 +357,8 @@ impl Session {
                 relaying.draining = true;
                 self.end_if_over(now);
             }
-            Phase::Closing(_) => {}
+            // Whoever stops the process may look on, to its end.
+            Phase::Console(_) | Phase::Closing(_) => {}
             Phase::Leasing(_) => {
                 self.out.push_back(Output::Do(Action::GiveUp));
                 self.refuse(shutting_down(), now);
@@ -312,6 +380,7 @@ impl Session {
                 relaying.handle_cancel();
                 self.out.push_back(Output::Do(Action::GiveUp));
             }
+            Phase::Console(_) => self.console_cancelled(now),
             _ => {}
         }
     }
@@ -320,6 +389,7 @@ impl Session {
     pub fn handle_kill(&mut self, refusal: Refusal, now: Now) {
         match &self.phase {
             Phase::Relaying(_) => self.relaying_killed(refusal, now),
+            Phase::Console(_) => self.console_killed(refusal, now),
             Phase::Closing(_) => {}
             Phase::Leasing(_) => {
                 self.out.push_back(Output::Do(Action::GiveUp));
@@ -346,6 +416,7 @@ impl Session {
             }
             Phase::Relaying(_) => {
                 self.answer_due(now);
+                self.leave_if_forwarded();
                 self.end_if_over(now);
                 self.end_if_timed_out(now);
             }
@@ -368,7 +439,7 @@ impl Session {
                 Some(Deadline { at: Tick::default(), why: Timer::Drain })
             }
             Phase::Relaying(relaying) => relaying.clocks.as_ref().and_then(|clocks| clocks.poll_timeout()),
-            Phase::Leasing(_) => None,
+            Phase::Leasing(_) | Phase::Console(_) => None,
         }
     }
 

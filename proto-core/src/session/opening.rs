@@ -85,8 +85,11 @@ impl Session {
     }
 
     /// A startup packet is there: the secret is asked for, but only where it may travel.
-    fn started(&mut self, startup: Startup, now: Now) {
-        if let Some(refusal) = self.crowded.take() {
+    fn started(&mut self, mut startup: Startup, now: Now) {
+        super::startup::apply(&mut startup, &self.profile.startup, &self.peer.address);
+        if !self.may_enter_crowded(&startup)
+            && let Some(refusal) = self.crowded.take()
+        {
             self.phase = Phase::Proving(Box::new(Proving::new(startup)));
             return self.refuse(*refusal, now);
         }
@@ -95,7 +98,14 @@ impl Session {
             let version = startup.version;
             self.write(|out| emit_negotiate_protocol_version(out, version, &unknown));
         }
+        if self.console_without_password(&startup, now) {
+            return;
+        }
         let encrypted = self.tls.is_some();
+        if self.profile.tls_required && !encrypted && !self.peer.is_unix() {
+            self.phase = Phase::Proving(Box::new(Proving::new(startup)));
+            return self.refuse(tls_required(), now);
+        }
         // A gate that does not ask in clear does not need to know who reads along.
         let hidden = self.profile.gate.as_ref().is_some_and(|gate| !gate.asks_in_clear());
         let may_ask = hidden || encrypted || self.profile.allow_plaintext.allows(self.peer.is_local);
@@ -111,6 +121,11 @@ impl Session {
             self.finish(Finish::Refused(refusal), now);
         }
     }
+}
+
+fn tls_required() -> Refusal {
+    Refusal::new(SqlState::INVALID_AUTHORIZATION, "this connection is not encrypted, and gprxy requires TLS")
+        .hint("Connect with sslmode=require or, better, sslmode=verify-full.")
 }
 
 fn plaintext_refused(tls: bool) -> Refusal {

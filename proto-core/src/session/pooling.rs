@@ -52,9 +52,13 @@ pub(super) fn terms(
 pub(super) fn owner(identity: &Identity, isolation: Isolation) -> Owner {
     match isolation {
         Isolation::PgBouncer => None,
-        // No issuer contains a zero byte: it is part of a URL.
-        Isolation::Identity => Some(format!("{}\0{}", identity.issuer, identity.subject).into()),
+        Isolation::Identity => Some(canonical(identity)),
     }
+}
+
+/// One spelling for each identity. No issuer contains a zero byte: it is part of a URL.
+pub(super) fn canonical(identity: &Identity) -> Arc<str> {
+    format!("{}\0{}", identity.issuer, identity.subject).into()
 }
 
 fn without_application(startup: &Startup) -> Arc<[u8]> {
@@ -175,19 +179,33 @@ impl Session {
         self.release_between();
     }
 
+    /// What was judged has been forwarded.
+    pub(super) fn leave_if_forwarded(&mut self) {
+        if let Phase::Relaying(relaying) = &mut self.phase
+            && std::mem::take(&mut relaying.leaving)
+        {
+            self.release_between();
+        }
+    }
+
     /// Gives the server connection back when the session can do without.
     pub(super) fn release_between(&mut self) {
         let Phase::Relaying(relaying) = &mut self.phase else { return };
         let can_leave = relaying.relay.is_between_transactions() && !relaying.unread;
-        if relaying.mode == PoolMode::Session || !relaying.has_server() || !can_leave {
+        // A server that has taken its leave is about to close: that ends the session.
+        let stays = relaying.mode == PoolMode::Session || relaying.relay.server_is_leaving();
+        if stays || !relaying.has_server() || !can_leave {
             return;
         }
         if !relaying.relay.pins().is_empty() {
             if relaying.pinned == Pinned::No {
                 relaying.pinned = Pinned::Untold;
             }
+            relaying.times_held = relaying.times_held.saturating_add(u32::from(!relaying.held));
+            relaying.held = true;
             return;
         }
+        relaying.held = false;
         if let Server::Leased(lease) = std::mem::replace(&mut relaying.server, Server::Away) {
             let in_doubt = relaying.relay.is_in_doubt();
             let (changed, statements) = (relaying.relay.take_changed(), relaying.relay.take_statements());

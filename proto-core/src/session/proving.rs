@@ -129,6 +129,11 @@ impl Session {
             Ok(who) => who,
             Err(refusal) => return self.refuse(refusal, now),
         };
+        if self.proves_for_console(proving) {
+            let startup = proving.startup.clone();
+            self.write(emit_authentication_ok);
+            return self.enter_console(startup, who, now);
+        }
         let granted = self.profile.roles.grant(who.identity(), &proving.startup.user);
         let startup = proving.startup.clone();
         let grant = match granted {
@@ -148,6 +153,9 @@ impl Session {
     /// PostgreSQL itself checks the password, and the session runs as that user.
     fn lease_with_password(&mut self, secret: Secret<Vec<u8>>, now: Now) {
         let Phase::Proving(proving) = &self.phase else { return };
+        if self.proves_for_console(proving) {
+            return self.refuse_console_password(now);
+        }
         let account = proving.startup.user.clone();
         self.phase = Phase::Leasing(Box::new(Leasing::new(proving.startup.clone(), None, Some(account.clone()))));
         self.lease(Credential::Own(Arc::new(secret)), &account, now);
@@ -162,7 +170,8 @@ impl Session {
             let refusal = no_database(&startup.database);
             return self.refuse(refusal, now);
         };
-        let (mode, owner, parameters) = pooling::terms(startup, leasing.who.as_ref(), &credential, &target.pool);
+        let settings = self.profile.users.pool(name, &target.pool);
+        let (mode, owner, parameters) = pooling::terms(startup, leasing.who.as_ref(), &credential, &settings);
         leasing.mode = mode;
         leasing.terms = target.session.clone();
         leasing.timeouts = self.profile.users.timeouts(name, target.session.timeouts);
@@ -172,6 +181,9 @@ impl Session {
             credential,
             database: startup.database.clone(),
             target: Arc::<Database>::clone(target),
+            role: name.into(),
+            settings,
+            identity: leasing.who.as_ref().map(|who| pooling::canonical(who.identity())),
             parameters,
             mode,
             owner,

@@ -38,6 +38,11 @@ pub(super) struct Relaying {
     pub(super) preparing: bool,
     /// Whether what waits for a server connection has been cancelled.
     pub(super) cancelled: Cancelled,
+    /// What was judged is still to be forwarded, and then the server connection may go.
+    pub(super) leaving: bool,
+    /// It keeps its server connection between transactions, and how often it has begun to.
+    pub(super) held: bool,
+    pub(super) times_held: u32,
     /// Where anything has a limit in time.
     pub(super) clocks: Option<Box<Clocks>>,
     began: Tick,
@@ -99,6 +104,9 @@ impl Relaying {
             unread: false,
             preparing: false,
             cancelled: Cancelled::No,
+            leaving: false,
+            held: false,
+            times_held: 0,
             clocks: None,
             began,
         }
@@ -135,7 +143,14 @@ impl Relaying {
 
     /// Something is to be said to the client behind what was judged.
     pub(super) fn has_something_to_say(&self) -> bool {
-        self.relay.is_answer_due() || self.pinned == Pinned::Untold && self.relay.is_between_server_messages()
+        self.leaving
+            || self.relay.is_answer_due()
+            || self.pinned == Pinned::Untold && self.relay.is_between_server_messages()
+    }
+
+    /// The last of what the server will not listen to any more is on its way.
+    fn may_leave(&self) -> bool {
+        self.mode != PoolMode::Session && self.has_server() && self.relay.is_between_transactions()
     }
 
     /// It ends with the next wake-up: what was judged before is forwarded first.
@@ -158,11 +173,14 @@ impl Session {
                 if from == Side::Server {
                     self.record_outcomes();
                     self.answered(n == bytes.len());
+                } else if let Phase::Relaying(relaying) = &mut self.phase {
+                    // The rest of COPY data, say, whose COPY has failed meanwhile.
+                    relaying.leaving = relaying.may_leave();
                 }
                 Verdict::Forward(n)
             }
             // Said before.
-            Step::Wait | Step::SayServer(_) | Step::SayClient(_) => Verdict::Wait,
+            Step::Wait | Step::SayServer(_) | Step::SayClient(_) | Step::Instead(..) => Verdict::Wait,
             Step::Discard(n) => {
                 if from == Side::Server {
                     self.prepared();
@@ -318,6 +336,7 @@ impl Session {
 
     /// The session is over: the server connection goes back in the state it is in.
     pub(super) fn leave(&mut self, finish: Finish, now: Now) {
+        self.last = Some(Box::new(self.progress()));
         let phase = std::mem::replace(&mut self.phase, Phase::Closing(now.tick));
         let Phase::Relaying(relaying) = phase else { return };
         let Relaying { server, mode, facts, mut relay, began, .. } = *relaying;
@@ -384,7 +403,7 @@ fn statement_record(outcome: Outcome, facts: &Arc<SessionFacts>) -> Output {
 }
 
 /// The word for an end in the audit trail.
-const fn describe(finish: &Finish) -> &'static str {
+pub(super) const fn describe(finish: &Finish) -> &'static str {
     match finish {
         Finish::Terminated | Finish::Untouched | Finish::Cancel => "client terminated",
         Finish::Lost(Side::Client, _) => "client lost",

@@ -6,6 +6,7 @@ mod drain;
 mod gating;
 mod leasing;
 mod opening;
+mod pooling;
 mod proving;
 mod recording;
 mod relaying;

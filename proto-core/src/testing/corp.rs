@@ -7,7 +7,10 @@ use crate::audit::AuditProfile;
 use crate::auth::jwks::{Fetched, KeySetLimits, KeySets};
 use crate::auth::jwt::{IssuerSettings, KeySource};
 use crate::auth::roles::{RoleEntry, RoleMap};
-use crate::policy::{Account, AllowPlaintext, Database, Databases, Endpoint, Limits, SessionTerms, SslMode, Users};
+use crate::policy::{
+    Account, AllowPlaintext, Database, Databases, Endpoint, Limits, SessionTerms, SocketOptions, SslMode, StartupRules,
+    Users,
+};
 use crate::pool::PoolSettings;
 use crate::secret::Secret;
 use crate::session::Profile;
@@ -129,6 +132,7 @@ pub fn databases(pool: PoolSettings) -> Databases {
 #[must_use]
 pub fn databases_at(endpoints: &[Endpoint], sslmode: SslMode, pool: PoolSettings) -> Databases {
     let database = Database {
+        account: None,
         dbname: None,
         endpoints: endpoints.into(),
         sslmode,
@@ -154,6 +158,7 @@ pub fn with_terms(databases: &Databases, terms: SessionTerms) -> Databases {
 #[must_use]
 pub fn profile() -> Profile {
     Profile {
+        tls_required: false,
         tls: false,
         allow_plaintext: AllowPlaintext::Always,
         gate: None,
@@ -162,6 +167,9 @@ pub fn profile() -> Profile {
         databases: databases(PoolSettings::default()),
         limits: Limits::default(),
         users: Users::default(),
+        startup: StartupRules::default(),
+        sockets: SocketOptions::default(),
+        console: None,
         audit: Some(AuditProfile { statement_bytes: 4096, required: false }),
     }
 }

@@ -10,6 +10,7 @@
 
 mod host;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use host::{PROVIDED, log_in};
@@ -22,6 +23,7 @@ use crate::audit::Record;
 use crate::auth::jwks::KeySets;
 use crate::cancel::Registry;
 use crate::codec::startup::PROTOCOL_3_0;
+use crate::console::Errand;
 use crate::fault::{Lost, Refusal};
 use crate::pool::{Pools, Returned};
 use crate::session::{
@@ -97,6 +99,8 @@ pub struct Duel {
     pub cancels: Registry,
     /// Everything that was written down.
     pub records: Vec<Record>,
+    /// What was said at the console and not answered.
+    pub errands: Vec<Errand>,
     /// Cancel requests that the session wants passed on.
     pub cancel_requests: Vec<(u32, Box<[u8]>)>,
     /// The states in which server connections came back.
@@ -110,7 +114,9 @@ pub struct Duel {
     terms_permits: Permits,
     lease_at_once: bool,
     server_answers: bool,
-    wish: Option<Box<Wish>>,
+    wish: Option<Arc<Wish>>,
+    /// For the next transaction.
+    again: Option<Arc<Wish>>,
     backend: Option<Backend>,
     lanes: [Lane; 2],
     seen: Vec<u8>,
@@ -125,7 +131,7 @@ impl Duel {
     pub fn new(terms: Terms) -> Self {
         let now = corp::at(Tick::from_nanos(1_000_000_000));
         let id = SessionId(1);
-        let peer = Peer { address: "192.0.2.7:50000".into(), is_local: terms.is_local };
+        let peer = Peer { address: "192.0.2.7:50000".into(), is_local: terms.is_local, uid: None };
         Self {
             session: Session::new(id, terms.profile.into(), peer, now),
             now,
@@ -134,6 +140,7 @@ impl Duel {
             pools: Pools::new(),
             cancels: Registry::new(),
             records: Vec::new(),
+            errands: Vec::new(),
             cancel_requests: Vec::new(),
             returned: Vec::new(),
             finish: None,
@@ -143,6 +150,7 @@ impl Duel {
             lease_at_once: terms.lease_at_once,
             server_answers: terms.server_answers,
             wish: None,
+            again: None,
             backend: None,
             lanes: [Lane::default(), Lane::default()],
             seen: Vec::new(),

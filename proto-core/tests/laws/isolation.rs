@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use gprxy_proto::policy::SessionTerms;
 use gprxy_proto::pool::{PoolMode, PoolSettings};
 use gprxy_proto::testing::law::check;
 use gprxy_proto::testing::world::{Setup, Weather, World};
@@ -94,7 +95,10 @@ pub(crate) fn any_mode(seed: u64) -> Setup {
             max_prepared_statements: [200, 2, 1, 0][usize::try_from(seed / 16 % 4).unwrap()],
             ..(*database.pool).clone()
         };
-        setup.profile.databases = corp::databases(pool);
+        // In a third of them what is prepared again and again is kept.
+        let session =
+            SessionTerms { cache_unnamed_statements: (seed / 64).is_multiple_of(3), ..SessionTerms::default() };
+        setup.profile.databases = corp::with_terms(&corp::databases(pool), session);
     }
     setup
 }

@@ -229,7 +229,7 @@ impl Visitor {
         self.note(&tag);
         let n = self.dice.below(4);
         let simple = |text: &str| front::query(text);
-        match self.dice.below(23) {
+        match self.dice.below(25) {
             0 => simple(&format!("rows {n} {tag}")),
             1 => simple(&format!("rows 1 {tag}; notice {tag}; rows 2 {tag}")),
             2 => simple(&format!("rows 1 {tag}; fail 23505 {tag}; rows 2 {tag}")),
@@ -287,6 +287,26 @@ impl Visitor {
                 let again = [front::parse(name, &format!("rows 2 {tag}")), front::sync()].concat();
                 let run = [front::bind("", name), front::execute("", 0), front::sync()].concat();
                 [front::parse(name, "bad parse"), front::sync(), again, run].concat()
+            }
+            // What is prepared again and again, and bound once more.
+            22 => {
+                let text = format!("values rows {n} {tag}");
+                let bound = [front::bind("", ""), front::execute("", 0)].concat();
+                let end = if self.dice.percent(50) { front::sync() } else { front::flush() };
+                let describe = if self.dice.percent(30) { front::describe(b'S', "") } else { Vec::new() };
+                let once = [front::parse("", &text), describe, bound.clone(), end].concat();
+                let again = match self.dice.below(4) {
+                    0 => front::close(b'S', ""),
+                    1 => front::parse("", "bad parse"),
+                    2 => [front::parse("", &text), front::parse("", &format!("values rows 1 {tag}"))].concat(),
+                    _ => Vec::new(),
+                };
+                [once.repeat(2 + usize::try_from(n).unwrap()), again, bound, front::sync()].concat()
+            }
+            23 => {
+                let bound = [front::bind("", ""), front::describe(b'P', ""), front::execute("", 0), front::sync()];
+                let text = format!("values rows {n} {tag}");
+                [[front::parse("", &text), front::sync()].concat(), bound.concat().repeat(3)].concat()
             }
             _ => self.pipeline(&tag),
         }

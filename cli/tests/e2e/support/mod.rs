@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod bad_idp;
+pub(crate) mod bouncer;
 pub(crate) mod chromium;
 pub(crate) mod deps;
 pub(crate) mod desk;
@@ -38,5 +39,17 @@ pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) ->
         }
         assert!(Instant::now() < end, "gave up after {} s waiting for: {what}", PATIENCE.as_secs());
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The same for something that may as well not happen: nothing depends on it but the order of things.
+pub(crate) fn eventually_within<T>(patience: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + patience;
+    loop {
+        let answer = probe();
+        if answer.is_some() || Instant::now() >= end {
+            return answer;
+        }
+        std::thread::sleep(Duration::from_micros(200));
     }
 }

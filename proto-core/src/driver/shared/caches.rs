@@ -1,10 +1,11 @@
 //! What is kept for the next session: idle server connections, derived keys, greetings.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::Shared;
 use crate::auth::scram::ScramKeys;
+use crate::cancel::BackendTarget;
 use crate::driver::mailbox::lock;
 use crate::driver::runtime::Runtime;
 use crate::driver::server::ServerConnection;
@@ -21,7 +22,32 @@ pub(super) type Welcomes = HashMap<(PoolKey, Arc<[u8]>), Arc<Parameters>>;
 /// Welcomes that are kept. Beyond that many different startup packets, clients wait for a server to greet them.
 const MAX_WELCOMES: usize = 1024;
 
+/// Server connections by number. Those that are gone are left out when so many have come.
+#[derive(Default)]
+pub(super) struct Servers {
+    targets: HashMap<SlotId, Weak<BackendTarget>>,
+    tidy_at: usize,
+}
+
+/// Servers that are noted before anybody looks whether they are still there.
+const MIN_TIDY: usize = 64;
+
 impl<R: Runtime> Shared<R> {
+    /// A server connection is there.
+    pub(in crate::driver) fn note_server(&self, target: &Arc<BackendTarget>) {
+        let mut servers = lock(&self.servers);
+        if servers.targets.len() >= servers.tidy_at {
+            servers.targets.retain(|_, target| target.strong_count() > 0);
+            servers.tidy_at = (servers.targets.len() * 2).max(MIN_TIDY);
+        }
+        servers.targets.insert(target.slot, Arc::downgrade(target));
+    }
+
+    /// Where a server connection goes.
+    pub(super) fn server(&self, slot: SlotId) -> Option<Arc<BackendTarget>> {
+        lock(&self.servers).targets.get(&slot).and_then(Weak::upgrade)
+    }
+
     pub(in crate::driver) fn take_parked(&self, slot: SlotId) -> Option<ServerConnection<R::Socket>> {
         lock(&self.shelf).remove(&slot)
     }

@@ -1,7 +1,7 @@
 //! The end of a process: sessions end, what they left running is cancelled, the audit trail is closed.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -22,6 +22,22 @@ impl<R: Runtime> Drop for Returning<R> {
         if self.0.is_closed() {
             self.0.wake_watchers();
         }
+    }
+}
+
+/// Somebody waits for what the hub's state must become.
+struct Watching<'a>(&'a AtomicUsize);
+
+impl<'a> Watching<'a> {
+    fn new(watched: &'a AtomicUsize) -> Self {
+        watched.fetch_add(1, Ordering::AcqRel);
+        Self(watched)
+    }
+}
+
+impl Drop for Watching<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -90,6 +106,17 @@ impl<R: Runtime> Shared<R> {
     /// Resolves when no session is left, and what the last ones left running is cancelled.
     pub async fn emptied(&self) {
         self.watch(|| self.sessions() == 0 && self.returning.load(Ordering::Acquire) == 0).await;
+    }
+
+    /// Resolves when nobody is left, not even at the console.
+    pub async fn deserted(&self) {
+        self.watch(|| self.everybody() == 0 && self.returning.load(Ordering::Acquire) == 0).await;
+    }
+
+    /// Resolves when that is so; it is looked at whenever something changes in the hub.
+    pub(in crate::driver) async fn until(&self, is_so: impl Fn(&Self) -> bool) {
+        let _watching = Watching::new(&self.watched);
+        self.watch(|| is_so(self)).await;
     }
 
     async fn watch(&self, is_so: impl Fn() -> bool) {

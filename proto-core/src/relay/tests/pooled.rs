@@ -2,13 +2,14 @@
 //! change what another one runs.
 
 use super::*;
+use crate::policy::SessionTerms;
 use crate::relay::{OnServer, Pooled};
 use crate::upstream::Reported;
 
 fn pooled(audit: bool) -> Relay {
     let profile = AuditProfile { statement_bytes: 4096, required: false };
     let ledger = audit.then(|| Box::new(Ledger::new(profile)));
-    Relay::new(ledger, Some(Box::new(Pooled::new(Reported::default()))))
+    Relay::new(ledger, Some(Box::new(Pooled::new(Reported::default(), &SessionTerms::default()))))
 }
 
 /// A session on a connection with these statements.
@@ -171,4 +172,184 @@ fn the_answer_to_what_goes_no_further_comes_in_its_turn() {
     }
     assert_eq!(tags(&forwarded), "EZ1Z");
     assert!(relay.is_between_transactions());
+}
+
+#[test]
+fn a_pipeline_of_what_gprxy_answers_itself_comes_to_its_end_without_a_flush() {
+    let mut relay = on(false, None);
+    client(&mut relay, &[front::parse("s1", "good"), front::sync()].concat());
+    server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat());
+    // The server keeps the answer to the Bind, and all others stand behind it.
+    let close = front::close(b'S', "unknown");
+    let flood = [front::bind("", "s1"), close.repeat(crate::relay::tracker::MAX_UNANSWERED + 10)].concat();
+    let mut left = &flood[..];
+    let mut sent = Vec::new();
+    loop {
+        match relay.handle_client(left, now()) {
+            Step::Forward(n) => {
+                sent.extend_from_slice(&left[..n]);
+                left = &left[n..];
+            }
+            Step::Discard(n) => left = &left[n..],
+            Step::SayServer(own) => sent.extend(own),
+            last => {
+                assert_eq!(last, Step::Wait);
+                break;
+            }
+        }
+    }
+    assert_eq!(tags(&sent), "BH", "the server is asked once");
+    assert!(!left.is_empty());
+    assert_eq!(relay.handle_client(left, now()), Step::Wait, "and not again");
+    server(&mut relay, &back::bare(b'2'));
+    let (_, answers) = client(&mut relay, left);
+    assert_eq!(answers.len(), 5 * (crate::relay::tracker::MAX_UNANSWERED + 10));
+    client(&mut relay, &front::sync());
+    assert!(server(&mut relay, &back::ready(b'I')));
+    assert!(relay.is_quiet());
+}
+
+#[test]
+fn a_statement_too_long_to_be_kept_takes_the_name_that_somebody_else_has_left_there() {
+    let long = format!("select '{}'", "x".repeat(13_000));
+    let mut relay = on(false, with_s1(false));
+    let (to_server, _) = client(&mut relay, &[front::parse("s1", &long), front::sync()].concat());
+    assert_eq!(tags(&to_server), "CPS");
+    assert!(server(&mut relay, &[back::bare(b'3'), back::bare(b'1'), back::ready(b'I')].concat()));
+    assert!(!relay.pins().is_empty());
+}
+
+#[test]
+fn a_name_that_the_session_has_is_refused_for_a_long_statement_too() {
+    let long = format!("select '{}'", "x".repeat(13_000));
+    let mut relay = on(false, None);
+    client(&mut relay, &[front::parse("s1", "good"), front::sync()].concat());
+    assert!(server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat()));
+    drop(relay.take_statements());
+    let _ = relay.handle_connection(&Reported::default(), Some(Box::new(OnServer::new(200))));
+    let (to_server, _) = client(&mut relay, &[front::parse("s1", &long), front::sync()].concat());
+    assert_eq!(tags(&to_server), "PPS", "it is brought there to be in the way");
+    assert!(server(
+        &mut relay,
+        &[back::bare(b'1'), back::error("ERROR", "42P05", "taken"), back::ready(b'I')].concat()
+    ));
+    assert!(relay.pins().is_empty());
+}
+
+#[test]
+fn in_a_failed_transaction_a_statement_that_is_there_already_is_refused_all_the_same() {
+    let mut relay = on(false, with_s1(false));
+    client(&mut relay, &front::query("begin; select 1/0"));
+    assert!(server(&mut relay, &[back::error("ERROR", "22012", "no"), back::ready(b'E')].concat()));
+    let (to_server, to_client) = client(&mut relay, &[front::parse("mine", "good"), front::sync()].concat());
+    assert_eq!((tags(&to_server).as_str(), to_client.as_slice()), ("PS", &b""[..]));
+    assert!(server(&mut relay, &[back::error("ERROR", "25P02", "aborted"), back::ready(b'E')].concat()));
+}
+
+#[test]
+fn the_unnamed_statement_survives_a_close_that_was_skipped() {
+    let mut relay = on(false, None);
+    client(&mut relay, &[front::parse("", "good"), front::sync()].concat());
+    assert!(server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat()));
+    client(&mut relay, &[front::bind("", "nobody"), front::close(b'S', ""), front::sync()].concat());
+    assert!(server(&mut relay, &[back::error("ERROR", "26000", "none"), back::ready(b'I')].concat()));
+    drop(relay.take_statements());
+    let _ = relay.handle_connection(&Reported::default(), Some(Box::new(OnServer::new(200))));
+    let (to_server, _) = client(&mut relay, &[front::bind("", ""), front::sync()].concat());
+    assert_eq!(tags(&to_server), "PBS", "it is brought to the next connection");
+}
+
+#[test]
+fn a_deallocate_waits_until_the_connection_has_taken_over_the_settings() {
+    let mut relay = on(false, None);
+    client(&mut relay, &[front::parse("s1", "good"), front::sync()].concat());
+    let tokyo = back::parameter("TimeZone", "Asia/Tokyo");
+    assert!(server(&mut relay, &[tokyo.clone(), back::bare(b'1'), back::ready(b'I')].concat()));
+    drop(relay.take_statements());
+    let mut other = Reported::default();
+    assert!(other.set(b"TimeZone", b"UTC"));
+    let differences = relay.handle_connection(&other, Some(Box::new(OnServer::new(200))));
+    assert!(!differences.set.is_empty());
+    let deallocate = front::query("deallocate s1");
+    assert_eq!(client(&mut relay, &deallocate), (Vec::new(), Vec::new()), "not yet");
+    let taken = [back::complete("SET"), tokyo, back::ready(b'I')].concat();
+    assert!(server(&mut relay, &taken));
+    assert_eq!(tags(&client(&mut relay, &deallocate).1), "CZ", "gprxy's own answer: the server knows nothing of it");
+}
+
+#[test]
+fn a_deallocate_that_comes_in_pieces_is_looked_at_whole() {
+    let mut relay = on(false, None);
+    client(&mut relay, &[front::parse("s1", "good"), front::sync()].concat());
+    assert!(server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat()));
+    let deallocate = front::query("deallocate s1");
+    assert_eq!(client(&mut relay, &deallocate[..10]), (Vec::new(), Vec::new()));
+    let (to_server, to_client) = client(&mut relay, &deallocate);
+    assert_eq!((to_server.as_slice(), tags(&to_client).as_str()), (&b""[..], "CZ"), "the statement may serve others");
+}
+
+#[test]
+fn the_name_of_a_statement_too_long_to_be_kept_is_taken() {
+    let long = format!("select '{}'", "x".repeat(13_000));
+    let mut relay = on(false, with_s1(false));
+    client(&mut relay, &[front::parse("mine", &long), front::sync()].concat());
+    assert!(server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat()));
+    let (to_server, to_client) = client(&mut relay, &[front::parse("mine", "good"), front::sync()].concat());
+    assert_eq!((tags(&to_server).as_str(), to_client.as_slice()), ("PS", &b""[..]), "the server refuses it");
+}
+
+#[test]
+fn a_skipped_parse_of_the_unnamed_statement_leaves_the_one_before() {
+    let mut relay = on(false, None);
+    client(&mut relay, &[front::parse("", "first"), front::sync()].concat());
+    assert!(server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat()));
+    client(&mut relay, &[front::bind("", "nobody"), front::parse("", "second"), front::sync()].concat());
+    assert!(server(&mut relay, &[back::error("ERROR", "26000", "none"), back::ready(b'I')].concat()));
+    drop(relay.take_statements());
+    let _ = relay.handle_connection(&Reported::default(), Some(Box::new(OnServer::new(200))));
+    let (to_server, _) = client(&mut relay, &[front::bind("", ""), front::sync()].concat());
+    assert_eq!(tags(&to_server), "PBS");
+    assert!(to_server.windows(5).any(|part| part == b"first"), "{to_server:?}");
+}
+
+#[test]
+fn a_parse_of_the_unnamed_statement_that_fails_leaves_none() {
+    let mut relay = on(false, None);
+    client(&mut relay, &[front::parse("", "first"), front::sync()].concat());
+    assert!(server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat()));
+    client(&mut relay, &[front::parse("", "selec"), front::sync()].concat());
+    assert!(server(&mut relay, &[back::error("ERROR", "42601", "no"), back::ready(b'I')].concat()));
+    drop(relay.take_statements());
+    let _ = relay.handle_connection(&Reported::default(), Some(Box::new(OnServer::new(200))));
+    let (to_server, _) = client(&mut relay, &[front::bind("", ""), front::sync()].concat());
+    assert!(!to_server.windows(5).any(|part| part == b"first"), "PostgreSQL has dropped it");
+}
+
+#[test]
+fn a_name_is_free_again_behind_a_deallocate_all_in_the_same_pipeline() {
+    let mut relay = on(false, None);
+    client(&mut relay, &[front::parse("s1", "good"), front::sync()].concat());
+    assert!(server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat()));
+    client(&mut relay, &[front::query("deallocate all"), front::parse("s1", "new"), front::sync()].concat());
+    let answers = [back::complete("DEALLOCATE ALL"), back::ready(b'I'), back::bare(b'1'), back::ready(b'I')].concat();
+    assert!(server(&mut relay, &answers));
+    assert_eq!(tags(&client(&mut relay, &[front::bind("", "s1"), front::sync()].concat()).0), "BS");
+}
+
+#[test]
+fn a_server_that_goes_while_it_takes_over_the_settings_says_so_itself() {
+    let mut relay = pooled(false);
+    let mut told = Reported::default();
+    assert!(told.set(b"TimeZone", b"Asia/Tokyo"));
+    relay.pooled = Some(Box::new(Pooled::new(told, &SessionTerms::default())));
+    let mut other = Reported::default();
+    assert!(other.set(b"TimeZone", b"UTC"));
+    assert!(!relay.handle_connection(&other, Some(Box::new(OnServer::new(200)))).set.is_empty());
+    let last = back::error("FATAL", "57P01", "terminating connection due to administrator command");
+    assert_eq!(relay.handle_server(&last, now()), Step::Forward(last.len()));
+    assert!(relay.server_is_leaving());
+    let refused = back::error("ERROR", "22023", "no such zone");
+    let mut relay = on(false, None);
+    relay.tracker.handle_own(super::tracker::Op::Own);
+    assert!(!server(&mut relay, &refused), "an error of another kind is for nobody");
 }

@@ -37,7 +37,7 @@ fn wake(duel: &mut Duel, span: Duration) {
 /// The wish of a session whose client logs in like that.
 fn wish(user: &str, password: &[u8]) -> Wish {
     let now = corp::at(Tick::from_nanos(1_000_000_000));
-    let peer = Peer { address: "192.0.2.7:50000".into(), is_local: true };
+    let peer = Peer { address: "192.0.2.7:50000".into(), is_local: true, uid: None };
     let mut session = Session::new(SessionId(1), Arc::new(corp::profile()), peer, now);
     let bytes = [startup(user), front::password(password)].concat();
     let mut rest = &bytes[..];

@@ -1,12 +1,15 @@
 //! What a duel does for its session: the part of a driver.
 
+use std::sync::Arc;
+
 use super::{Duel, Permits};
 use crate::audit::Event;
 use crate::auth::Authenticated;
 use crate::auth::jwt::Verdict as TokenVerdict;
 use crate::entropy::Entropy as _;
 use crate::fault::Lost;
-use crate::pool::{PoolOutput, Returned};
+use crate::pool::{How, PoolMode, PoolOutput, Returned};
+use crate::relay::OnServer;
 use crate::secret::Secret;
 use crate::session::{Action, Credential, Leased, Output, Reply, Return, ReturnState, Side, Wish};
 use crate::testing::postgres::Backend;
@@ -22,7 +25,7 @@ impl Duel {
             assert!(self.finish.is_none(), "something came behind Finished");
             match output {
                 Output::Send(Side::Client, bytes) => self.seen.extend(bytes),
-                Output::Send(Side::Server, bytes) => self.sent.extend(bytes),
+                Output::Send(Side::Server, bytes) => self.forward_to_server(&bytes),
                 Output::StartTls => self.wants_tls = true,
                 Output::Audit(record) | Output::AuditStatement(record) => self.records.push(*record),
                 Output::Finished(finish) => self.finish = Some(finish),
@@ -49,16 +52,32 @@ impl Duel {
             }
             Action::Derive(derivation) => self.answer(Reply::Derived(derivation.run())),
             Action::Lease(wish) => {
+                let wish: Arc<Wish> = wish.into();
                 let key = self.cancels.enroll(self.session.id(), wish.wide_key, &mut self.entropy);
                 self.answer(Reply::Enrolled(key));
+                if wish.mode != PoolMode::Session {
+                    self.again = Some(wish.clone());
+                }
                 if self.lease_at_once {
                     self.open(&wish);
                 } else {
                     self.wish = Some(wish);
                 }
             }
+            Action::Enroll { wide_key } => {
+                let key = self.cancels.enroll(self.session.id(), wide_key, &mut self.entropy);
+                self.answer(Reply::Enrolled(key));
+            }
+            Action::Console(errand) => self.errands.push(errand),
             Action::Cancellable => {}
-            Action::Borrow => unreachable!("a duel's sessions keep their server connection"),
+            Action::Borrow => {
+                let wish = self.again.clone().expect("only sessions that share connections borrow one");
+                if self.lease_at_once {
+                    self.open(&wish);
+                } else {
+                    self.wish = Some(wish);
+                }
+            }
             Action::Unreserve(_) => {}
             Action::GiveUp => {
                 self.wish = None;
@@ -93,18 +112,22 @@ impl Duel {
     /// A lease of the pool, and a login under it.
     pub(super) fn open(&mut self, wish: &Wish) {
         self.pools.handle_request(wish.request(self.session.id()), self.now);
-        let lease = match self.pools.poll_output() {
-            Some(PoolOutput::Granted { lease, .. }) => lease,
+        let (lease, how) = match self.pools.poll_output() {
+            Some(PoolOutput::Granted { lease, how, .. }) => (lease, how),
             other => panic!("an empty pool grants at once, and not {other:?}"),
         };
         let mut backend = Backend::new(&self.postgres);
         match log_in(wish, &mut backend, self.now) {
             Ok(login) => {
-                self.pools.handle_opened(&lease, self.now);
+                // One that is there is opened anew all the same.
+                if how == How::Open {
+                    self.pools.handle_opened(&lease, self.now);
+                }
                 let own = matches!(wish.credential, Credential::Own(_));
                 let proof = if own { Authenticated::by_server(&login) } else { None };
                 self.backend = Some(backend);
-                let leased = Leased::new(lease, login.parameters, proof);
+                let mut leased = Leased::new(lease, login.parameters, proof);
+                leased.statements = (wish.mode != PoolMode::Session).then(|| Box::new(OnServer::new(200)));
                 self.answer(Reply::Leased(leased));
             }
             Err(failure) => {

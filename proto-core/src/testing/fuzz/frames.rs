@@ -119,7 +119,7 @@ impl Rig {
                 Side::Server => self.relay.handle_server(&bytes, Now::default()),
             };
             let used = match &step {
-                Step::SayServer(_) | Step::SayClient(_) => {
+                Step::SayServer(_) | Step::SayClient(_) | Step::Instead(..) => {
                     unreachable!("a session with one connection is only relayed")
                 }
                 Step::Forward(n) | Step::Discard(n) => *n,
@@ -132,7 +132,7 @@ impl Rig {
                 (Step::Discard(_), _) => self.seen.dropped.extend_from_slice(front),
                 (Step::NeedPermit, _) => self.permit(&bytes),
                 (Step::Terminate | Step::Broken(_), _) => self.seen.end = Some(step.clone()),
-                (Step::Wait | Step::SayServer(_) | Step::SayClient(_), _) => {}
+                (Step::Wait | Step::SayServer(_) | Step::SayClient(_) | Step::Instead(..), _) => {}
             }
             self.pending[side as usize] = bytes[used..].to_vec();
             self.collect();

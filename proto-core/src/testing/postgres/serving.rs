@@ -229,7 +229,10 @@ impl Serving {
     }
 
     fn parse(&mut self, name: String, text: String, desk: &mut Desk<'_>) {
-        if text.starts_with("bad") {
+        if name.is_empty() {
+            self.state.statements.remove("");
+        }
+        if text.starts_with("bad") || text.starts_with("gprxy refuses") {
             return self.fail_extended("42601", "syntax error", desk);
         }
         if self.state.status == b'E' && !(text.starts_with("rollback") || text.starts_with("commit")) {

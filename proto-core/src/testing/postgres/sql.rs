@@ -86,6 +86,8 @@ impl State {
     /// Runs one statement of a backend. What it reports on the way goes to `out`.
     pub(super) fn run(&mut self, text: &str, pid: u32, cluster: &mut Cluster, out: &mut Vec<u8>) -> Effect {
         let code = text.split_once("--").map_or(text, |(code, _comment)| code);
+        // What PostgreSQL would take for a query that can be planned.
+        let code = code.strip_prefix("values ").unwrap_or(code);
         let words: Vec<&str> = code.split_whitespace().collect();
         let lower: Vec<String> = words.iter().map(|word| word.to_ascii_lowercase()).collect();
         let lower: Vec<&str> = lower.iter().map(String::as_str).collect();
@@ -227,7 +229,7 @@ fn leak_code(code: &str) -> &'static str {
 
 /// Whether a statement has rows, for Describe.
 pub(super) fn has_rows(text: &str) -> bool {
-    matches!(text.split_whitespace().next(), Some("rows" | "big" | "show" | "whoami" | "tear" | "sleep"))
+    matches!(text.split_whitespace().next(), Some("rows" | "values" | "big" | "show" | "whoami" | "tear" | "sleep"))
 }
 
 fn unhex(text: &str) -> Vec<u8> {

@@ -6,7 +6,9 @@ use std::time::Duration;
 use crate::audit::AuditProfile;
 use crate::auth::roles::{RoleEntry, RoleMap};
 use crate::entropy::Entropy;
-use crate::policy::{Account, AllowPlaintext, Database, Databases, Endpoint, Limits, SslMode, Users};
+use crate::policy::{
+    Account, AllowPlaintext, Database, Databases, Endpoint, Limits, SocketOptions, SslMode, StartupRules, Users,
+};
 use crate::pool::PoolSettings;
 use crate::secret::Secret;
 use crate::session::Profile;
@@ -37,6 +39,7 @@ pub(super) fn profile(setup: u8) -> Profile {
     };
     let role = |role: &str, name| RoleEntry { role: role.into(), account: account(name), priority: None };
     let database = Database {
+        account: None,
         dbname: None,
         endpoints: Arc::new([Endpoint::Tcp { host: "db.corp.example".into(), port: 5432 }]),
         sslmode: SslMode::Disable,
@@ -47,6 +50,7 @@ pub(super) fn profile(setup: u8) -> Profile {
     };
     let audit = AuditProfile { statement_bytes: 256, required: setup & 32 != 0 };
     Profile {
+        tls_required: false,
         tls: setup & 1 != 0,
         allow_plaintext: if setup & 2 != 0 { AllowPlaintext::Never } else { AllowPlaintext::Loopback },
         gate: None,
@@ -56,6 +60,9 @@ pub(super) fn profile(setup: u8) -> Profile {
         databases: Databases::new([("app".into(), database)]),
         limits: Limits { max_password_bytes: 2048, ..Limits::default() },
         users: Users::default(),
+        startup: StartupRules::default(),
+        sockets: SocketOptions::default(),
+        console: None,
         audit: (setup & 16 == 0).then_some(audit),
     }
 }

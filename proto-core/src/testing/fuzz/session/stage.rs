@@ -84,7 +84,7 @@ impl Stage {
         let now = Now { tick: Tick::from_nanos(1_000_000_000), unix: UnixMicros::from_secs(token::NOW_SECS) };
         let profile = Arc::new(profile(setup));
         let required = profile.audit.is_some_and(|audit| audit.required);
-        let peer = Peer { address: "127.0.0.1:50000".into(), is_local: setup & 8 == 0 };
+        let peer = Peer { address: "127.0.0.1:50000".into(), is_local: setup & 8 == 0, uid: None };
         Self {
             session: Session::new(ID, profile, peer, now),
             pools: Pools::new(),
@@ -216,6 +216,7 @@ impl Stage {
                 assert!(looks_like_token(secret.expose()) && secret.expose().len() <= 2048);
                 "verify"
             }
+            Action::Enroll { .. } | Action::Console(_) => unreachable!("there is no console"),
             Action::Nonce | Action::Derive(_) => unreachable!("there is no gate"),
             Action::Lease(wish) => {
                 self.wish(&wish);

@@ -1,0 +1,163 @@
+//! What becomes of statements in transaction mode: refused where they would tie the session, kept where they come again.
+
+use serde_json::json;
+
+use crate::support::gprxy::{Config, Gprxy};
+use crate::support::postgres::Version;
+use crate::support::provider::Provider;
+use crate::support::wire::{Message, Wire, bind, describe_and_execute, frame, parse, query, sync};
+
+const BOTH: [Version; 2] = [Version::V15, Version::V18];
+
+fn start(version: Version, name: &str, value: impl Into<toml::Value>) -> Gprxy {
+    Config::new(version).set("pool.pool_mode", "transaction").set(name, value).pool_of(1).start()
+}
+
+fn bob(gprxy: &Gprxy) -> Wire {
+    Wire::login(&gprxy.target("bob")).unwrap()
+}
+
+fn tags(messages: &[Message]) -> String {
+    messages.iter().map(|message| message.tag).collect()
+}
+
+fn ask(wire: &mut Wire, bytes: &[Vec<u8>]) -> Vec<Message> {
+    wire.send(&bytes.concat());
+    wire.read_until_ready()
+}
+
+fn code(messages: &[Message]) -> String {
+    let error = messages.iter().find(|message| message.tag == 'E').unwrap_or_else(|| panic!("no error: {messages:?}"));
+    error.complaint().code
+}
+
+#[test]
+fn what_would_tie_a_session_is_refused_where_it_is_not_allowed() {
+    for version in BOTH {
+        let gprxy = start(version, "pool.session_state", "refuse");
+        let mut bob = bob(&gprxy);
+        for text in
+            ["listen refused_news", "set work_mem = '64MB'", "prepare q as select 1", "select pg_advisory_lock(5)"]
+        {
+            let complaint = bob.rows(text).unwrap_err();
+            assert_eq!(complaint.code, "0A000", "{text}: {complaint:?}");
+            assert!(complaint.message.contains("not allowed here"), "{complaint:?}");
+        }
+        assert!(bob.notices.is_empty(), "{:?}", bob.notices);
+        assert_eq!(bob.rows("select 1 from pg_listening_channels()").unwrap(), [""; 0]);
+        assert_eq!(
+            bob.value("select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()"),
+            "0"
+        );
+        // In a pipeline, in its turn, and in a transaction, which fails with it.
+        let run = |text: &str| [parse("", text), bind("", &[]), describe_and_execute()].concat();
+        let answer = ask(&mut bob, &[run("select 'one'"), run("listen refused_news"), run("select 'two'"), sync()]);
+        assert_eq!(tags(&answer), "12TDCEZ");
+        assert_eq!(code(&answer), "0A000");
+        bob.rows("begin").unwrap();
+        assert_eq!(bob.rows("create temp table t (a int)").unwrap_err().code, "0A000");
+        assert_eq!(bob.rows("select 1").unwrap_err().code, "25P02");
+        bob.rows("rollback").unwrap();
+        // What ends with its transaction, and what follows the session, is as good as ever.
+        bob.rows("begin; set local work_mem = '64MB'; select pg_advisory_xact_lock(5); commit").unwrap();
+        bob.rows("set timezone = 'Asia/Tokyo'").unwrap();
+        assert_eq!(bob.value("show timezone"), "Asia/Tokyo");
+        bob.value("select 'the last one'");
+        bob.quit();
+        gprxy.await_audited("the last one");
+        let lines = gprxy.audit();
+        let refused: Vec<_> = lines.iter().filter(|line| line.sqlstate() == Some("0A000")).collect();
+        assert_eq!(refused.len(), 6, "{refused:?}");
+        assert!(refused.iter().all(|line| line.statement().is_some_and(|text| !text.contains("gprxy"))), "{refused:?}");
+    }
+}
+
+/// What the server connection keeps of a text: how often it was run since it was parsed.
+fn runs(wire: &mut Wire, text: &str) -> Vec<String> {
+    let quoted = text.replace('\'', "''");
+    wire.rows(&format!("select generic_plans + custom_plans from pg_prepared_statements where statement = '{quoted}'"))
+        .unwrap()
+}
+
+#[test]
+fn a_query_that_is_prepared_again_and_again_is_parsed_once() {
+    for version in BOTH {
+        let gprxy = start(version, "databases.*.cache_unnamed_statements", true);
+        let mut bob = bob(&gprxy);
+        let text = "select $1::int + 1 -- again";
+        let once = [parse("", text), bind("", &["1"]), describe_and_execute(), sync()];
+        for _ in 0..7 {
+            assert_eq!(tags(&ask(&mut bob, &once)), "12TDCZ");
+        }
+        assert_eq!(runs(&mut bob, text), ["6"], "all but the first one, which might not have come again");
+        // Everybody shares it.
+        let claims =
+            json!({ "sub": "eve", "preferred_username": "eve", "email": "eve@corp.example", "roles": ["writer"] });
+        let token = Provider::shared().mint(claims);
+        let mut eve = Wire::login(&gprxy.target("bob").with_user("eve@corp.example").with_password(&token)).unwrap();
+        ask(&mut eve, &once);
+        // The one that is bound later is the same, and gone behind a simple query or a Close, as ever.
+        ask(&mut bob, &[parse("", text), sync()]);
+        assert_eq!(tags(&ask(&mut bob, &[bind("", &["2"]), describe_and_execute(), sync()])), "2TDCZ");
+        bob.value("select 1");
+        assert_eq!(code(&ask(&mut bob, &[bind("", &["2"]), sync()])), "26000");
+        ask(&mut bob, &[parse("", text), frame('C', b"S\0"), sync()]);
+        assert_eq!(code(&ask(&mut bob, &[bind("", &["2"]), sync()])), "26000");
+        // A Parse that fails leaves none, and a failed transaction prepares nothing.
+        assert_eq!(code(&ask(&mut bob, &[parse("", text), parse("", "select syntax error here"), sync()])), "42601");
+        assert_eq!(code(&ask(&mut bob, &[bind("", &["2"]), sync()])), "26000");
+        bob.rows("begin").unwrap();
+        let _ = bob.rows("select 1/0");
+        assert_eq!(tags(&ask(&mut bob, &once)), "EZ");
+        bob.rows("rollback").unwrap();
+        // What is no query is not kept, however often it comes.
+        for _ in 0..3 {
+            ask(&mut bob, &[parse("", "reset statement_timeout"), bind("", &[]), describe_and_execute(), sync()]);
+        }
+        assert!(runs(&mut bob, "reset statement_timeout").is_empty());
+    }
+}
+
+#[test]
+fn a_table_that_changes_under_a_kept_query_is_told_once() {
+    let gprxy = start(Version::V18, "pool.cache_unnamed_statements", true);
+    let server = gprxy.server();
+    server.sql(
+        "create table kept_query (a int); grant select on kept_query to public; insert into kept_query values (1)",
+    );
+    let mut bob = bob(&gprxy);
+    let once = [parse("", "select * from kept_query"), bind("", &[]), describe_and_execute(), sync()];
+    for _ in 0..3 {
+        assert_eq!(tags(&ask(&mut bob, &once)), "12TDCZ");
+    }
+    server.sql("alter table kept_query add b text default 'new'");
+    assert_eq!(code(&ask(&mut bob, &once)), "0A000", "cached plan must not change result type");
+    let answer = ask(&mut bob, &once);
+    let row = answer.iter().find(|message| message.tag == 'D').expect("parsed anew");
+    assert_eq!(row.columns(), [Some("1".to_owned()), Some("new".to_owned())]);
+    server.sql("drop table kept_query");
+    bob.send(&query("select 'goes on'"));
+    assert_eq!(tags(&bob.read_until_ready()), "TDCZ");
+}
+
+#[test]
+fn startup_parameters_can_be_ignored_and_the_name_carries_the_address() {
+    for mode in ["session", "transaction"] {
+        let gprxy = Config::new(Version::V15)
+            .set("pool.pool_mode", mode)
+            .set("server.ignore_startup_parameters", "extra_float_digits, work_mem")
+            .set("server.application_name_add_host", true)
+            .set("server.tcp_keepcnt", 4)
+            .set("server.tcp_user_timeout", "30s")
+            .start();
+        let parameters = [
+            ("application_name", "e2e"),
+            ("extra_float_digits", "no number, and nobody minds"),
+            ("options", "-c work_mem=1GB -c geqo=off"),
+        ];
+        let mut bob = Wire::login_with(&gprxy.target("bob"), &parameters).unwrap();
+        let name = bob.value("select application_name from pg_stat_activity where pid = pg_backend_pid()");
+        assert!(name.starts_with("e2e - 127.0.0.1:"), "{mode}: {name}");
+        assert_eq!((bob.value("show work_mem").as_str(), bob.value("show geqo").as_str()), ("4MB", "off"));
+    }
+}

@@ -1,0 +1,49 @@
+//! SHOW DATABASES.
+
+use super::{Columns, mode};
+use crate::console::snapshot::DatabaseFacts;
+use crate::console::table::{Kind, Value};
+
+pub(super) const COLUMNS: Columns = &[
+    ("name", Kind::Text),
+    ("host", Kind::Text),
+    ("port", Kind::Int4),
+    ("database", Kind::Text),
+    ("force_user", Kind::Text),
+    ("pool_size", Kind::Int4),
+    ("min_pool_size", Kind::Int4),
+    ("reserve_pool_size", Kind::Int4),
+    ("server_lifetime", Kind::Int4),
+    ("pool_mode", Kind::Text),
+    ("load_balance_hosts", Kind::Text),
+    ("max_connections", Kind::Int4),
+    ("current_connections", Kind::Int4),
+    ("max_client_connections", Kind::Int4),
+    ("current_client_connections", Kind::Int4),
+    ("paused", Kind::Int4),
+    ("disabled", Kind::Int4),
+];
+
+pub(super) fn row(it: &DatabaseFacts) -> Vec<Value> {
+    // Hosts are tried in their order, always from the first.
+    let several = it.host.contains(',');
+    vec![
+        Value::text(&*it.name),
+        Value::text(&*it.host),
+        Value::count(it.port),
+        Value::text(&*it.dbname),
+        Value::Null,
+        Value::count(it.settings.default_pool_size),
+        Value::Int(0),
+        Value::Int(0),
+        Value::count(it.settings.server_lifetime.as_secs()),
+        Value::text(mode(it.settings.pool_mode)),
+        if several { Value::text("disable") } else { Value::Null },
+        Value::Int(0),
+        Value::count(it.connections),
+        Value::Int(0),
+        Value::count(it.clients),
+        Value::count(it.paused),
+        Value::count(it.disabled),
+    ]
+}
