@@ -3,6 +3,8 @@
 //! One `Hub` serves all sessions. It has no socket and no clock; what it wants done comes out of
 //! [`Hub::poll_output`].
 
+mod clients;
+
 use std::sync::Arc;
 
 use crate::auth::jwks::{Fetch, KeySets};
@@ -13,6 +15,10 @@ use crate::policy::Limits;
 use crate::pool::{PoolOutput, Pools};
 use crate::session_id::SessionId;
 use crate::time::{Deadline, Now, earliest};
+
+pub use clients::Applicant;
+
+use clients::Clients;
 
 /// What the hub wants done.
 #[must_use]
@@ -39,7 +45,8 @@ pub struct Hub {
     pub keys: KeySets,
     entropy: Box<dyn Entropy + Send>,
     clients: u32,
-    max_clients: u32,
+    admitted: Clients,
+    limits: Limits,
     last_session: u64,
 }
 
@@ -55,14 +62,15 @@ impl Hub {
             keys,
             entropy,
             clients: 0,
-            max_clients: limits.max_client_conn,
+            admitted: Clients::default(),
+            limits: limits.clone(),
             last_session,
         }
     }
 
     /// Other bounds hold from here on. Clients beyond a lower one stay.
     pub fn set_limits(&mut self, limits: &Limits) {
-        self.max_clients = limits.max_client_conn;
+        self.limits = limits.clone();
     }
 
     /// Clients connected now.
@@ -76,32 +84,64 @@ impl Hub {
     /// # Errors
     /// When there are as many as `max_client_conn` allows.
     pub fn handle_arrival(&mut self) -> Result<SessionId, Refusal> {
-        if self.clients >= self.max_clients {
+        if self.clients >= self.limits.max_client_conn {
             return Err(Refusal::new(
                 SqlState::TOO_MANY_CONNECTIONS,
-                format!("no more connections allowed: gprxy has its {} clients (max_client_conn)", self.max_clients),
+                format!(
+                    "no more connections allowed: gprxy has its {} clients (max_client_conn)",
+                    self.limits.max_client_conn
+                ),
             )
             .hint("Try again later, or ask the operator to raise max_client_conn."));
         }
-        Ok(self.admit())
+        Ok(self.number())
     }
 
     /// A number for a client for whom [`Hub::handle_arrival`] has no room, while there are not too many of these, too:
     /// it may send a cancel request, and is refused only when it asks for a session. libpq shows no error that comes in
     /// place of an answer to its SSLRequest (CVE-2024-10977), so the refusal has to come over TLS.
     pub fn handle_surplus(&mut self) -> Option<SessionId> {
-        (self.clients < self.max_clients.saturating_add(room_to_refuse(self.max_clients))).then(|| self.admit())
+        let limit = self.limits.max_client_conn;
+        (self.clients < limit.saturating_add(room_to_refuse(limit))).then(|| self.number())
     }
 
-    fn admit(&mut self) -> SessionId {
+    fn number(&mut self) -> SessionId {
         self.clients += 1;
         self.last_session += 1;
         SessionId(self.last_session)
     }
 
+    /// A client wants to begin a session. Its place is free again with its departure.
+    ///
+    /// # Errors
+    /// The database is closed to new sessions, or there are as many clients as a limit allows.
+    pub fn admit(&mut self, session: SessionId, client: &Applicant<'_>) -> Result<(), Refusal> {
+        self.pools.admit(client.database)?;
+        self.admitted.admit(session, client, &self.limits, self.clients)
+    }
+
+    /// Clients of a database that were let in.
+    #[must_use]
+    pub fn clients_of_database(&self, name: &str) -> u32 {
+        self.admitted.of_database(name)
+    }
+
+    /// Clients that were let in and run as an account.
+    #[must_use]
+    pub fn clients_of_account(&self, name: &str) -> u32 {
+        self.admitted.of_account(name)
+    }
+
+    /// Whether no client has a place any more.
+    #[must_use]
+    pub fn is_deserted(&self) -> bool {
+        self.clients == 0 && self.admitted.is_empty()
+    }
+
     /// A client has left, for whatever reason.
     pub fn handle_departure(&mut self, session: SessionId, now: Now) {
         self.clients -= 1;
+        self.admitted.depart(session);
         self.pools.handle_gave_up(session, now);
         self.cancels.depart(session);
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::secret::Secret;
 
-pub use terms::{OwnTimeouts, SessionState, SessionTerms, Timeouts, Users};
+pub use terms::{OwnPool, OwnTimeouts, SessionState, SessionTerms, Timeouts, Users};
 
 /// Whether a password or token may be asked for on a connection without TLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -216,6 +216,10 @@ impl Databases {
 pub struct Limits {
     /// Client connections, those before authentication included (PgBouncer's `max_client_conn`).
     pub max_client_conn: u32,
+    /// Of one verified identity (issuer and subject); zero: any number.
+    pub max_client_conn_per_identity: u32,
+    /// So many of `max_client_conn` are kept for those who may administer the proxy.
+    pub reserved_for_admins: u32,
     /// Startup and login together (PgBouncer's `client_login_timeout`).
     pub client_login_timeout: Duration,
     /// Token or password, in bytes.
@@ -230,6 +234,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_client_conn: 10_000,
+            max_client_conn_per_identity: 0,
+            reserved_for_admins: 0,
             client_login_timeout: Duration::from_secs(60),
             max_password_bytes: 65_536,
             drain_timeout: Duration::from_secs(30),

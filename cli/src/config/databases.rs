@@ -10,11 +10,11 @@ use gprxy_proto::pool::PoolSettings;
 
 use super::document::Value;
 use super::draft::{Draft, toml_string};
-use super::kinds::{Choice, Kind, List, Span, Words};
+use super::kinds::{Choice, Flag, Kind, List, Span, Words};
 use super::problem::{Problem, quoted};
 use super::reader::{Entry, Reader};
 use super::schema;
-use super::server::{ISOLATION, POOL_MODE, POOL_SIZE, STATEMENTS};
+use super::server::{ANY_NUMBER, ISOLATION, POOL_MODE, POOL_SIZE, STATEMENTS};
 use super::terms;
 use super::tls::certificates;
 use super::url::is_loopback;
@@ -94,6 +94,17 @@ fn database(
             pool_mode: reader.inherited("pool_mode", &POOL_MODE, pool.pool_mode),
             isolation: reader.inherited("isolation", &ISOLATION, pool.isolation),
             default_pool_size: reader.inherited("pool_size", &POOL_SIZE, pool.default_pool_size),
+            reserve_pool_size: reader.inherited("reserve_pool_size", &ANY_NUMBER, pool.reserve_pool_size),
+            reserve_pool_timeout: reader.inherited("reserve_pool_timeout", &Span::ANY, pool.reserve_pool_timeout),
+            max_db_connections: reader.inherited("max_db_connections", &ANY_NUMBER, pool.max_db_connections),
+            max_user_connections: pool.max_user_connections,
+            max_db_client_connections: reader.inherited(
+                "max_db_client_connections",
+                &ANY_NUMBER,
+                pool.max_db_client_connections,
+            ),
+            max_user_client_connections: pool.max_user_client_connections,
+            server_round_robin: reader.inherited("server_round_robin", &Flag, pool.server_round_robin),
             max_prepared_statements: reader.inherited(
                 "max_prepared_statements",
                 &STATEMENTS,

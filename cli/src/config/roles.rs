@@ -105,8 +105,8 @@ fn role(reader: &mut Reader<'_>) -> Option<RoleConfig> {
     }
     let password = reader.secret("password");
     let priority = reader.optional("priority", &Rank);
-    let timeouts = terms::own_timeouts(reader);
-    Some(RoleConfig { role: role?.trim().into(), account: account?.into(), password, priority, timeouts })
+    let (timeouts, pool) = (terms::own_timeouts(reader), terms::own_pool(reader));
+    Some(RoleConfig { role: role?.trim().into(), account: account?.into(), password, priority, timeouts, pool })
 }
 
 fn required(reader: &mut Reader<'_>, name: &'static str, expected: &'static str) -> Option<String> {

@@ -110,6 +110,9 @@ pub(crate) const ISOLATION: Choice<Isolation> =
     Choice(&[("identity", Isolation::Identity), ("pgbouncer", Isolation::PgBouncer)]);
 pub(crate) const POOL_SIZE: Whole = Whole { what: "a number of connections", min: 1, max: 100_000 };
 
+/// Limits where zero means that there is none, and a reserve that may be empty.
+pub(crate) const ANY_NUMBER: Whole = Whole { what: "a number of connections", min: 0, max: 1_000_000 };
+
 /// Reads `[pool]`; the last value is the connect timeout of databases that state none.
 pub(crate) fn pool(entry: Entry, draft: &mut Draft) -> (PoolSettings, SessionTerms, Duration) {
     let mut reader = Reader::of_section(&schema::POOL, entry, draft);
@@ -117,6 +120,13 @@ pub(crate) fn pool(entry: Entry, draft: &mut Draft) -> (PoolSettings, SessionTer
         pool_mode: reader.read("pool_mode", &POOL_MODE),
         isolation: reader.read("isolation", &ISOLATION),
         default_pool_size: reader.read("default_pool_size", &POOL_SIZE),
+        reserve_pool_size: reader.read("reserve_pool_size", &ANY_NUMBER),
+        reserve_pool_timeout: reader.read("reserve_pool_timeout", &Span::ANY),
+        max_db_connections: reader.read("max_db_connections", &ANY_NUMBER),
+        max_user_connections: reader.read("max_user_connections", &ANY_NUMBER),
+        max_db_client_connections: reader.read("max_db_client_connections", &ANY_NUMBER),
+        max_user_client_connections: reader.read("max_user_client_connections", &ANY_NUMBER),
+        server_round_robin: reader.read("server_round_robin", &Flag),
         max_prepared_statements: reader.read("max_prepared_statements", &STATEMENTS),
         server_lifetime: reader.read("server_lifetime", &Span::ANY),
         server_idle_timeout: reader.read("server_idle_timeout", &Span::ANY),
@@ -170,6 +180,8 @@ pub(crate) fn limits(entry: Entry, drain_timeout: Duration, draft: &mut Draft) -
     let limits = Limits {
         max_client_conn: reader
             .read("max_client_conn", &Whole { what: "a number of connections", min: 1, max: 1_000_000 }),
+        max_client_conn_per_identity: reader.read("max_client_conn_per_identity", &ANY_NUMBER),
+        reserved_for_admins: 0,
         client_login_timeout: reader.read("client_login_timeout", &short()),
         // PostgreSQL takes no longer passwords (PG_MAX_AUTH_TOKEN_LENGTH); below 1 KiB no provider's token would fit.
         max_password_bytes: reader.read("max_password_bytes", &Size { min: 1 << 10, max: 1 << 16 }),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gprxy_proto::console::ConsoleAccess;
-use gprxy_proto::policy::{Account, AllowPlaintext, Database, Limits, OwnTimeouts};
+use gprxy_proto::policy::{Account, AllowPlaintext, Database, Limits, OwnPool, OwnTimeouts};
 use gprxy_proto::secret::Secret;
 
 /// Everything that `gprxy start` needs.
@@ -124,6 +124,8 @@ pub(crate) struct RoleConfig {
     pub(crate) priority: Option<i32>,
     /// Other timeouts than the rest has.
     pub(crate) timeouts: OwnTimeouts,
+    /// Another pool than the rest has.
+    pub(crate) pool: OwnPool,
 }
 
 /// Who ran what.

@@ -1,9 +1,10 @@
 //! What holds for sessions, in `[pool]` for all of them, in `[databases.NAME]` and in `[[role]]` for some.
 
-use gprxy_proto::policy::{OwnTimeouts, SessionState, SessionTerms, Timeouts};
+use gprxy_proto::policy::{OwnPool, OwnTimeouts, SessionState, SessionTerms, Timeouts};
 
 use super::kinds::{Choice, Flag, Span};
 use super::reader::Reader;
+use super::server::{ANY_NUMBER, POOL_MODE, POOL_SIZE};
 
 const STATE: Choice<SessionState> = Choice(&[("pin", SessionState::Pin), ("refuse", SessionState::Refuse)]);
 
@@ -41,5 +42,17 @@ pub(super) fn own_timeouts(reader: &mut Reader<'_>) -> OwnTimeouts {
         idle_transaction: own("idle_transaction_timeout"),
         transaction: own("transaction_timeout"),
         client_idle: own("client_idle_timeout"),
+    }
+}
+
+/// Of a role's pools.
+pub(super) fn own_pool(reader: &mut Reader<'_>) -> OwnPool {
+    let pool_mode = if reader.is_set("pool_mode") { reader.optional("pool_mode", &POOL_MODE) } else { None };
+    let mut own = |name, kind| if reader.is_set(name) { reader.optional(name, kind) } else { None };
+    OwnPool {
+        pool_mode,
+        pool_size: own("pool_size", &POOL_SIZE),
+        max_user_connections: own("max_user_connections", &ANY_NUMBER),
+        max_user_client_connections: own("max_user_client_connections", &ANY_NUMBER),
     }
 }

@@ -14,6 +14,7 @@ use crate::auth::jwt::{IssuerId, Verdict};
 use crate::cancel::{BackendTarget, CancelOrder, Decision};
 use crate::codec::backend::TransactionStatus;
 use crate::fault::{Refusal, SqlState};
+use crate::hub::Applicant;
 use crate::pool::{How, Lease, PoolMode, Returned};
 use crate::relay::OnServer;
 use crate::secret::Secret;
@@ -81,7 +82,14 @@ impl<R: Runtime> Connection<R> {
     pub(super) fn request(&mut self, wish: Box<Wish>, now: Now) {
         let session = self.session.id();
         let admitted = self.shared.with_hub(|hub, _| {
-            hub.pools.admit(&wish.database)?;
+            let applicant = Applicant {
+                database: &wish.database,
+                account: &wish.account,
+                identity: wish.identity.as_ref(),
+                is_admin: false,
+                settings: &wish.settings,
+            };
+            hub.admit(session, &applicant)?;
             Ok(hub.enroll(session, wish.wide_key))
         });
         let key = match admitted {
@@ -255,7 +263,7 @@ impl<R: Runtime> Connection<R> {
         if let Some(wish) = self.wish.as_ref().filter(|wish| wish.mode != PoolMode::Session) {
             let reported = self.shared.keep_welcome(wish.pool(), wish.parameters.clone(), &login.parameters);
             connection.parameters = reported.into();
-            connection.statements = Some(Box::new(OnServer::new(wish.target.pool.max_prepared_statements as usize)));
+            connection.statements = Some(Box::new(OnServer::new(wish.settings.max_prepared_statements as usize)));
         }
         connection.single_use = self.wish.as_ref().is_some_and(|wish| !wish.credential.may_be_shared());
         let proof = match self.wish.as_ref().map(|wish| &wish.credential) {

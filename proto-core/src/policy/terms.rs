@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::pool::{PoolMode, PoolSettings};
+
 /// Limits on the time that a session takes, with PgBouncer's names; zero: none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Timeouts {
@@ -49,21 +51,58 @@ pub struct OwnTimeouts {
     pub client_idle: Option<Duration>,
 }
 
-/// Roles, or users where a gate lets them in under their own names, that have timeouts of their own.
+/// What one role or user has otherwise than its database, of the pool's settings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct OwnPool {
+    /// When its server connections come back.
+    pub pool_mode: Option<PoolMode>,
+    /// How many there are for each database.
+    pub pool_size: Option<u32>,
+    /// How many there are of its account, over all databases.
+    pub max_user_connections: Option<u32>,
+    /// How many clients run as its account.
+    pub max_user_client_connections: Option<u32>,
+}
+
+/// Roles, or users where a gate lets them in under their own names, that have timeouts or a pool of their own.
 #[derive(Clone, Debug, Default)]
-pub struct Users(BTreeMap<Arc<str>, OwnTimeouts>);
+pub struct Users {
+    timeouts: BTreeMap<Arc<str>, OwnTimeouts>,
+    pools: BTreeMap<Arc<str>, OwnPool>,
+}
 
 impl Users {
     /// By the name of the role as the configuration spells it, or of the user.
     #[must_use]
     pub fn new(users: impl IntoIterator<Item = (Arc<str>, OwnTimeouts)>) -> Self {
-        Self(users.into_iter().filter(|(_, own)| *own != OwnTimeouts::default()).collect())
+        let timeouts = users.into_iter().filter(|(_, own)| *own != OwnTimeouts::default()).collect();
+        Self { timeouts, pools: BTreeMap::new() }
+    }
+
+    /// With these pools of their own, by the same names.
+    #[must_use]
+    pub fn with_pools(mut self, pools: impl IntoIterator<Item = (Arc<str>, OwnPool)>) -> Self {
+        self.pools.extend(pools.into_iter().filter(|(_, own)| *own != OwnPool::default()));
+        self
+    }
+
+    /// What holds for the pool of a role or user on a database whose pools have these settings.
+    #[must_use]
+    pub fn pool(&self, name: &str, usual: &Arc<PoolSettings>) -> Arc<PoolSettings> {
+        let Some(own) = self.pools.get(name) else { return usual.clone() };
+        Arc::new(PoolSettings {
+            pool_mode: own.pool_mode.unwrap_or(usual.pool_mode),
+            default_pool_size: own.pool_size.unwrap_or(usual.default_pool_size),
+            max_user_connections: own.max_user_connections.unwrap_or(usual.max_user_connections),
+            max_user_client_connections: own.max_user_client_connections.unwrap_or(usual.max_user_client_connections),
+            ..(**usual).clone()
+        })
     }
 
     /// The timeouts of a role or user on a database that has these.
     #[must_use]
     pub fn timeouts(&self, name: &str, usual: Timeouts) -> Timeouts {
-        self.0.get(name).map_or(usual, |own| usual.for_user(own))
+        self.timeouts.get(name).map_or(usual, |own| usual.for_user(own))
     }
 }
 

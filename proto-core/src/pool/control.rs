@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::groups::Kind;
 use super::lease::SlotId;
 use super::one::{PoolId, SlotState};
 use super::pools::Pools;
 use super::timers::Due;
 use crate::fault::{Refusal, SqlState};
-use crate::time::Now;
+use crate::time::{Now, Tick};
 
 /// What is switched off. Entries come from operators only, and go when they say nothing any more.
 #[derive(Default)]
@@ -134,12 +135,18 @@ impl Pools {
         for id in &pools {
             let Some(pool) = self.pools.get_mut(id) else { continue };
             pool.paused = self.switches.is_paused(&pool.key.database);
-            if !pool.paused && !pool.waiters.is_empty() {
-                self.timers.set(now.tick, Due::Continue(*id));
+            let first = pool.waiters.first_key_value().map(|(ticket, _)| *ticket);
+            match first.filter(|_| !pool.paused) {
+                // Into a line with those of other pools: all of them in the order in which they came.
+                Some(first) if pool.starved.is_none() => self.starve(*id, first, Kind::Database),
+                Some(_) => {}
+                None => self.unstarve(*id),
             }
+            self.free(*id);
         }
         let paused = pools.into_iter().filter(|id| self.pools.get(id).is_some_and(|pool| pool.paused)).collect();
         self.close_idle_of(paused);
+        self.share(now);
     }
 
     pub(super) fn close_idle_of(&mut self, pools: Vec<PoolId>) {
@@ -149,6 +156,10 @@ impl Pools {
                 self.close_slot(slot);
             }
             self.tidy(id);
+        }
+        if self.groups.any_starved() {
+            // Due at once.
+            self.timers.set(Tick::default(), Due::Share);
         }
     }
 }

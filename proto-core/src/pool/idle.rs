@@ -53,17 +53,22 @@ impl Idle {
     }
 
     /// Of those that were opened with these parameters: the one that this owner used last, else the most recently used
-    /// one that nobody owns, else the one that somebody else has left alone for longest.
-    pub(super) fn best(&self, parameters: &Arc<[u8]>, owner: &Owner) -> Option<Match> {
+    /// one that nobody owns, else the one that somebody else has left alone for longest. `round_robin`: of those that are
+    /// as good as each other, the one that was used longest ago.
+    pub(super) fn best(&self, parameters: &Arc<[u8]>, owner: &Owner, round_robin: bool) -> Option<Match> {
         let fits = |entry: &&Entry| Arc::ptr_eq(&entry.parameters, parameters) || entry.parameters == *parameters;
-        let newest = |wanted: &Owner| self.0.iter().rev().filter(fits).find(|entry| entry.owner == *wanted);
-        let own = newest(owner).or_else(|| newest(&None));
+        let owned = |entry: &&Entry, wanted: &Owner| fits(entry) && entry.owner == *wanted;
+        let first = |wanted: &Owner| match round_robin {
+            true => self.0.iter().find(|entry| owned(entry, wanted)),
+            false => self.0.iter().rev().find(|entry| owned(entry, wanted)),
+        };
+        let own = first(owner).or_else(|| first(&None));
         let found = own.or_else(|| self.0.iter().find(fits))?;
         Some(Match { slot: found.slot, retire: found.rest.retire, foreign: own.is_none() })
     }
 
-    pub(super) fn oldest(&self) -> Option<SlotId> {
-        self.0.first().map(|entry| entry.slot)
+    pub(super) fn oldest(&self) -> Option<(Stamp, SlotId)> {
+        self.0.first().map(|entry| (entry.rest.stamp, entry.slot))
     }
 
     pub(super) fn slots(&self) -> impl Iterator<Item = SlotId> {

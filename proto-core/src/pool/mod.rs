@@ -18,17 +18,22 @@
 //!   encoded parameters are byte-equal. Of several it is the most recently used one, so that the others can time out.
 //! - A connection that comes back with its owner's state serves that owner again as it is, before all others, and anybody
 //!   else only after a reset ([`How::Reset`]); one that nobody owns is preferred to that.
-//! - No pool holds more than `default_pool_size` connections, those being opened and idle ones included. When a full
-//!   pool has only idle connections with other parameters, the least recently used one makes room.
-//! - First come, first served: nobody overtakes an earlier request of the same pool, not even to a better match.
+//! - No pool holds more than `default_pool_size` connections, those being opened and idle ones included, and
+//!   `reserve_pool_size` more when somebody has waited for long. When a full pool has only idle connections with other
+//!   parameters, the least recently used one makes room; so it is with the limits of a database and of an account
+//!   (`max_db_connections`, `max_user_connections`), where the idle connection of another pool makes room.
+//! - First come, first served: nobody overtakes an earlier request of the same pool, not even to a better match, nor
+//!   one of another pool that waits for the same limit.
 //! - A login that fails for a reason that others would meet too makes the pool back off for `server_login_retry`:
-//!   who needs a new connection meanwhile is told that reason at once.
+//!   who needs a new connection meanwhile is told that reason at once. Then one login is tried, and the others wait for
+//!   how it ends.
 //! - A paused pool gives nobody anything: those who ask wait in the queue, and what comes back is closed.
 //! - A session that gave up gets no output any more, not even one that was already queued.
 //! - Work per call is bounded. What is left over is due at once: [`Pools::poll_timeout`] then names a past tick.
 
 mod control;
 mod facts;
+mod groups;
 mod idle;
 mod lease;
 mod one;
@@ -85,6 +90,20 @@ pub struct PoolSettings {
     pub isolation: Isolation,
     /// Server connections per [`PoolKey`], open or being opened. With zero every request waits in vain.
     pub default_pool_size: u32,
+    /// So many more when a client has waited for `reserve_pool_timeout`.
+    pub reserve_pool_size: u32,
+    /// See `reserve_pool_size`; zero: the reserve is never used.
+    pub reserve_pool_timeout: Duration,
+    /// Server connections to the database, over all accounts; zero: any number.
+    pub max_db_connections: u32,
+    /// Server connections of the account, over all databases; zero: any number.
+    pub max_user_connections: u32,
+    /// Clients of the database; zero: any number.
+    pub max_db_client_connections: u32,
+    /// Clients that run as the account; zero: any number.
+    pub max_user_client_connections: u32,
+    /// Of several idle connections, the one is taken that was used longest ago, and not the last one.
+    pub server_round_robin: bool,
     /// Prepared statements that a server connection keeps for those who share it; zero: a session that prepares any by
     /// name keeps its connection.
     pub max_prepared_statements: u32,
@@ -106,6 +125,13 @@ impl Default for PoolSettings {
             pool_mode: PoolMode::default(),
             isolation: Isolation::default(),
             default_pool_size: 5,
+            reserve_pool_size: 0,
+            reserve_pool_timeout: Duration::from_secs(5),
+            max_db_connections: 0,
+            max_user_connections: 0,
+            max_db_client_connections: 0,
+            max_user_client_connections: 0,
+            server_round_robin: false,
             max_prepared_statements: 200,
             server_lifetime: Duration::from_secs(3600),
             server_idle_timeout: Duration::from_secs(1800),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::facts::PoolTotals;
+use super::groups::{Kind, Standing};
 use super::idle::{Idle, Match, Rest};
 use super::lease::SlotId;
 use super::{Counts, Owner, PoolKey, PoolSettings};
@@ -19,6 +20,18 @@ pub(super) struct PoolId(pub(super) u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Ticket(pub(super) u64);
 
+impl Ticket {
+    /// Behind everybody who waits.
+    pub(super) const LAST: Self = Self(u64::MAX);
+}
+
+/// Since when somebody waits, and where.
+#[derive(Clone, Copy)]
+pub(super) struct Since {
+    pub(super) tick: Tick,
+    pub(super) ticket: Ticket,
+}
+
 /// What a session asked for, without the key that its pool knows already.
 pub(super) struct Claim {
     pub(super) session: SessionId,
@@ -33,6 +46,8 @@ pub(super) struct Waiter {
     pub(super) since: Tick,
     /// When it is told that it waits; `None` once that is done, and when it never is.
     pub(super) notice: Option<Tick>,
+    /// When it may use the reserve.
+    pub(super) reserve: Option<Tick>,
     /// When it is refused.
     pub(super) deadline: Option<Tick>,
 }
@@ -135,6 +150,8 @@ pub(super) enum Turn {
     Refuse,
     /// All are in use.
     Wait,
+    /// There is room in its own pool, and none in what this is over.
+    Starve(Kind),
 }
 
 pub(super) struct Pool {
@@ -145,6 +162,10 @@ pub(super) struct Pool {
     pub(super) opening: usize,
     pub(super) active: usize,
     pub(super) backoff: Option<Backoff>,
+    /// The server has refused a login not long ago, and none has succeeded since: one is tried at a time, until then.
+    pub(super) caution: Option<Tick>,
+    /// In which line it stands, and where.
+    pub(super) starved: Option<(Kind, Standing)>,
     /// Nobody gets anything until an operator says so.
     pub(super) paused: bool,
     pub(super) totals: PoolTotals,
@@ -153,8 +174,9 @@ pub(super) struct Pool {
 impl Pool {
     pub(super) fn new(key: PoolKey, settings: Arc<PoolSettings>) -> Self {
         let (waiters, idle) = (BTreeMap::new(), Idle::default());
-        let totals = PoolTotals::default();
-        Self { key, settings, waiters, idle, opening: 0, active: 0, backoff: None, paused: false, totals }
+        let (backoff, caution, starved) = (None, None, None);
+        let (opening, active, paused, totals) = (0, 0, false, PoolTotals::default());
+        Self { key, settings, waiters, idle, opening, active, backoff, caution, starved, paused, totals }
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -163,6 +185,17 @@ impl Pool {
 
     pub(super) fn size(&self) -> usize {
         usize::try_from(self.settings.default_pool_size).unwrap_or(usize::MAX)
+    }
+
+    /// With the reserve.
+    pub(super) fn capacity(&self) -> usize {
+        let reserve = if self.settings.reserve_pool_timeout.is_zero() { 0 } else { self.settings.reserve_pool_size };
+        self.size().saturating_add(usize::try_from(reserve).unwrap_or(usize::MAX))
+    }
+
+    /// Whether somebody has waited long enough for the reserve.
+    fn opens_reserve(&self, since: Option<Since>, now: Tick) -> bool {
+        since.is_some_and(|since| since.tick.after(self.settings.reserve_pool_timeout) <= now)
     }
 
     /// Connections of all kinds.
@@ -184,13 +217,20 @@ impl Pool {
         self.backoff.as_ref().filter(|it| now < it.until && (reuse || it.concerns == Concerns::Everyone))
     }
 
-    /// Decides about the claim that is first in line. `arriving`: it has only just come and has not waited yet.
-    pub(super) fn turn(&self, claim: &Claim, arriving: bool, now: Tick) -> Turn {
+    /// A back-off is over, and nobody has logged in since; its timer may not have been handled yet.
+    fn is_cautious(&self, now: Tick) -> bool {
+        self.caution.is_some() || self.backoff.as_ref().is_some_and(|it| it.until <= now)
+    }
+
+    /// Decides about the claim that is first in line. `since`: unless it has only just come and has not waited yet.
+    /// `replaces`: a connection was closed for it, in whose place it may open another.
+    pub(super) fn turn(&self, claim: &Claim, since: Option<Since>, replaces: bool, now: Tick) -> Turn {
         if self.paused {
             return Turn::Wait;
         }
         if claim.reuse
-            && let Some(Match { slot, retire, foreign }) = self.idle.best(&claim.parameters, &claim.owner)
+            && let Some(Match { slot, retire, foreign }) =
+                self.idle.best(&claim.parameters, &claim.owner, self.settings.server_round_robin)
         {
             // Its timer may not have been handled yet.
             return if retire <= now { Turn::Evict(slot) } else { Turn::Reuse { slot, foreign } };
@@ -198,13 +238,15 @@ impl Pool {
         if self.backoff_for(claim.reuse, now).is_some() {
             // Who waits already stays while somebody may return a connection; but when one has come back and does not
             // fit, waiting on would only hold up those behind.
-            let hope = !arriving && self.idle.is_empty() && self.opening + self.active > 0;
+            let hope = since.is_some() && self.idle.is_empty() && self.opening + self.active > 0;
             return if hope { Turn::Wait } else { Turn::Refuse };
         }
-        if self.total() < self.size() {
-            return Turn::Open;
+        let total = self.total();
+        if total < self.size() || (total < self.capacity() && (replaces || self.opens_reserve(since, now))) {
+            // Everybody at once would fall upon a server that is only just back.
+            return if self.is_cautious(now) && self.opening > 0 { Turn::Wait } else { Turn::Open };
         }
-        self.idle.oldest().map_or(Turn::Wait, Turn::Evict)
+        self.idle.oldest().map_or(Turn::Wait, |(_, slot)| Turn::Evict(slot))
     }
 }
 

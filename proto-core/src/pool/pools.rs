@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::control::Switches;
+use super::groups::Groups;
 use super::lease::{Lease, SlotId};
 use super::one::{Backoff, Claim, Concerns, Hold, Pool, PoolId, Slot, SlotState, Ticket};
 use super::timers::{Due, Timers};
@@ -29,6 +30,7 @@ pub struct Pools {
     pub(super) timers: Timers,
     pub(super) outputs: VecDeque<Pending>,
     pub(super) switches: Switches,
+    pub(super) groups: Groups,
     /// Numbers everything that needs an order or a name; a new one for each.
     serial: u64,
 }
@@ -73,6 +75,7 @@ impl Pools {
         let id = self.pool_of(key, settings);
         let claim = Claim { session, parameters, owner, reuse };
         self.handle_claim(id, claim, now);
+        self.share(now);
         self.tidy(id);
     }
 
@@ -86,6 +89,7 @@ impl Pools {
             Some(&Place::Waiting(id, ticket)) => {
                 self.take_waiter(id, ticket);
                 self.pump(id, now);
+                self.share(now);
                 self.tidy(id);
             }
             Some(Place::Refused(_)) => {
@@ -109,6 +113,7 @@ impl Pools {
             pool.totals.opened += 1;
         }
         self.pump(id, now);
+        self.share(now);
     }
 
     /// The holder of a `Reuse` lease has found its connection dead before it used it, and opens a new one in its place.
@@ -134,7 +139,9 @@ impl Pools {
         if let Some(concerns) = Concerns::of(&refusal, slot.reuse) {
             self.begin_backoff(slot.pool, concerns, refusal, now);
         }
+        self.count_closed(slot.pool);
         self.pump(slot.pool, now);
+        self.share(now);
         self.tidy(slot.pool);
     }
 
@@ -154,22 +161,24 @@ impl Pools {
                 self.park(slot_id, slot, now);
             }
             Returned::Kept => self.park(slot_id, slot, now),
-            Returned::Broken => {}
+            Returned::Broken => self.count_closed(id),
         }
         self.pump(id, now);
+        self.share(now);
         self.tidy(id);
     }
 
     /// Does what is due. Calls at any other time change nothing; every other `handle_*` catches up by itself.
     pub fn handle_timeout(&mut self, now: Now) {
         for _ in 0..TIMERS_PER_CALL {
-            let Some(due) = self.timers.pop(now.tick) else { return };
+            let Some(due) = self.timers.pop(now.tick) else { break };
             self.handle_due(due, now);
             // A queue that needs another go takes it in another call.
-            if matches!(due, Due::Continue(_)) {
-                return;
+            if matches!(due, Due::Continue(_) | Due::Share) {
+                break;
             }
         }
+        self.share(now);
     }
 
     /// When [`Self::handle_timeout`] has work to do. A tick in the past means: again, now.
@@ -215,7 +224,7 @@ impl Pools {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let tables = self.ids.is_empty() && self.pools.is_empty() && self.slots.is_empty() && self.places.is_empty();
-        tables && self.timers.len() == 0 && self.outputs.is_empty()
+        tables && self.timers.len() == 0 && self.outputs.is_empty() && self.groups.is_empty()
     }
 
     pub(super) fn next_serial(&mut self) -> u64 {
@@ -229,10 +238,13 @@ impl Pools {
             && let Some(pool) = self.pools.get_mut(id)
         {
             pool.settings = settings;
-            return *id;
+            let id = *id;
+            self.free(id);
+            return id;
         }
         let id = PoolId(self.next_serial());
         self.ids.insert(key.clone(), id);
+        self.groups.enter(&key, id);
         let mut pool = Pool::new(key, settings);
         pool.paused = self.switches.is_paused(&pool.key.database);
         self.pools.insert(id, pool);
@@ -244,9 +256,11 @@ impl Pools {
         if let Some(pool) = self.pools.get(&id)
             && pool.is_unused()
             && pool.backoff.is_none()
+            && pool.caution.is_none()
             && let Some(pool) = self.pools.remove(&id)
         {
             self.ids.remove(&pool.key);
+            self.groups.leave(&pool.key, id);
         }
     }
 
@@ -266,9 +280,21 @@ impl Pools {
         self.timers.set(until, Due::Retry(id));
     }
 
+    /// Forgets that logins have failed.
     pub(super) fn end_backoff(&mut self, id: PoolId) {
-        if let Some(backoff) = self.pools.get_mut(&id).and_then(|pool| pool.backoff.take()) {
-            self.timers.unset(Some(backoff.until), Due::Retry(id));
+        let Some(pool) = self.pools.get_mut(&id) else { return };
+        let until = pool.backoff.take().map(|backoff| backoff.until);
+        self.timers.unset(until, Due::Retry(id));
+        self.timers.unset(pool.caution.take(), Due::Retry(id));
+    }
+
+    /// A back-off is over, or the caution behind it.
+    pub(super) fn retry(&mut self, id: PoolId, now: Now) {
+        let Some(pool) = self.pools.get_mut(&id) else { return };
+        let until = pool.backoff.take().map(|backoff| backoff.until.after(pool.settings.server_login_retry));
+        pool.caution = until.filter(|until| *until > now.tick);
+        if let Some(until) = pool.caution {
+            self.timers.set(until, Due::Retry(id));
         }
     }
 

@@ -350,10 +350,12 @@ fn the_last_failure_answers_everybody_who_waits() {
         calls += 1;
     }
     assert_eq!((told, calls), (100, 3));
-    // The failure itself is forgotten with its back-off.
-    assert_eq!(room.pools.snapshot().count(), 1);
-    room.sleep(15);
-    room.wake();
+    // The failure itself is forgotten with its back-off and the caution behind it.
+    for _ in 0..2 {
+        assert_eq!(room.pools.snapshot().count(), 1);
+        room.sleep(15);
+        room.wake();
+    }
     assert!(room.pools.is_empty());
 }
 
@@ -465,15 +467,15 @@ fn zero_means_what_pgbouncer_means() {
     let slot = room.give_back(lease);
     assert_eq!(room.closed(), slot, "used once");
     room.settings = PoolSettings {
-        pool_mode: PoolMode::Session,
-        isolation: Isolation::Identity,
-        max_prepared_statements: 200,
         default_pool_size: 1,
+        reserve_pool_size: 1,
         server_lifetime: Duration::from_secs(9999),
         server_idle_timeout: zero,
         query_wait_timeout: zero,
         query_wait_notify: zero,
         server_login_retry: zero,
+        reserve_pool_timeout: zero,
+        ..PoolSettings::default()
     };
     let lease = room.hold(2, b"");
     room.ask(3, b"");
@@ -656,7 +658,7 @@ fn a_waiter_and_a_connection_are_small() {
     let waiter = size_of::<(Ticket, Waiter)>() + 2 * size_of::<(Tick, Due)>() + place;
     let slot = size_of::<(SlotId, one::Slot)>() + size_of::<(Tick, Due)>() + place;
     println!("a waiter takes {waiter} bytes, a connection {slot}");
-    assert!(waiter <= 200 && slot <= 200, "a waiter takes {waiter} bytes, a connection {slot}");
+    assert!(waiter <= 208 && slot <= 200, "a waiter takes {waiter} bytes, a connection {slot}");
     assert!(size_of::<Lease>() <= 16);
 }
 

@@ -11,21 +11,25 @@ use crate::time::{Deadline, Tick, Timer};
 pub(super) enum Due {
     /// Tell a waiter that it waits.
     Notice(PoolId, Ticket),
+    /// The reserve is there for a waiter.
+    Reserve(PoolId, Ticket),
     /// Refuse a waiter.
     Wait(PoolId, Ticket),
     /// Close an idle connection.
     Retire(SlotId),
-    /// End a pool's back-off.
+    /// End a pool's back-off, and then its caution.
     Retry(PoolId),
     /// Go on with a queue where the last call stopped because it had done enough.
     Continue(PoolId),
+    /// Go on with what pools share.
+    Share,
 }
 
 impl Due {
     const fn why(self) -> Timer {
         match self {
             Self::Notice(..) => Timer::QueueNotice,
-            Self::Wait(..) | Self::Continue(_) => Timer::QueueWait,
+            Self::Wait(..) | Self::Reserve(..) | Self::Continue(_) | Self::Share => Timer::QueueWait,
             Self::Retire(_) => Timer::ServerRetire,
             Self::Retry(_) => Timer::ServerRetry,
         }

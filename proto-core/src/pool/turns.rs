@@ -2,7 +2,7 @@
 
 use super::idle::{Rest, Stamp};
 use super::lease::SlotId;
-use super::one::{Claim, Hold, PoolId, Slot, SlotState, Ticket, Turn, Waiter};
+use super::one::{Claim, Hold, PoolId, Since, Slot, SlotState, Ticket, Turn, Waiter};
 use super::pools::{Pending, Place, Pools};
 use super::timers::Due;
 use super::words;
@@ -20,6 +20,8 @@ impl Pools {
         if pool.waiters.is_empty() {
             if let Some(claim) = self.serve(id, claim, None, now) {
                 self.enqueue(id, claim, now);
+                // Into the line of what it waits for.
+                self.pump(id, now);
             }
             return;
         }
@@ -38,6 +40,7 @@ impl Pools {
 
     /// Serves waiters from the front as long as their turn leads to something.
     pub(super) fn pump(&mut self, id: PoolId, now: Now) {
+        self.unstarve(id);
         for _ in 0..TURNS_PER_CALL {
             let Some(pool) = self.pools.get(&id) else { return };
             let Some((&ticket, waiter)) = pool.waiters.first_key_value() else { return };
@@ -45,26 +48,34 @@ impl Pools {
                 self.refuse_overdue(id, ticket, now);
                 continue;
             }
-            if pool.turn(&waiter.claim, false, now.tick) == Turn::Wait {
-                return;
+            let since = Some(Since { tick: waiter.since, ticket });
+            match self.turn(pool, &waiter.claim, since, false, now.tick) {
+                Turn::Wait => return,
+                Turn::Starve(kind) => return self.starve(id, ticket, kind),
+                Turn::Reuse { .. } | Turn::Open | Turn::Evict(_) | Turn::Refuse => {}
             }
             let Some(waiter) = self.take_waiter(id, ticket) else { return };
-            if let Some(claim) = self.serve(id, waiter.claim, Some(waiter.since), now) {
-                // Making room has led to nothing because the pool is above a size that was lowered: back to the front.
+            if let Some(claim) = self.serve(id, waiter.claim, since, now) {
+                // Making room has led to nothing because there are more than a limit that was lowered: back to the front.
                 self.requeue(id, ticket, Waiter { claim, ..waiter });
-                return;
             }
         }
         self.timers.set(now.tick, Due::Continue(id));
     }
 
     /// Gives the claim what its turn leads to; hands it back when it has to wait. `since`: it waits already.
-    fn serve(&mut self, id: PoolId, claim: Claim, since: Option<Tick>, now: Now) -> Option<Claim> {
+    fn serve(&mut self, id: PoolId, claim: Claim, since: Option<Since>, now: Now) -> Option<Claim> {
+        let mut replaces = false;
         loop {
             let Some(pool) = self.pools.get(&id) else { return Some(claim) };
-            match pool.turn(&claim, since.is_none(), now.tick) {
+            match self.turn(pool, &claim, since, replaces, now.tick) {
                 Turn::Evict(slot) => {
-                    self.close_slot(slot);
+                    let (before, whose) = (pool.total(), self.close_slot(slot));
+                    // Where a limit was lowered, a place is not filled again.
+                    replaces |= whose == Some(id) && self.pools.get(&id).is_some_and(|it| before <= it.capacity());
+                    if let Some(other) = whose.filter(|whose| *whose != id) {
+                        self.tidy(other);
+                    }
                 }
                 Turn::Reuse { slot, foreign } => {
                     self.count_lease(id, since, now);
@@ -85,14 +96,14 @@ impl Pools {
                     }
                     return None;
                 }
-                Turn::Wait => return Some(claim),
+                Turn::Wait | Turn::Starve(_) => return Some(claim),
             }
         }
     }
 
-    fn count_lease(&mut self, id: PoolId, since: Option<Tick>, now: Now) {
+    fn count_lease(&mut self, id: PoolId, since: Option<Since>, now: Now) {
         if let Some(pool) = self.pools.get_mut(&id) {
-            pool.totals.lease(since.map(|since| now.tick.since(since)));
+            pool.totals.lease(since.map(|since| now.tick.since(since.tick)));
         }
     }
 
@@ -106,6 +117,7 @@ impl Pools {
         self.slots.insert(slot, connection);
         if let Some(pool) = self.pools.get_mut(&id) {
             pool.opening += 1;
+            self.groups.opened(&pool.key);
         }
         self.places.insert(session, Place::Leased(slot));
         self.outputs.push_back(Pending::Granted(slot, 0));
@@ -147,7 +159,8 @@ impl Pools {
         let Some(pool) = self.pools.get(&id) else { return };
         let after = |span: std::time::Duration| (!span.is_zero()).then(|| now.tick.after(span));
         let (notice, deadline) = (after(pool.settings.query_wait_notify), after(pool.settings.query_wait_timeout));
-        self.requeue(id, ticket, Waiter { claim, since: now.tick, notice, deadline });
+        let reserve = after(pool.settings.reserve_pool_timeout).filter(|_| pool.settings.reserve_pool_size > 0);
+        self.requeue(id, ticket, Waiter { claim, since: now.tick, notice, reserve, deadline });
     }
 
     fn requeue(&mut self, id: PoolId, ticket: Ticket, waiter: Waiter) {
@@ -155,6 +168,9 @@ impl Pools {
         self.places.insert(waiter.claim.session, Place::Waiting(id, ticket));
         if let Some(at) = waiter.notice {
             self.timers.set(at, Due::Notice(id, ticket));
+        }
+        if let Some(at) = waiter.reserve {
+            self.timers.set(at, Due::Reserve(id, ticket));
         }
         if let Some(at) = waiter.deadline {
             self.timers.set(at, Due::Wait(id, ticket));
@@ -166,6 +182,7 @@ impl Pools {
     pub(super) fn take_waiter(&mut self, id: PoolId, ticket: Ticket) -> Option<Waiter> {
         let waiter = self.pools.get_mut(&id)?.waiters.remove(&ticket)?;
         self.timers.unset(waiter.notice, Due::Notice(id, ticket));
+        self.timers.unset(waiter.reserve, Due::Reserve(id, ticket));
         self.timers.unset(waiter.deadline, Due::Wait(id, ticket));
         self.places.remove(&waiter.claim.session);
         Some(waiter)
@@ -180,7 +197,7 @@ impl Pools {
         let never_opened = matches!(slot.state, SlotState::Leased { opening: true, .. });
         if never_opened || !slot.reuse || age >= settings.server_lifetime {
             self.outputs.push_back(Pending::Close(id));
-            return;
+            return self.count_closed(slot.pool);
         }
         let end = slot.opened.after(settings.server_lifetime);
         let unused = settings.server_idle_timeout;
@@ -192,14 +209,16 @@ impl Pools {
     fn rest(&mut self, id: SlotId, mut slot: Slot, rest: Rest) {
         let Some(pool) = self.pools.get_mut(&slot.pool) else { return };
         // `end_lease` has taken it off the books already: with it there would be one more.
-        if pool.paused || slot.stale || pool.total() >= pool.size() {
+        if pool.paused || slot.stale || pool.total() >= pool.capacity() {
             self.outputs.push_back(Pending::Close(id));
-            return;
+            return self.count_closed(slot.pool);
         }
         self.timers.set(rest.retire, Due::Retire(id));
         pool.idle.insert(id, slot.parameters.clone(), slot.owner.clone(), rest);
         slot.state = SlotState::Idle(rest);
+        let pool = slot.pool;
         self.slots.insert(id, slot);
+        self.free(pool);
     }
 
     /// An idle connection is idle no more; the caller puts it to use or takes it off the books.
@@ -217,6 +236,7 @@ impl Pools {
         self.leave_idle(id)?;
         let slot = self.slots.remove(&id)?;
         self.outputs.push_back(Pending::Close(id));
+        self.count_closed(slot.pool);
         Some(slot.pool)
     }
 
@@ -260,8 +280,11 @@ impl Pools {
             let (rest, owner) = (*rest, owner.take());
             slot.owner = owner;
             self.rest(id, slot, rest);
+        } else {
+            self.count_closed(pool);
         }
         self.pump(pool, now);
+        self.share(now);
         self.tidy(pool);
     }
 
@@ -279,8 +302,16 @@ impl Pools {
                     self.tidy(id);
                 }
             }
+            Due::Reserve(id, ticket) => {
+                if let Some(waiter) = self.pools.get_mut(&id).and_then(|pool| pool.waiters.get_mut(&ticket)) {
+                    waiter.reserve = None;
+                }
+                self.pump(id, now);
+                self.tidy(id);
+            }
+            Due::Share => {}
             Due::Retry(id) => {
-                self.end_backoff(id);
+                self.retry(id, now);
                 self.pump(id, now);
                 self.tidy(id);
             }

@@ -99,7 +99,7 @@ mod tests {
         let mut pool = pool(1, 1);
         for ticket in 0..200 {
             let claim = Claim { session: SessionId(ticket), parameters: [].into(), owner: None, reuse: true };
-            let waiter = Waiter { claim, since: Tick::default(), notice: None, deadline: None };
+            let waiter = Waiter { claim, since: Tick::default(), notice: None, reserve: None, deadline: None };
             pool.waiters.insert(Ticket(ticket), waiter);
         }
         for (ticket, words) in [

@@ -11,7 +11,7 @@ use crate::codec::backend::TransactionStatus;
 use crate::console::{Errand, Found};
 use crate::fault::{Lost, Refusal, Violation};
 use crate::policy::Database;
-use crate::pool::{Lease, Owner, PoolKey, PoolMode, Request};
+use crate::pool::{Lease, Owner, PoolKey, PoolMode, PoolSettings, Request};
 use crate::relay::OnServer;
 use crate::secret::Secret;
 use crate::session_id::SessionId;
@@ -87,6 +87,12 @@ pub struct Wish {
     pub database: Arc<str>,
     /// Where that is.
     pub target: Arc<Database>,
+    /// The role that the session runs in, or its user: whose settings hold.
+    pub role: Arc<str>,
+    /// What holds for its pool.
+    pub settings: Arc<PoolSettings>,
+    /// The verified identity in one canonical spelling; `None` while PostgreSQL has to check a password.
+    pub identity: Option<Arc<str>>,
     /// Startup parameters for the server, encoded.
     pub parameters: Arc<[u8]>,
     /// When the connection goes back.
@@ -107,7 +113,7 @@ impl Wish {
             parameters: self.parameters.clone(),
             owner: self.owner.clone(),
             reuse: self.credential.may_be_shared(),
-            settings: self.target.pool.clone(),
+            settings: self.settings.clone(),
             key,
         }
     }

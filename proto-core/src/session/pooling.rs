@@ -52,9 +52,13 @@ pub(super) fn terms(
 pub(super) fn owner(identity: &Identity, isolation: Isolation) -> Owner {
     match isolation {
         Isolation::PgBouncer => None,
-        // No issuer contains a zero byte: it is part of a URL.
-        Isolation::Identity => Some(format!("{}\0{}", identity.issuer, identity.subject).into()),
+        Isolation::Identity => Some(canonical(identity)),
     }
+}
+
+/// One spelling for each identity. No issuer contains a zero byte: it is part of a URL.
+pub(super) fn canonical(identity: &Identity) -> Arc<str> {
+    format!("{}\0{}", identity.issuer, identity.subject).into()
 }
 
 fn without_application(startup: &Startup) -> Arc<[u8]> {

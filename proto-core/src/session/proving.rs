@@ -170,7 +170,8 @@ impl Session {
             let refusal = no_database(&startup.database);
             return self.refuse(refusal, now);
         };
-        let (mode, owner, parameters) = pooling::terms(startup, leasing.who.as_ref(), &credential, &target.pool);
+        let settings = self.profile.users.pool(name, &target.pool);
+        let (mode, owner, parameters) = pooling::terms(startup, leasing.who.as_ref(), &credential, &settings);
         leasing.mode = mode;
         leasing.terms = target.session.clone();
         leasing.timeouts = self.profile.users.timeouts(name, target.session.timeouts);
@@ -180,6 +181,9 @@ impl Session {
             credential,
             database: startup.database.clone(),
             target: Arc::<Database>::clone(target),
+            role: name.into(),
+            settings,
+            identity: leasing.who.as_ref().map(|who| pooling::canonical(who.identity())),
             parameters,
             mode,
             owner,

@@ -24,9 +24,10 @@ impl Session {
             return Err(no_database(&wish.database));
         };
         let credential = credential(&profile, &identity, wish)?;
+        let settings = profile.users.pool(&wish.role, &target.pool);
         let owner = match wish.mode {
             PoolMode::Session => wish.owner.clone(),
-            PoolMode::Transaction | PoolMode::Statement => pooling::owner(&identity, target.pool.isolation),
+            PoolMode::Transaction | PoolMode::Statement => pooling::owner(&identity, settings.isolation),
         };
         self.profile = profile;
         Ok(Wish {
@@ -34,6 +35,9 @@ impl Session {
             credential,
             database: wish.database.clone(),
             target,
+            role: wish.role.clone(),
+            settings,
+            identity: wish.identity.clone(),
             parameters: wish.parameters.clone(),
             mode: wish.mode,
             owner,

@@ -17,7 +17,9 @@ use crate::session_id::SessionId;
 use crate::time::{Now, Tick, UnixMicros};
 
 const SESSIONS: usize = 48;
+/// Two accounts and two databases, of which two pools share one each.
 const KEYS: usize = 3;
+const DATABASES: usize = 2;
 const PARAMETERS: usize = 3;
 const OWNERS: usize = 3;
 
@@ -87,9 +89,11 @@ struct Walk {
     connections: BTreeMap<SlotId, Connection>,
     failures: [Option<Failure>; KEYS],
     /// By its own pause, and by that of all.
-    paused: [bool; KEYS],
+    paused: [bool; DATABASES],
     all_paused: bool,
     order: u64,
+    /// Whose connection was closed since the last grant.
+    replaced: Option<usize>,
     /// Who asked last.
     last: usize,
     /// Since when outputs may be waiting in the queue, if they may.
@@ -99,7 +103,7 @@ struct Walk {
 }
 
 fn key(index: usize) -> PoolKey {
-    let (account, database) = (format!("account{}", index % 2).into(), format!("database{index}").into());
+    let (account, database) = (format!("account{}", index % 2).into(), format!("database{}", index / 2).into());
     PoolKey { account, database, own_password: false }
 }
 
@@ -115,6 +119,13 @@ impl Walk {
             isolation: super::Isolation::Identity,
             max_prepared_statements: 200,
             default_pool_size: 1 + pick(4) as u32,
+            reserve_pool_size: pick(3) as u32,
+            reserve_pool_timeout: secs(pick(5)),
+            max_db_connections: pick(5) as u32,
+            max_user_connections: pick(6) as u32,
+            max_db_client_connections: 0,
+            max_user_client_connections: 0,
+            server_round_robin: pick(3) == 0,
             server_lifetime: secs(pick(60)),
             server_idle_timeout: secs(pick(20)),
             query_wait_timeout: secs(pick(15)),
@@ -130,9 +141,10 @@ impl Walk {
             sessions: (0..SESSIONS).map(|_| Stand::Out).collect(),
             connections: BTreeMap::new(),
             failures: [None; KEYS],
-            paused: [false; KEYS],
+            paused: [false; DATABASES],
             all_paused: false,
             order: 0,
+            replaced: None,
             last: 0,
             lagging: None,
             granted: 0,
@@ -329,9 +341,9 @@ impl Walk {
     /// An operator pauses or resumes one database, or all of them.
     fn switch(&mut self, who: usize) {
         self.settle();
-        let index = who % (KEYS + 1);
+        let index = who % (DATABASES + 1);
         let (database, paused) = match self.paused.get_mut(index) {
-            Some(paused) => (Some(key(index).database), paused),
+            Some(paused) => (Some(key(2 * index).database), paused),
             None => (None, &mut self.all_paused),
         };
         // Pauses are short, so that there is something to see between them.
@@ -343,21 +355,23 @@ impl Walk {
                 false => pools.resume(database.as_deref(), now),
             }
         }
+        // The pools of several databases go on in no particular order.
+        self.lagging = Some(self.now);
         self.settle();
     }
 
     fn is_paused(&self, index: usize) -> bool {
-        self.all_paused || self.paused[index]
+        self.all_paused || self.paused[index / 2]
     }
 
     fn reconnect(&mut self, who: usize) {
         self.settle();
-        let (index, now) = (who % (KEYS + 1), self.now());
-        let database = (index < KEYS).then(|| key(index).database);
+        let (index, now) = (who % (DATABASES + 1), self.now());
+        let database = (index < DATABASES).then(|| key(2 * index).database);
         for pools in [&mut self.pools, &mut self.twin] {
             pools.reconnect(database.as_deref(), now);
         }
-        for connection in self.connections.values_mut().filter(|it| index == KEYS || it.wish.key == index) {
+        for connection in self.connections.values_mut().filter(|it| index == DATABASES || it.wish.key / 2 == index) {
             connection.stale = true;
         }
         self.settle();
@@ -390,7 +404,7 @@ impl Walk {
     /// Every lease comes back, so everybody who waits must be answered, and nothing may be left in the end.
     fn finish(&mut self) {
         self.settle();
-        for index in 0..=KEYS {
+        for index in 0..=DATABASES {
             if self.paused.get(index).copied().unwrap_or(self.all_paused) {
                 self.switch(index);
             }

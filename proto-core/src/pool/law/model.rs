@@ -4,6 +4,24 @@ use super::{Connection, KEYS, Stand, Walk, Wish, key};
 use crate::fault::SqlState;
 use crate::pool::{Counts, How, Lease, PoolOutput, SlotId};
 use crate::session_id::SessionId;
+use crate::time::Tick;
+
+/// What a limit is over.
+#[derive(Clone, Copy, Debug)]
+enum Group {
+    Database,
+    Account,
+}
+
+impl Group {
+    /// Whether two pools share it.
+    const fn holds(self, one: usize, other: usize) -> bool {
+        match self {
+            Self::Database => one / 2 == other / 2,
+            Self::Account => one % 2 == other % 2,
+        }
+    }
+}
 
 impl Walk {
     /// Does what is due, fetches everything, and compares with the model.
@@ -43,7 +61,7 @@ impl Walk {
 
     fn granted(&mut self, session: SessionId, lease: Lease, twin: Lease, how: How) {
         let who = session.0 as usize;
-        let Stand::Waiting { wish, order, .. } = std::mem::replace(&mut self.sessions[who], Stand::Out) else {
+        let Stand::Waiting { wish, order, since, .. } = std::mem::replace(&mut self.sessions[who], Stand::Out) else {
             panic!("session {session} got a connection and did not wait for one")
         };
         let earlier = self.sessions.iter().any(
@@ -52,18 +70,28 @@ impl Walk {
         assert!(!earlier, "session {session} overtook somebody");
         assert!(!self.is_paused(wish.key), "session {session} got a connection of a paused database");
         match how {
-            How::Open => self.granted_new(wish, lease.slot()),
+            How::Open => self.granted_new(wish, (since, order), lease.slot()),
             How::Reuse | How::Reset => self.granted_idle(wish, lease.slot(), how),
         }
+        self.replaced = None;
         self.granted += 1;
         self.sessions[who] = Stand::Holding { wish, lease, twin, opening: how == How::Open };
     }
 
-    fn granted_new(&mut self, wish: Wish, slot: SlotId) {
+    fn granted_new(&mut self, wish: Wish, (since, order): (Tick, u64), slot: SlotId) {
         let fits = |it: &&Connection| it.idle.is_some() && serves(it, wish);
         let missed = wish.reuse && self.connections.values().any(|it| fits(&it));
         assert!(self.lagging.is_some() || !missed, "missed a match");
-        assert!(self.total(wish.key) < self.sizes[wish.key], "the pool is above its limit");
+        let (total, settings) = (self.total(wish.key), &self.settings);
+        let may_use_reserve = self.now.since(since) >= settings.reserve_pool_timeout || self.replaced == Some(wish.key);
+        assert!(total < self.sizes[wish.key] + self.reserve(), "the pool is above its limit");
+        assert!(total < self.sizes[wish.key] || may_use_reserve, "the reserve is used too early");
+        for group in [Group::Database, Group::Account] {
+            assert!(!self.is_full(group, wish.key), "above the limit of the {group:?}");
+        }
+        assert!(self.lagging.is_some() || !self.is_cautious(wish.key), "more than one login behind a failure");
+        let overtaken = (0..KEYS).find(|&other| other != wish.key && self.could_open(other, wish.key, order));
+        assert!(self.lagging.is_some() || overtaken.is_none(), "a client of pool {overtaken:?} was overtaken");
         let fresh = Connection { wish, owner: None, opened: self.now, stale: false, idle: None };
         assert!(self.connections.insert(slot, fresh).is_none(), "a slot was used twice");
     }
@@ -84,7 +112,7 @@ impl Walk {
         };
         let better = |it: &Connection| {
             let Some((_, other)) = it.idle else { return false };
-            let newer = if foreign { other < order } else { other > order };
+            let newer = if foreign || self.settings.server_round_robin { other < order } else { other > order };
             serves(it, wish) && (rank(it.owner) < rank(owner) || rank(it.owner) == rank(owner) && newer)
         };
         assert!(self.lagging.is_some() || !self.connections.values().any(better), "not the best one");
@@ -101,7 +129,10 @@ impl Walk {
             PoolOutput::Granted { .. } => unreachable!("handled by the caller"),
             PoolOutput::Close { slot } => {
                 let closed = self.connections.remove(&slot);
-                assert!(closed.is_some_and(|it| it.idle.is_some()), "closed {slot}, which is not idle");
+                let Some(closed) = closed.filter(|it| it.idle.is_some()) else {
+                    panic!("closed {slot}, which is not idle")
+                };
+                self.replaced = Some(closed.wish.key);
             }
             PoolOutput::Notice { session, .. } => {
                 let Stand::Waiting { since, noticed, .. } = &mut self.sessions[session.0 as usize] else {
@@ -130,27 +161,92 @@ impl Walk {
         self.connections.values().filter(|it| it.wish.key == key).count()
     }
 
+    fn reserve(&self) -> usize {
+        if self.settings.reserve_pool_timeout.is_zero() { 0 } else { self.settings.reserve_pool_size as usize }
+    }
+
+    fn group(&self, group: Group, key: usize) -> impl Iterator<Item = &Connection> {
+        self.connections.values().filter(move |it| group.holds(it.wish.key, key))
+    }
+
+    fn limit(&self, group: Group) -> usize {
+        match group {
+            Group::Database => self.settings.max_db_connections as usize,
+            Group::Account => self.settings.max_user_connections as usize,
+        }
+    }
+
+    fn is_full(&self, group: Group, key: usize) -> bool {
+        let limit = self.limit(group);
+        limit > 0 && self.group(group, key).count() >= limit
+    }
+
+    /// Full, and nothing in it can make room.
+    fn is_closed(&self, group: Group, key: usize) -> bool {
+        self.is_full(group, key) && self.group(group, key).all(|it| it.idle.is_none())
+    }
+
+    /// The server is only just back: one login is under way, and the others wait for it.
+    fn is_cautious(&self, key: usize) -> bool {
+        let retry = self.settings.server_login_retry;
+        let failed =
+            self.failures[key].is_some_and(|it| !it.over && it.until <= self.now && self.now < it.until.after(retry));
+        failed && self.count(key).opening > 0
+    }
+
+    fn is_backing_off(&self, key: usize, reuse: bool) -> bool {
+        self.failures[key].is_some_and(|it| !it.over && it.until > self.now && (reuse || !it.shared_only))
+    }
+
+    /// Who waits in that pool first: the order, since when, and whether for any connection.
+    fn first_waiter(&self, key: usize) -> Option<(u64, Tick, bool)> {
+        let waiting = |stand: &Stand| match stand {
+            Stand::Waiting { wish, order, since, .. } if wish.key == key => Some((*order, *since, wish.reuse)),
+            _ => None,
+        };
+        self.sessions.iter().filter_map(waiting).min()
+    }
+
+    /// Whether somebody who came before could have had the place that a client of another pool has got.
+    fn could_open(&self, pool: usize, instead_of: usize, order: u64) -> bool {
+        let Some((earlier, ..)) = self.first_waiter(pool) else { return false };
+        let shared = |group: &Group| group.holds(pool, instead_of) && self.limit(*group) > 0;
+        let shares = [Group::Database, Group::Account].iter().any(shared);
+        // The end of a back-off is told to its own pool, later in the same moment.
+        let retry = self.settings.server_login_retry;
+        let failed = self.failures[pool].is_some_and(|it| !it.over && it.until.after(retry) >= self.now);
+        let held_up = self.is_paused(pool) || failed;
+        let no_room = self.total(pool) >= self.sizes[pool]
+            || [Group::Database, Group::Account].into_iter().any(|group| self.is_closed(group, pool));
+        // Whoever came before that may be about to take the place in the other group.
+        let behind = |group: &Group| {
+            let older = |other: usize| self.first_waiter(other).is_some_and(|(order, ..)| order < earlier);
+            self.limit(*group) > 0 && (0..KEYS).any(|other| other != pool && group.holds(other, pool) && older(other))
+        };
+        let is_first = ![Group::Database, Group::Account].iter().any(behind);
+        earlier < order && shares && !held_up && !no_room && is_first
+    }
+
     fn check(&self) {
         let settings = &self.settings;
         for index in 0..KEYS {
             let counts = self.count(index);
             assert_eq!(self.pools.counts(&key(index)), counts, "the counts of pool {index}");
-            let waiting = |stand: &Stand| match stand {
-                Stand::Waiting { wish, order, since, .. } if wish.key == index => Some((*order, *since, wish.reuse)),
-                _ => None,
-            };
             assert!(counts.idle == 0 || !self.is_paused(index), "a paused database keeps idle connections");
-            let Some((_, since, reuse)) = self.sessions.iter().filter_map(waiting).min() else { continue };
+            let Some((_, since, reuse)) = self.first_waiter(index) else { continue };
             let limit = settings.query_wait_timeout;
             assert!(limit.is_zero() || self.now.since(since) < limit, "somebody waits beyond the deadline");
-            let backing_off =
-                self.failures[index].is_some_and(|it| !it.over && it.until > self.now && (reuse || !it.shared_only));
-            assert_eq!(counts.idle, 0, "somebody waits beside an idle connection");
+            if self.is_paused(index) || self.is_cautious(index) {
+                continue;
+            }
             let leased = counts.active + counts.opening;
-            assert!(
-                self.is_paused(index) || leased >= self.sizes[index] || (backing_off && leased > 0),
-                "somebody waits for nothing"
-            );
+            let shut_out = [Group::Database, Group::Account].into_iter().any(|group| self.is_closed(group, index));
+            assert!(counts.idle == 0 || shut_out, "somebody waits beside an idle connection");
+            let reserve = settings.reserve_pool_timeout;
+            let has_reserve = self.reserve() > 0 && self.now.since(since) >= reserve;
+            let size = self.sizes[index] + if has_reserve { self.reserve() } else { 0 };
+            let hope = self.is_backing_off(index, reuse) && leased > 0;
+            assert!(leased >= size || shut_out || hope, "somebody waits for nothing");
         }
         for connection in self.connections.values() {
             let Some((since, _)) = connection.idle else { continue };
