@@ -223,6 +223,7 @@ impl<R: Runtime> Connection<R> {
     pub(super) fn open(&mut self, lease: Lease) {
         let Some(wish) = &self.wish else { return self.shared.discard(lease) };
         let (shared, wish) = (self.shared.clone(), wish.clone());
+        let options = shared.terms().profile.sockets;
         let job = async move {
             let target = &*wish.target;
             let tls = shared.server_tls(&target.tls_terms());
@@ -230,7 +231,7 @@ impl<R: Runtime> Connection<R> {
                 Credential::Provided => Some(fresh_token(&shared).await?),
                 _ => None,
             };
-            server::open::<R>(target, tls, |endpoint| {
+            server::open::<R>(target, tls, options, |endpoint| {
                 let settings = wish.login_settings(shared.with_hub(|hub, _| hub.random()));
                 let credential = match (&wish.credential, &token) {
                     (Credential::Account(_), _) => {
