@@ -337,11 +337,11 @@ impl<R: Runtime> Connection<R> {
         self.target = Some(target.clone());
         let parameters = connection.parameters.clone();
         let statements = connection.statements.take();
-        self.server = Some(connection);
-        self.from_server.look_again();
         if let Some(who) = &proof {
             self.gauge.card().identify(who.identity());
         }
+        self.server = Some(connection);
+        self.from_server.look_again();
         self.reply(Reply::Leased(Leased { lease, parameters, statements, proof }), now);
         if !self.session.is_preparing() {
             self.cancellable();
