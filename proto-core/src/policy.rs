@@ -1,5 +1,6 @@
 //! Who may connect as what, from where, and to which server. Settings only: they are read once and shared.
 
+mod sockets;
 mod terms;
 
 use std::collections::BTreeMap;
@@ -8,7 +9,8 @@ use std::time::Duration;
 
 use crate::secret::Secret;
 
-pub use terms::{OwnPool, OwnTimeouts, SessionState, SessionTerms, Timeouts, Users};
+pub use sockets::SocketOptions;
+pub use terms::{OwnPool, OwnTimeouts, SessionState, SessionTerms, StartupRules, Timeouts, Users};
 
 /// Whether a password or token may be asked for on a connection without TLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

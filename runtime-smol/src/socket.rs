@@ -6,11 +6,10 @@ use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use async_io::Async;
 use futures_io::{AsyncRead, AsyncWrite};
-use gprxy_proto::policy::Endpoint;
+use gprxy_proto::policy::{Endpoint, SocketOptions};
 use socket2::{SockRef, TcpKeepalive};
 
 /// A connected socket.
@@ -23,7 +22,7 @@ pub struct SmolSocket {
 
 #[derive(Debug)]
 enum Stream {
-    /// TCP, with Nagle's algorithm off and keep-alive on.
+    /// TCP, with Nagle's algorithm off.
     Tcp(Async<TcpStream>),
     /// A Unix socket.
     Unix(Async<UnixStream>),
@@ -51,10 +50,36 @@ impl SmolSocket {
 
     pub(crate) fn tcp(stream: Async<TcpStream>) -> io::Result<Self> {
         stream.get_ref().set_nodelay(true)?;
-        // A peer that is gone without a word is noticed after about two minutes.
-        let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         Ok(Self { stream: Stream::Tcp(stream), drained: false })
+    }
+
+    /// What the kernel does for a TCP connection.
+    pub(crate) fn tune(&self, options: &SocketOptions) -> io::Result<()> {
+        let Stream::Tcp(stream) = &self.stream else { return Ok(()) };
+        let socket = SockRef::from(stream);
+        socket.set_keepalive(options.keepalive)?;
+        if options.keepalive {
+            let mut keepalive = TcpKeepalive::new();
+            if let Some(time) = options.keepidle {
+                keepalive = keepalive.with_time(time);
+            }
+            if let Some(interval) = options.keepintvl {
+                keepalive = keepalive.with_interval(interval);
+            }
+            if let Some(retries) = options.keepcnt {
+                keepalive = keepalive.with_retries(retries);
+            }
+            socket.set_tcp_keepalive(&keepalive)?;
+        }
+        #[cfg(target_os = "linux")]
+        if options.user_timeout.is_some() {
+            socket.set_tcp_user_timeout(options.user_timeout)?;
+        }
+        if let Some(size) = options.buffer {
+            socket.set_send_buffer_size(size)?;
+            socket.set_recv_buffer_size(size)?;
+        }
+        Ok(())
     }
 
     pub(crate) const fn unix(stream: Async<UnixStream>) -> Self {

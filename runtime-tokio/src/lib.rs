@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use gprxy_proto::driver::clock;
 use gprxy_proto::driver::host::{Bound, Host};
 use gprxy_proto::driver::runtime::Runtime;
-use gprxy_proto::policy::Endpoint;
+use gprxy_proto::policy::{Endpoint, SocketOptions};
 use gprxy_proto::time::Now;
 
 pub use alarm::TokioAlarm;
@@ -42,6 +42,10 @@ impl Runtime for Tokio {
 
     async fn connect(endpoint: Endpoint) -> io::Result<TokioSocket> {
         TokioSocket::connect(&endpoint).await
+    }
+
+    fn tune(socket: &TokioSocket, options: &SocketOptions) -> io::Result<()> {
+        socket.tune(options)
     }
 
     fn spawn(future: impl Future<Output = ()> + Send + 'static) {

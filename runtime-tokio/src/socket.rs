@@ -3,10 +3,9 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use futures_io::{AsyncRead, AsyncWrite};
-use gprxy_proto::policy::Endpoint;
+use gprxy_proto::policy::{Endpoint, SocketOptions};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -14,7 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 /// A connected socket.
 #[derive(Debug)]
 pub enum TokioSocket {
-    /// TCP, with Nagle's algorithm off and keep-alive on.
+    /// TCP, with Nagle's algorithm off.
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
@@ -30,10 +29,36 @@ impl TokioSocket {
 
     pub(crate) fn tcp(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        // A peer that is gone without a word is noticed after about two minutes.
-        let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         Ok(Self::Tcp(stream))
+    }
+
+    /// What the kernel does for a TCP connection.
+    pub(crate) fn tune(&self, options: &SocketOptions) -> io::Result<()> {
+        let Self::Tcp(stream) = self else { return Ok(()) };
+        let socket = SockRef::from(stream);
+        socket.set_keepalive(options.keepalive)?;
+        if options.keepalive {
+            let mut keepalive = TcpKeepalive::new();
+            if let Some(time) = options.keepidle {
+                keepalive = keepalive.with_time(time);
+            }
+            if let Some(interval) = options.keepintvl {
+                keepalive = keepalive.with_interval(interval);
+            }
+            if let Some(retries) = options.keepcnt {
+                keepalive = keepalive.with_retries(retries);
+            }
+            socket.set_tcp_keepalive(&keepalive)?;
+        }
+        #[cfg(target_os = "linux")]
+        if options.user_timeout.is_some() {
+            socket.set_tcp_user_timeout(options.user_timeout)?;
+        }
+        if let Some(size) = options.buffer {
+            socket.set_send_buffer_size(size)?;
+            socket.set_recv_buffer_size(size)?;
+        }
+        Ok(())
     }
 }
 

@@ -12,7 +12,9 @@ use gprxy_proto::driver::entropy::SystemEntropy;
 use gprxy_proto::driver::runtime::Runtime;
 use gprxy_proto::driver::shared::{Parts, ServerTls, Shared};
 use gprxy_proto::hub::Hub;
-use gprxy_proto::policy::{AllowPlaintext, Database, Databases, Endpoint, Limits, SslMode, Users};
+use gprxy_proto::policy::{
+    AllowPlaintext, Database, Databases, Endpoint, Limits, SocketOptions, SslMode, StartupRules, Users,
+};
 use gprxy_proto::session::Profile;
 
 /// In front of one server; with an audit trail, no statement runs without a place in it.
@@ -38,6 +40,8 @@ pub(crate) fn shared<R: Runtime>(server: Endpoint, audited: bool) -> Arc<Shared<
         databases: Databases::new([(Databases::ANY.into(), database)]),
         limits,
         users: Users::default(),
+        startup: StartupRules::default(),
+        sockets: SocketOptions::default(),
         console: None,
         audit: audited.then_some(AuditProfile { statement_bytes: 1024, required: true }),
     };

@@ -127,6 +127,8 @@ fn settle(merged: Merged, variables: &Variables<'_>, sources: &Sources, draft: &
         admin,
         audit,
         limits,
+        startup: server.startup,
+        sockets: server.sockets,
         log,
     }
 }

@@ -107,6 +107,14 @@ pub(crate) static SERVER: Section = Section {
         key("password_fallback", "true"),
         key("default_role", "").env("DEFAULT_ROLE"),
         key("drain_timeout", "30s"),
+        key("ignore_startup_parameters", ""),
+        key("application_name_add_host", "false"),
+        key("tcp_keepalive", "true"),
+        key("tcp_keepidle", "1m"),
+        key("tcp_keepintvl", "15s"),
+        key("tcp_keepcnt", ""),
+        key("tcp_user_timeout", ""),
+        key("tcp_socket_buffer", ""),
     ],
 };
 

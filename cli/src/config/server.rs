@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gprxy_proto::policy::{AllowPlaintext, Limits, SessionTerms};
+use gprxy_proto::policy::{AllowPlaintext, Limits, SessionTerms, SocketOptions, StartupRules};
 use gprxy_proto::pool::{Isolation, PoolMode, PoolSettings};
 use log::LevelFilter;
 
@@ -38,6 +38,10 @@ pub(crate) struct Server {
     pub(crate) default_role: Option<(String, Origin)>,
     /// How long a drain waits.
     pub(crate) drain_timeout: Duration,
+    /// What becomes of the parameters in startup packets.
+    pub(crate) startup: StartupRules,
+    /// How the kernel treats connections.
+    pub(crate) sockets: SocketOptions,
 }
 
 /// Reads `[server]`. `has_tls`: whether a certificate is set, which decides who can log in at all.
@@ -50,6 +54,7 @@ pub(crate) fn server(entry: Entry, has_tls: bool, draft: &mut Draft) -> Server {
     let default_role =
         reader.optional("default_role", &Words("the name of a role")).map(|name| (name, reader.origin("default_role")));
     let drain_timeout = reader.read("drain_timeout", &Span { min: Duration::ZERO, max: Duration::from_secs(86_400) });
+    let (startup, sockets) = (terms::startup(&mut reader), terms::sockets(&mut reader));
     match allow_plaintext {
         AllowPlaintext::Never if !has_tls => {
             reader.reject("allow_plaintext", "\"never\" without a certificate, so that nobody could log in", "[tls]");
@@ -63,7 +68,8 @@ pub(crate) fn server(entry: Entry, has_tls: bool, draft: &mut Draft) -> Server {
         AllowPlaintext::Never | AllowPlaintext::Loopback => {}
     }
     reader.finish();
-    Server { listen, workers, access: Access { allow_plaintext, password_fallback }, default_role, drain_timeout }
+    let access = Access { allow_plaintext, password_fallback };
+    Server { listen, workers, access, default_role, drain_timeout, startup, sockets }
 }
 
 fn listen(reader: &mut Reader<'_>) -> Listen {

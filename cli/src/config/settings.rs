@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gprxy_proto::console::ConsoleAccess;
-use gprxy_proto::policy::{Account, AllowPlaintext, Database, Limits, OwnPool, OwnTimeouts};
+use gprxy_proto::policy::{
+    Account, AllowPlaintext, Database, Limits, OwnPool, OwnTimeouts, SocketOptions, StartupRules,
+};
 use gprxy_proto::secret::Secret;
 
 /// Everything that `gprxy start` needs.
@@ -33,6 +35,10 @@ pub(crate) struct Settings {
     pub(crate) audit: AuditSettings,
     /// Bounds on what clients may make the proxy hold or wait for.
     pub(crate) limits: Limits,
+    /// What becomes of the parameters in startup packets.
+    pub(crate) startup: StartupRules,
+    /// How the kernel treats connections.
+    pub(crate) sockets: SocketOptions,
     /// The proxy's own log.
     pub(crate) log: LogSettings,
 }

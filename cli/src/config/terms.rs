@@ -1,8 +1,10 @@
 //! What holds for sessions, in `[pool]` for all of them, in `[databases.NAME]` and in `[[role]]` for some.
 
-use gprxy_proto::policy::{OwnPool, OwnTimeouts, SessionState, SessionTerms, Timeouts};
+use std::time::Duration;
 
-use super::kinds::{Choice, Flag, Span};
+use gprxy_proto::policy::{OwnPool, OwnTimeouts, SessionState, SessionTerms, SocketOptions, StartupRules, Timeouts};
+
+use super::kinds::{Choice, Flag, List, Size, Span, Whole};
 use super::reader::Reader;
 use super::server::{ANY_NUMBER, POOL_MODE, POOL_SIZE};
 
@@ -19,7 +21,6 @@ pub(super) fn usual(reader: &mut Reader<'_>) -> SessionTerms {
         },
         state: reader.read("session_state", &STATE),
         cache_unnamed_statements: reader.read("cache_unnamed_statements", &Flag),
-        ..SessionTerms::default()
     }
 }
 
@@ -30,7 +31,6 @@ pub(super) fn of_database(reader: &mut Reader<'_>, usual: &SessionTerms) -> Sess
         timeouts: usual.timeouts.for_user(&own),
         state: reader.inherited("session_state", &STATE, usual.state),
         cache_unnamed_statements: reader.inherited("cache_unnamed_statements", &Flag, usual.cache_unnamed_statements),
-        ..usual.clone()
     }
 }
 
@@ -42,6 +42,29 @@ pub(super) fn own_timeouts(reader: &mut Reader<'_>) -> OwnTimeouts {
         idle_transaction: own("idle_transaction_timeout"),
         transaction: own("transaction_timeout"),
         client_idle: own("client_idle_timeout"),
+    }
+}
+
+/// Of `[server]`: startup packets.
+pub(super) fn startup(reader: &mut Reader<'_>) -> StartupRules {
+    const NAMES: List = List("names of parameters, separated by commas");
+    StartupRules {
+        ignore: reader.optional("ignore_startup_parameters", &NAMES).unwrap_or_default(),
+        add_host: reader.read("application_name_add_host", &Flag),
+    }
+}
+
+/// Of `[server]`: the kernel's options, within Linux's own bounds.
+pub(super) fn sockets(reader: &mut Reader<'_>) -> SocketOptions {
+    const SECONDS: Span = Span { min: Duration::from_secs(1), max: Duration::from_secs(32_767) };
+    const TIMEOUT: Span = Span { min: Duration::from_millis(1), max: Duration::from_secs(86_400) };
+    SocketOptions {
+        keepalive: reader.read("tcp_keepalive", &Flag),
+        keepidle: Some(reader.read("tcp_keepidle", &SECONDS)),
+        keepintvl: Some(reader.read("tcp_keepintvl", &SECONDS)),
+        keepcnt: reader.optional("tcp_keepcnt", &Whole { what: "a number of probes", min: 1, max: 127 }),
+        user_timeout: reader.optional("tcp_user_timeout", &TIMEOUT),
+        buffer: reader.optional("tcp_socket_buffer", &Size { min: 1 << 12, max: 1 << 30 }),
     }
 }
 

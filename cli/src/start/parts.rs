@@ -50,6 +50,8 @@ pub(super) fn policy(settings: Settings, audit: &AuditSettings) -> Result<Reload
         databases: Databases::new(settings.databases),
         limits: settings.limits,
         users,
+        startup: settings.startup,
+        sockets: settings.sockets,
         console: Some(Arc::new(ConsoleAccess { own_uid: own_uid(), ..settings.admin.access })),
         audit: audit.enabled.then(|| AuditProfile {
             statement_bytes: settings.audit.statement_bytes,

@@ -139,3 +139,25 @@ fn a_table_that_changes_under_a_kept_query_is_told_once() {
     bob.send(&query("select 'goes on'"));
     assert_eq!(tags(&bob.read_until_ready()), "TDCZ");
 }
+
+#[test]
+fn startup_parameters_can_be_ignored_and_the_name_carries_the_address() {
+    for mode in ["session", "transaction"] {
+        let gprxy = Config::new(Version::V15)
+            .set("pool.pool_mode", mode)
+            .set("server.ignore_startup_parameters", "extra_float_digits, work_mem")
+            .set("server.application_name_add_host", true)
+            .set("server.tcp_keepcnt", 4)
+            .set("server.tcp_user_timeout", "30s")
+            .start();
+        let parameters = [
+            ("application_name", "e2e"),
+            ("extra_float_digits", "no number, and nobody minds"),
+            ("options", "-c work_mem=1GB -c geqo=off"),
+        ];
+        let mut bob = Wire::login_with(&gprxy.target("bob"), &parameters).unwrap();
+        let name = bob.value("select application_name from pg_stat_activity where pid = pg_backend_pid()");
+        assert!(name.starts_with("e2e - 127.0.0.1:"), "{mode}: {name}");
+        assert_eq!((bob.value("show work_mem").as_str(), bob.value("show geqo").as_str()), ("4MB", "off"));
+    }
+}

@@ -8,7 +8,7 @@ use super::runtime::Runtime;
 use super::server;
 use crate::entropy::Entropy;
 use crate::fault::Refusal;
-use crate::policy::{Account, Database, Endpoint};
+use crate::policy::{Account, Database, Endpoint, SocketOptions};
 use crate::upstream::{Credential, LoginSettings};
 
 /// What a server said of itself.
@@ -37,7 +37,7 @@ pub async fn log_in<R: Runtime>(
     entropy: &mut (dyn Entropy + Send),
 ) -> Result<Seen, Refusal> {
     let credential = Credential::of(account.password.clone());
-    let opened = server::open::<R>(database, tls, |endpoint| {
+    let opened = server::open::<R>(database, tls, SocketOptions::default(), |endpoint| {
         let mut nonce = [0; 18];
         entropy.fill(&mut nonce);
         LoginSettings {

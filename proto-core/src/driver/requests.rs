@@ -407,7 +407,8 @@ pub(super) async fn log_in<R: Runtime>(shared: &Arc<Shared<R>>, wish: &Wish) -> 
         Credential::Provided => Some(fresh_token(shared).await?),
         _ => None,
     };
-    server::open::<R>(target, tls, |endpoint| {
+    let options = shared.terms().profile.sockets;
+    server::open::<R>(target, tls, options, |endpoint| {
         let settings = wish.login_settings(shared.with_hub(|hub, _| hub.random()));
         let credential = match (&wish.credential, &token) {
             (Credential::Account(_), _) => settings.credential.with_keys(shared.scram_keys(&wish.account, endpoint)),

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use futures_io::{AsyncRead, AsyncWrite};
 
-use crate::policy::Endpoint;
+use crate::policy::{Endpoint, SocketOptions};
 use crate::session::Peer;
 use crate::time::{Now, Tick};
 
@@ -83,6 +83,14 @@ pub trait Runtime: Copy + Send + Sync + 'static {
 
     /// Connects to a server.
     fn connect(endpoint: Endpoint) -> impl Future<Output = io::Result<Self::Socket>> + Send;
+
+    /// Has the kernel treat a connection like this. A socket that is none of TCP, or knows nothing of these, stays as it is.
+    ///
+    /// # Errors
+    /// What the kernel does not take.
+    fn tune(_socket: &Self::Socket, _options: &SocketOptions) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Runs a future by itself, on the worker that this is called on. A panic ends this future and nothing else.
     fn spawn(future: impl Future<Output = ()> + Send + 'static);

@@ -96,6 +96,9 @@ async fn client<R: Runtime>(shared: Arc<Shared<R>>, socket: R::Socket, caller: C
         Err(refusal) => return Box::pin(refuse_at_the_door::<R>(socket, &refusal)).await,
     };
     let peer = Peer::from(caller);
+    if let Err(error) = R::tune(&socket, &terms.profile.sockets) {
+        log::warn!("session {id}: the socket's options cannot be set: {error}");
+    }
     let mut session = Session::new(id, terms.profile.clone(), peer.clone(), R::now());
     if let Some(refusal) = crowded {
         session.handle_crowd(refusal);

@@ -14,7 +14,7 @@ use super::tls;
 use crate::cancel::BackendTarget;
 use crate::codec::frontend::emit_terminate;
 use crate::fault::{Lost, Refusal, SqlState};
-use crate::policy::{Database, Endpoint, SslMode, TlsTerms};
+use crate::policy::{Database, Endpoint, SocketOptions, SslMode, TlsTerms};
 use crate::relay::OnServer;
 use crate::time::Tick;
 use crate::upstream::{
@@ -130,12 +130,13 @@ impl OpenFailure {
 pub(super) async fn open<R: Runtime>(
     target: &Database,
     tls: Option<Arc<ClientConfig>>,
+    options: SocketOptions,
     mut settings: impl FnMut(&Endpoint) -> LoginSettings,
 ) -> Result<(ServerConnection<R::Socket>, LoggedIn), OpenFailure> {
     let mut last = None;
     let terms = tls.is_some().then(|| target.tls_terms());
     for endpoint in &*target.endpoints {
-        match open_one::<R>(endpoint, tls.clone(), terms.clone(), settings(endpoint)).await {
+        match open_one::<R>(endpoint, tls.clone(), terms.clone(), options, settings(endpoint)).await {
             Ok(opened) => return Ok(opened),
             Err(failure) if failure.is_final() => return Err(failure),
             Err(failure) => last = Some(failure),
@@ -148,6 +149,7 @@ async fn open_one<R: Runtime>(
     endpoint: &Endpoint,
     tls: Option<Arc<ClientConfig>>,
     terms: Option<TlsTerms>,
+    options: SocketOptions,
     settings: LoginSettings,
 ) -> Result<(ServerConnection<R::Socket>, LoggedIn), OpenFailure> {
     let until = R::now().tick.after(settings.timeout);
@@ -159,6 +161,9 @@ async fn open_one<R: Runtime>(
             return Err(OpenFailure::Connect(endpoint.clone(), error));
         }
     };
+    if let Err(error) = R::tune(&socket, &options) {
+        log::warn!("the options of a socket to {endpoint} cannot be set: {error}");
+    }
     let mut login = Login::new(settings, R::now());
     let (link, result) = log_in::<R>(Link::Plain(socket), &mut login, endpoint, tls.as_ref()).await;
     let failed = |failure| OpenFailure::Login { failure, let_in: login.was_let_in() };

@@ -117,7 +117,7 @@ pub enum SessionState {
 }
 
 /// What holds for the sessions of a database.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SessionTerms {
     /// How long they may take.
     pub timeouts: Timeouts,
@@ -125,6 +125,13 @@ pub struct SessionTerms {
     pub state: SessionState,
     /// Whether an unnamed statement that is prepared again and again runs as a named one.
     pub cache_unnamed_statements: bool,
-    /// Parameters that follow them although the server does not report them.
-    pub track: Arc<[Box<[u8]>]>,
+}
+
+/// What becomes of the parameters in a client's startup packet.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct StartupRules {
+    /// Names of parameters that go no further, `options` among them for what stands in that.
+    pub ignore: Vec<String>,
+    /// Whether the name of the application is told with the client's address behind it.
+    pub add_host: bool,
 }

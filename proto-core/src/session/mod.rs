@@ -22,6 +22,7 @@ mod pooling;
 mod proving;
 mod relaying;
 mod renewing;
+mod startup;
 #[cfg(test)]
 mod tests;
 
@@ -35,7 +36,7 @@ use crate::auth::roles::RoleMap;
 use crate::codec::backend::{Severity, emit_error};
 use crate::console::ConsoleAccess;
 use crate::fault::{Lost, Refusal, SqlState, Violation};
-use crate::policy::{AllowPlaintext, Databases, Limits, Users};
+use crate::policy::{AllowPlaintext, Databases, Limits, SocketOptions, StartupRules, Users};
 use crate::preamble::Startup;
 use crate::relay::Step;
 use crate::relay::pins::Pin;
@@ -103,6 +104,10 @@ pub struct Profile {
     pub limits: Limits,
     /// Who has timeouts of their own.
     pub users: Users,
+    /// What becomes of the parameters in startup packets.
+    pub startup: StartupRules,
+    /// How the kernel treats connections.
+    pub sockets: SocketOptions,
     /// Who may use the admin console; `None`: there is none, and its names are those of databases like others.
     pub console: Option<Arc<ConsoleAccess>>,
     /// Whether statements are written down, and how strictly.
@@ -122,6 +127,8 @@ impl Default for Profile {
             databases: Databases::default(),
             limits: Limits::default(),
             users: Users::default(),
+            startup: StartupRules::default(),
+            sockets: SocketOptions::default(),
             console: None,
             audit: None,
         }

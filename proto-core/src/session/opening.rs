@@ -85,7 +85,8 @@ impl Session {
     }
 
     /// A startup packet is there: the secret is asked for, but only where it may travel.
-    fn started(&mut self, startup: Startup, now: Now) {
+    fn started(&mut self, mut startup: Startup, now: Now) {
+        super::startup::apply(&mut startup, &self.profile.startup, &self.peer.address);
         if !self.may_enter_crowded(&startup)
             && let Some(refusal) = self.crowded.take()
         {

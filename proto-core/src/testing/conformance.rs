@@ -46,7 +46,7 @@ pub use sessions::{
 };
 pub use streams::{
     a_full_peer_makes_the_writer_wait, a_half_closed_socket_still_carries_the_other_way, accepts_thousands_of_sockets,
-    callers_are_named, echoes_chopped_bytes, listeners_share_a_bound_socket, names_are_looked_up,
+    callers_are_named, echoes_chopped_bytes, listeners_share_a_bound_socket, names_are_looked_up, sockets_are_tuned,
     the_last_waker_is_the_one_that_is_woken,
 };
 pub use tasks::{
@@ -98,6 +98,7 @@ macro_rules! conformance {
             names_are_looked_up
             resets_at_any_point_end_in_an_error_or_the_end
             signals_arrive
+            sockets_are_tuned
             tasks_end_with_their_runtime
             tasks_spawn_tasks
             the_last_waker_is_the_one_that_is_woken

@@ -7,7 +7,10 @@ use crate::audit::AuditProfile;
 use crate::auth::jwks::{Fetched, KeySetLimits, KeySets};
 use crate::auth::jwt::{IssuerSettings, KeySource};
 use crate::auth::roles::{RoleEntry, RoleMap};
-use crate::policy::{Account, AllowPlaintext, Database, Databases, Endpoint, Limits, SessionTerms, SslMode, Users};
+use crate::policy::{
+    Account, AllowPlaintext, Database, Databases, Endpoint, Limits, SessionTerms, SocketOptions, SslMode, StartupRules,
+    Users,
+};
 use crate::pool::PoolSettings;
 use crate::secret::Secret;
 use crate::session::Profile;
@@ -162,6 +165,8 @@ pub fn profile() -> Profile {
         databases: databases(PoolSettings::default()),
         limits: Limits::default(),
         users: Users::default(),
+        startup: StartupRules::default(),
+        sockets: SocketOptions::default(),
         console: None,
         audit: Some(AuditProfile { statement_bytes: 4096, required: false }),
     }

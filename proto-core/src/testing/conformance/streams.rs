@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use futures_io::{AsyncRead as _, AsyncWrite as _};
 
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::driver::host::{Bound, Host};
 use crate::driver::runtime::Socket;
-use crate::policy::Endpoint;
+use crate::policy::{Endpoint, SocketOptions};
 
 /// More than any socket buffer of a sane system holds.
 const MOST: usize = 256 << 20;
@@ -253,6 +254,52 @@ pub fn callers_are_named<H: Host>() {
             assert_eq!(caller.uid, Some(place.owner()));
         }
     });
+}
+
+/// What the kernel is asked for on a TCP connection, it does; a Unix socket has none of it.
+pub fn sockets_are_tuned<H: Host>() {
+    run::<H, _>(async {
+        let place = Place::new(Kind::Tcp);
+        let listener = place.listen::<H>();
+        let (client, (server, caller)) = both(connect::<H>(&place.endpoint), accept::<H>(&listener)).await;
+        let (port, listening) = (caller.address.rsplit_once(':').expect("a port").1, loopback_port(&place));
+        let port = port.parse().expect("a number");
+        let idle = Some(Duration::from_secs(1000));
+        let options = SocketOptions {
+            keepidle: idle,
+            keepcnt: Some(3),
+            user_timeout: Some(Duration::from_secs(30)),
+            buffer: Some(100_000),
+            ..SocketOptions::default()
+        };
+        for socket in [&client, &server] {
+            H::tune(socket, &options).expect("the kernel takes it");
+        }
+        // Hundredths of a second; the other one has the ports the other way round.
+        for (local, remote) in [(port, listening), (listening, port)] {
+            let left = keepalive_timer(local, remote);
+            assert!(left.is_none_or(|left| (90_000..=100_100).contains(&left)), "{left:?}");
+        }
+        let off = SocketOptions { keepalive: false, ..SocketOptions::default() };
+        H::tune(&client, &off).expect("the kernel takes it");
+        assert_eq!(keepalive_timer(port, listening).filter(|&left| left > 0), None);
+        let (client, _server) = pair::<H>(Kind::Unix).await;
+        H::tune(&client, &options).expect("it is passed over");
+    });
+}
+
+/// When the kernel asks the peer for a sign of life, as far as the system tells: `None` elsewhere than on Linux.
+#[expect(clippy::disallowed_methods, reason = "what the kernel was told stands in no other place")]
+fn keepalive_timer(local: u16, remote: u16) -> Option<u64> {
+    let table = std::fs::read_to_string("/proc/self/net/tcp").ok()?;
+    let (local, remote) = (format!(":{local:04X}"), format!(":{remote:04X}"));
+    let columns = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let row =
+        table.lines().map(columns).find(|row| row.len() > 5 && row[1].ends_with(&local) && row[2].ends_with(&remote));
+    let row = row.expect("the connection is in the kernel's table");
+    let (timer, left) = row[5].split_once(':').expect("a timer and its time");
+    let left = u64::from_str_radix(left, 16).expect("a number");
+    Some(if timer == "02" { left } else { 0 })
 }
 
 /// A host may be a name; of its addresses, those where nobody listens are passed over.

@@ -6,7 +6,9 @@ use std::time::Duration;
 use crate::audit::AuditProfile;
 use crate::auth::roles::{RoleEntry, RoleMap};
 use crate::entropy::Entropy;
-use crate::policy::{Account, AllowPlaintext, Database, Databases, Endpoint, Limits, SslMode, Users};
+use crate::policy::{
+    Account, AllowPlaintext, Database, Databases, Endpoint, Limits, SocketOptions, SslMode, StartupRules, Users,
+};
 use crate::pool::PoolSettings;
 use crate::secret::Secret;
 use crate::session::Profile;
@@ -56,6 +58,8 @@ pub(super) fn profile(setup: u8) -> Profile {
         databases: Databases::new([("app".into(), database)]),
         limits: Limits { max_password_bytes: 2048, ..Limits::default() },
         users: Users::default(),
+        startup: StartupRules::default(),
+        sockets: SocketOptions::default(),
         console: None,
         audit: (setup & 16 == 0).then_some(audit),
     }
