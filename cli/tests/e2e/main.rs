@@ -22,6 +22,7 @@ mod login;
 mod never_again;
 mod operations;
 mod pool;
+mod pool_limits;
 mod pooled_statements;
 mod pooling;
 mod providers;
