@@ -6,7 +6,7 @@ E2E_THREADS ?= 6
 # What the end-to-end tests run on, one after the other, with one and the same binary.
 RUNTIMES ?= tokio smol
 
-.PHONY: help demo man test test-unit test-e2e soak mutants mutation-survivors fuzz bench edge fmt lint
+.PHONY: help demo man test test-unit test-e2e soak soak-clients suites mutants mutation-survivors fuzz bench edge fmt lint
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -44,6 +44,22 @@ SEEDS ?= 0..20000
 soak:
 	@scripts/install-build-deps
 	GPRXY_SEEDS=$(SEEDS) cargo test --locked --release -p gprxy-proto --all-features --test laws
+
+## make soak-clients  2,000 clients on 20 server connections for a minute, with faults: CLIENTS, SECONDS_EACH for others
+CLIENTS ?= 2000
+SECONDS_EACH ?= 60
+soak-clients:
+	@scripts/install-build-deps
+	@scripts/install-test-deps
+	GPRXY_SOAK_CLIENTS=$(CLIENTS) GPRXY_SOAK_SECONDS=$(SECONDS_EACH) \
+	  cargo test --locked -p gprxy --features smol --test e2e soak:: -- --nocapture
+
+## make suites     the test suites of tokio-postgres, psycopg2 and pg8000: directly, in session mode, in transaction mode
+suites:
+	@scripts/install-build-deps
+	@scripts/install-test-deps
+	@scripts/install-suite-deps
+	cargo test --locked -p gprxy --test suites -- --nocapture
 
 ## make mutants    plants bugs in a copy of the tree and shows which law catches each; takes about a quarter of an hour
 mutants:

@@ -10,6 +10,7 @@ mod edge;
 mod issuer;
 mod memory;
 mod peers;
+mod pooled;
 mod process;
 mod relay;
 mod report;
@@ -69,6 +70,8 @@ struct Options {
 enum Part {
     /// pgbench -S
     Relay,
+    /// pgbench -S in transaction mode, on fewer server connections than clients
+    Pooled,
     /// COPY out and in
     Bulk,
     /// A value of 1 GB, sessions that wait, sessions that idle
@@ -101,6 +104,9 @@ fn run(options: &Options) -> Result<()> {
     report::machine(&stage, &cluster)?;
     if wants(Part::Relay) {
         relay::measure(&site, options.rounds, options.seconds)?;
+    }
+    if wants(Part::Pooled) {
+        pooled::measure(&site, options.rounds, options.seconds)?;
     }
     if wants(Part::Bulk) {
         bulk::measure(&site, options.rounds, options.megabytes)?;

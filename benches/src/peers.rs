@@ -35,6 +35,11 @@ impl Peer {
 
     /// Session pooling, the password in clear as with us, everything else as it comes.
     pub(crate) fn pgbouncer(site: &Site<'_>, pool: usize) -> Result<Self> {
+        Self::pgbouncer_in(site, "session", pool)
+    }
+
+    /// The same in this `pool_mode`.
+    pub(crate) fn pgbouncer_in(site: &Site<'_>, mode: &str, pool: usize) -> Result<Self> {
         let port = free_port()?;
         let users = site.stage.write("users.txt", &format!("\"{ACCOUNT}\" \"{PASSWORD}\"\n"))?;
         let settings = format!(
@@ -46,7 +51,7 @@ listen_port = {port}
 unix_socket_dir =
 auth_type = plain
 auth_file = {users}
-pool_mode = session
+pool_mode = {mode}
 default_pool_size = {pool}
 max_client_conn = 5000
 query_wait_timeout = 600
@@ -59,10 +64,10 @@ log_stats = 0
             server = site.cluster.port(),
             users = users.display(),
         );
-        let file = site.stage.write("pgbouncer.ini", &settings)?;
+        let file = site.stage.write(&format!("pgbouncer-{mode}.ini"), &settings)?;
         let mut command = site.stage.demoted(PGBOUNCER);
         command.arg(file);
-        let server = Server::start(command, port, &site.stage.file("pgbouncer.log"))?;
+        let server = Server::start(command, port, &site.stage.file(&format!("pgbouncer-{mode}.log")))?;
         Ok(Self { server: Some(server), port, password: PASSWORD.into() })
     }
 
@@ -74,12 +79,18 @@ log_stats = 0
     /// The same on a runtime of this name.
     pub(crate) fn gprxy_on(site: &Site<'_>, runtime: &str, pool: usize, audited: bool) -> Result<Self> {
         let stem = format!("gprxy-{runtime}{}", if audited { "-audited" } else { "" });
-        Self::gprxy_of(site, &site.gprxy, &["--runtime", runtime], &stem, pool, audited)
+        Self::gprxy_of(site, &site.gprxy, &["--runtime", runtime], &stem, "session", pool, audited)
+    }
+
+    /// Transaction mode, everybody the same person.
+    pub(crate) fn gprxy_shared(site: &Site<'_>, pool: usize, audited: bool) -> Result<Self> {
+        let stem = if audited { "gprxy-shared-audited" } else { "gprxy-shared" };
+        Self::gprxy_of(site, &site.gprxy, &["--runtime", "tokio"], stem, "transaction", pool, audited)
     }
 
     /// The smallest build, with its audit trail.
     pub(crate) fn edge(site: &Site<'_>, program: &Path, pool: usize) -> Result<Self> {
-        Self::gprxy_of(site, program, &[], "edge", pool, true)
+        Self::gprxy_of(site, program, &[], "edge", "session", pool, true)
     }
 
     fn gprxy_of(
@@ -87,6 +98,7 @@ log_stats = 0
         program: &Path,
         arguments: &[&str],
         stem: &str,
+        mode: &str,
         pool: usize,
         audited: bool,
     ) -> Result<Self> {
@@ -111,6 +123,7 @@ host = \"127.0.0.1\"
 port = {server}
 sslmode = \"disable\"
 [pool]
+pool_mode = \"{mode}\"
 default_pool_size = {pool}
 query_wait_timeout = \"10m\"
 query_wait_notify = \"0s\"

@@ -43,7 +43,7 @@ pub(crate) fn measure(site: &Site<'_>, rounds: usize, seconds: u32) -> Result<()
     );
     for mode in MODES {
         for clients in CLIENTS {
-            let cells = take_turns(site, &peers, mode, clients, rounds, seconds)?;
+            let cells = take_turns(site, peers.each_ref(), mode, clients, rounds, seconds)?;
             show(mode, clients, &cells);
         }
     }
@@ -53,7 +53,7 @@ pub(crate) fn measure(site: &Site<'_>, rounds: usize, seconds: u32) -> Result<()
 /// Everybody once in each round, in an order that changes from round to round.
 pub(crate) fn take_turns<const N: usize>(
     site: &Site<'_>,
-    peers: &[Peer; N],
+    peers: [&Peer; N],
     mode: &str,
     clients: u32,
     rounds: usize,
@@ -66,7 +66,7 @@ pub(crate) fn take_turns<const N: usize>(
     for round in 0..rounds {
         for turn in 0..N {
             let which = (turn + round) % N;
-            run(site, &peers[which], mode, clients, seconds, &mut cells[which])?;
+            run(site, peers[which], mode, clients, seconds, &mut cells[which])?;
         }
     }
     Ok(cells)

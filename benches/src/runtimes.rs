@@ -21,7 +21,7 @@ pub(crate) fn measure(site: &Site<'_>, rounds: usize, seconds: u32) -> Result<()
     );
     for mode in MODES {
         for clients in CLIENTS {
-            let [tokio, smol] = take_turns(site, &peers, mode, clients, rounds, seconds)?;
+            let [tokio, smol] = take_turns(site, peers.each_ref(), mode, clients, rounds, seconds)?;
             row(&[
                 format!("{mode}, {clients}"),
                 tokio.cost.show(2),

@@ -31,11 +31,20 @@ const START_EXAMPLES: &str = "\
 Examples:
   gprxy start                              settings from the environment and .env only
   gprxy start --config /etc/gprxy.toml     and from a file
+  gprxy start --pgbouncer-ini pgbouncer.ini   as PgBouncer would, with its signals
   RUST_LOG=gprxy=debug gprxy start         more to read
 
 The environment wins over the file, the file over .env, .env over the defaults.
 SIGTERM drains: new sessions are refused, running work may end, and gprxy ends
 when all is done or server.drain_timeout is over.";
+
+const CONVERT_EXAMPLES: &str = "\
+Examples:
+  gprxy convert /etc/pgbouncer/pgbouncer.ini > gprxy.toml
+  APP_PASSWORD=secret gprxy check --config gprxy.toml
+
+Passwords become variables, listed on standard error; what cannot be carried over
+is a comment. Exit codes: 0 well, 78 something would be weaker or is wrong.";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
@@ -63,6 +72,9 @@ pub(crate) enum Command {
     /// Run the proxy
     #[command(after_help = START_EXAMPLES)]
     Start(StartArgs),
+    /// Print PgBouncer's configuration as a settings file of gprxy
+    #[command(after_help = CONVERT_EXAMPLES)]
+    Convert(ConvertArgs),
     /// Print the effective settings without secrets, and try the issuers and the databases
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
@@ -171,6 +183,30 @@ pub(crate) struct StartArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
 
+    /// Run with PgBouncer's own configuration; see docs/pgbouncer.md
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub(crate) pgbouncer_ini: Option<PathBuf>,
+
+    /// No log on standard error
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+
+    /// Log more than the settings say; twice: everything
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    /// PgBouncer's, refused with a hint
+    #[arg(short, long, hide = true)]
+    daemon: bool,
+
+    /// PgBouncer's, refused with a hint
+    #[arg(short = 'R', long, hide = true)]
+    reboot: bool,
+
+    /// PgBouncer's, refused with a hint
+    #[arg(short, long, hide = true, value_name = "USER")]
+    user: Option<String>,
+
     /// What to run on
     #[command(flatten)]
     pub(crate) runtime: RuntimeArgs,
@@ -179,6 +215,26 @@ pub(crate) struct StartArgs {
     #[cfg(feature = "demo")]
     #[arg(long, hide = true)]
     pub(crate) allow_demo_issuer: bool,
+}
+
+impl StartArgs {
+    /// What PgBouncer's command line has and this one does not, and what to do instead.
+    pub(crate) fn unsupported(&self) -> Option<&'static str> {
+        let options = [
+            (self.daemon, "-d: gprxy stays in the foreground; let systemd start it (Type=simple), or setsid(1)"),
+            (self.reboot, "-R: set so_reuseport, start the new process, then send SIGTERM to the old one"),
+            (self.user.is_some(), "-u: start gprxy as that user: User= in the unit of systemd, or setpriv(1)"),
+        ];
+        options.into_iter().find_map(|(given, words)| given.then_some(words))
+    }
+}
+
+/// `gprxy convert`
+#[derive(Args)]
+pub(crate) struct ConvertArgs {
+    /// PgBouncer's configuration
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
 }
 
 /// `gprxy check`

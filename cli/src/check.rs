@@ -65,6 +65,10 @@ fn accounts(settings: &Settings) -> Vec<Account> {
     if let Some(account) = &settings.check_account {
         return vec![Account { name: account.name.clone(), password: account.password.clone() }];
     }
+    // Users of a list log in themselves; not of every one of them a password is known.
+    if !settings.access.proof.is_token() {
+        return Vec::new();
+    }
     let mut seen = BTreeSet::new();
     let mapped = settings.roles.mappings.iter().filter(|mapping| seen.insert(mapping.account.clone()));
     mapped.map(Into::into).collect()
@@ -76,7 +80,10 @@ fn probes(settings: &Settings) -> Vec<Probe<'_>> {
         database.endpoints.iter().map(move |endpoint| Probe::Server { name, database, endpoint })
     });
     let logins = settings.databases.iter().flat_map(|(name, database)| {
-        accounts(settings).into_iter().map(move |account| Probe::Login { name, database, account })
+        let forced =
+            database.account.as_ref().map(|it| Account { name: it.name.clone(), password: it.password.clone() });
+        let accounts = forced.map_or_else(|| accounts(settings), |forced| vec![forced]);
+        accounts.into_iter().map(move |account| Probe::Login { name, database, account })
     });
     issuers.chain(servers).chain(logins).collect()
 }

@@ -8,6 +8,7 @@ mod check;
 #[cfg(feature = "login")]
 mod commands;
 mod config;
+mod convert;
 #[cfg(feature = "login")]
 mod credentials;
 #[cfg(feature = "demo")]
@@ -36,6 +37,8 @@ use args::{Cli, Command, StartArgs};
 use commands::Workstation;
 use config::{Problem, Sources};
 
+/// What clap ends with when the command line is wrong.
+const EX_USAGE: u8 = 2;
 /// `EX_UNAVAILABLE` of sysexits.h: something that is needed does not answer.
 const EX_UNAVAILABLE: u8 = 69;
 /// `EX_CONFIG` of sysexits.h: settings are wrong or missing.
@@ -44,6 +47,7 @@ const EX_CONFIG: u8 = 78;
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Start(args) => start(args),
+        Command::Convert(args) => convert::run(&args.file),
         Command::Check(args) => check::run(&Sources::of_process(args.config.config), args.offline),
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(args),
@@ -77,8 +81,13 @@ fn start(args: StartArgs) -> ExitCode {
     let allow_demo_issuer = args.allow_demo_issuer;
     #[cfg(not(feature = "demo"))]
     let allow_demo_issuer = false;
+    if let Some(instead) = args.unsupported() {
+        eprintln!("gprxy: {instead}");
+        return ExitCode::from(EX_USAGE);
+    }
     let runtime = args.runtime.name();
-    let sources = Sources { allow_demo_issuer, ..Sources::of_process(args.config.config) };
+    let (ini, quiet, verbose) = (args.pgbouncer_ini, args.quiet, args.verbose);
+    let sources = Sources { allow_demo_issuer, ini, quiet, verbose, ..Sources::of_process(args.config.config) };
     let loaded = config::load(&sources);
     match loaded.settings {
         Ok(settings) => {

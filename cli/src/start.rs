@@ -5,6 +5,7 @@ mod desk;
 mod ending;
 mod listen;
 mod parts;
+mod pidfile;
 
 use std::io;
 use std::process::ExitCode;
@@ -61,7 +62,8 @@ async fn start<H: Host>(settings: Settings, desk: Arc<Desk<H>>) -> Result<(), St
     // Installed before anything can be seen from outside: who sees the proxy can stop it.
     let signals = H::Signals::install().map_err(|error| format!("signals cannot be caught: {error}"))?;
     let listeners = listen::bind(&settings.listen)?;
-    let shared = Shared::<H>::new(parts::assemble(settings, desk.clone(), H::now())?);
+    let _pidfile = settings.listen.pidfile.clone().map(pidfile::write).transpose()?;
+    let shared = Shared::<H>::new(parts::assemble(settings, &desk.mock(), desk.clone(), H::now())?);
     desk.open(&shared);
     H::spawn(shared.clone().keep());
     H::spawn(keep_statistics(shared.clone(), desk.clone()));

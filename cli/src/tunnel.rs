@@ -133,6 +133,7 @@ impl Tunnel {
 fn assemble(way: &Way, gate: Gate, tokens: &Arc<dyn TokenSource>, now: Now) -> Result<Parts> {
     let limits = Limits { max_client_conn: MAX_CLIENTS, drain_timeout: DRAIN_TIMEOUT, ..Limits::default() };
     let database = Database {
+        account: None,
         dbname: None,
         endpoints: [way.endpoint.clone()].into(),
         sslmode: way.sslmode,

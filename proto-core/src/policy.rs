@@ -57,6 +57,12 @@ pub struct Account {
     pub password: Option<Arc<Secret<Vec<u8>>>>,
 }
 
+impl std::fmt::Debug for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Account").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 /// libpq's `sslmode`, same names and meanings (PostgreSQL manual, section 34.19).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum SslMode {
@@ -116,6 +122,8 @@ impl std::fmt::Display for Endpoint {
 pub struct Database {
     /// The name on the server; `None`: the name that the client asked for (the `*` entry).
     pub dbname: Option<Arc<str>>,
+    /// Whom everybody runs as there; `None`: as their own account. Only where somebody else than tokens says who is let in.
+    pub account: Option<Arc<Account>>,
     /// Tried in this order until one accepts the connection.
     pub endpoints: Arc<[Endpoint]>,
     /// How TLS to the server is handled.
@@ -137,6 +145,7 @@ impl Database {
     pub fn new(endpoints: impl Into<Arc<[Endpoint]>>) -> Self {
         Self {
             dbname: None,
+            account: None,
             endpoints: endpoints.into(),
             sslmode: SslMode::default(),
             sslrootcert: None,
@@ -149,7 +158,14 @@ impl Database {
     /// Whether connections that were opened for the one serve the other as well.
     #[must_use]
     pub fn is_where(&self, other: &Self) -> bool {
-        self.dbname == other.dbname && self.endpoints == other.endpoints && self.tls_terms() == other.tls_terms()
+        let login = |database: &Self| {
+            let account = database.account.as_ref()?;
+            Some((account.name.clone(), account.password.as_ref().map(|password| password.expose().clone())))
+        };
+        self.dbname == other.dbname
+            && self.endpoints == other.endpoints
+            && self.tls_terms() == other.tls_terms()
+            && login(self) == login(other)
     }
 
     /// How TLS to its servers is verified.

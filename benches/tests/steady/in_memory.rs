@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use gprxy_proto::driver::serve::serve;
 use gprxy_proto::policy::Endpoint;
+use gprxy_proto::pool::PoolMode;
 
 use crate::counting::{count_into, counter};
 use crate::messages::{data_row, extended, message, prepared, simple, startup};
@@ -28,8 +29,12 @@ impl Established {
     }
 
     fn with_audit(audited: bool) -> Self {
+        Self::in_mode(audited, PoolMode::Session)
+    }
+
+    fn in_mode(audited: bool, mode: PoolMode) -> Self {
         let allocations = counter();
-        let shared = proxy::shared::<InMemory>(Endpoint::Unix("server".into()), audited);
+        let shared = proxy::in_mode::<InMemory>(Endpoint::Unix("server".into()), audited, mode);
         let (socket, client) = connection(Peer::Client);
         <InMemory as gprxy_proto::driver::runtime::Runtime>::spawn(serve(shared, OneClient::new(socket)));
         let mut received = Vec::new();
@@ -147,6 +152,23 @@ fn an_extended_query_costs_two_calls_each_way_and_no_memory() {
 fn a_prepared_statement_costs_two_calls_each_way_and_no_memory() {
     let (query, answer) = prepared();
     let mut session = Established::new();
+    session.ask(&[message(b'P', b"P0_1\0SELECT 1\0\0\0"), message(b'S', b"")].concat());
+    session.answer(&[message(b'1', b""), message(b'Z', b"I")].concat());
+    session.steady(&query, &answer);
+}
+
+/// A lease that needs nothing: the connection comes and goes without a call and without memory.
+#[test]
+fn a_lease_for_each_transaction_costs_neither_calls_nor_memory() {
+    for (query, answer) in [simple(), extended()] {
+        Established::in_mode(false, PoolMode::Transaction).steady(&query, &answer);
+    }
+}
+
+#[test]
+fn a_lease_for_a_prepared_statement_costs_neither_calls_nor_memory() {
+    let (query, answer) = prepared();
+    let mut session = Established::in_mode(false, PoolMode::Transaction);
     session.ask(&[message(b'P', b"P0_1\0SELECT 1\0\0\0"), message(b'S', b"")].concat());
     session.answer(&[message(b'1', b""), message(b'Z', b"I")].concat());
     session.steady(&query, &answer);

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gprxy_proto::policy::{Database, Endpoint, SessionTerms, SslMode};
+use gprxy_proto::policy::{Account, Database, Endpoint, SessionTerms, SslMode};
 use gprxy_proto::pool::PoolSettings;
+use gprxy_proto::secret::Secret;
 
 use super::document::Value;
 use super::draft::{Draft, toml_string};
@@ -15,6 +16,7 @@ use super::problem::{Problem, quoted};
 use super::reader::{Entry, Reader};
 use super::schema;
 use super::server::{ANY_NUMBER, ISOLATION, POOL_MODE, POOL_SIZE, STATEMENTS};
+use super::settings::Proof;
 use super::terms;
 use super::tls::certificates;
 use super::url::is_loopback;
@@ -29,12 +31,14 @@ const SSLMODE: Choice<SslMode> = Choice(&[
 
 const HOSTS: &str = "host names, addresses or socket directories, separated by commas, each with :port where needed";
 
+/// What holds for databases that say nothing else: pool, sessions, and how long opening a connection may take.
+type Usual<'u> = (&'u PoolSettings, &'u SessionTerms, Duration);
+
 /// Reads all databases.
 pub(crate) fn databases(
     entries: Vec<(String, Entry)>,
-    pool: &PoolSettings,
-    terms: &SessionTerms,
-    connect_timeout: Duration,
+    proof: &Proof,
+    usual: Usual<'_>,
     draft: &mut Draft,
 ) -> BTreeMap<Arc<str>, Database> {
     let mut databases = BTreeMap::new();
@@ -51,20 +55,14 @@ pub(crate) fn databases(
         }
         let header = format!("[databases.{}]", toml_string(&name));
         let mut reader = Reader::new(&schema::DATABASES, entry, &place, &header, draft);
-        let database = database(&name, &mut reader, pool, terms, connect_timeout);
+        let database = database(&name, &mut reader, proof, usual);
         reader.finish();
         databases.insert(name.into(), database);
     }
     databases
 }
 
-fn database(
-    name: &str,
-    reader: &mut Reader<'_>,
-    pool: &PoolSettings,
-    terms: &SessionTerms,
-    connect_timeout: Duration,
-) -> Database {
+fn database(name: &str, reader: &mut Reader<'_>, proof: &Proof, (pool, terms, connect_timeout): Usual<'_>) -> Database {
     let hosts = reader.read("host", &List(HOSTS));
     let ports = reader.read("port", &Ports);
     let endpoints = endpoints(&hosts, &ports).unwrap_or_else(|fault| {
@@ -83,8 +81,10 @@ fn database(
         true => reader.optional("dbname", &Words("the name of the database on the server")),
         false => (name != "*").then(|| name.to_owned()),
     };
+    let account = account(reader, proof);
     let (sslmode, sslrootcert) = tls(reader, &endpoints);
     Database {
+        account,
         dbname: dbname.map(Arc::from),
         endpoints: endpoints.into(),
         sslmode,
@@ -119,6 +119,28 @@ fn database(
         }),
         session: Arc::new(terms::of_database(reader, terms)),
     }
+}
+
+/// Whom everybody runs as there, whatever they are called.
+fn account(reader: &mut Reader<'_>, proof: &Proof) -> Option<Arc<Account>> {
+    let name = reader.optional("user", &Words("the name of a PostgreSQL role, 1 to 63 bytes"));
+    let password = reader.secret("password");
+    match (&name, proof) {
+        (Some(_), Proof::Token) => {
+            reader.warn("user has no effect with auth_type = \"oidc\": roles say who runs as what");
+            return None;
+        }
+        (Some(name), _) if name.len() > 63 => reader.reject("user", "a longer name", "1 to 63 bytes"),
+        (None, Proof::Anyone) => reader.require("user", "whom everybody runs as, because auth_type = \"any\""),
+        (None, _) if password.is_some() => reader.reject("password", "the password of nobody", "user"),
+        _ => {}
+    }
+    let listed = |name: &str| match proof {
+        Proof::Listed(_, users) => users.password_of(name),
+        Proof::Token | Proof::Anyone => None,
+    };
+    let password = password.map(|password| Arc::new(Secret::new(password.expose().as_bytes().to_vec())));
+    name.map(|name| Arc::new(Account { password: password.or_else(|| listed(&name)), name: name.into() }))
 }
 
 fn tls(reader: &mut Reader<'_>, endpoints: &[Endpoint]) -> (SslMode, Option<Arc<str>>) {

@@ -8,7 +8,7 @@ use super::kinds::{List, Span, Words};
 use super::problem::{Problem, quoted};
 use super::reader::{Entry, Reader};
 use super::schema;
-use super::settings::IssuerConfig;
+use super::settings::{IssuerConfig, Proof};
 use super::url;
 
 /// The issuer of an Auth0 tenant, as it stands in its tokens.
@@ -17,8 +17,11 @@ pub(crate) fn auth0_issuer(tenant: &str) -> String {
 }
 
 /// Reads all issuers; the same one twice is a problem, and so is none.
-pub(crate) fn issuers(entries: Vec<Entry>, allow_demo: bool, draft: &mut Draft) -> Vec<IssuerConfig> {
-    if entries.is_empty() {
+pub(crate) fn issuers(entries: Vec<Entry>, proof: &Proof, allow_demo: bool, draft: &mut Draft) -> Vec<IssuerConfig> {
+    if !proof.is_token() && !entries.is_empty() {
+        draft.warn("[[issuer]] has no effect with this server.auth_type: nobody is let in by a token");
+    }
+    if entries.is_empty() && proof.is_token() {
         draft.problem(Problem::missing("issuer", "at least one [[issuer]], or AUTH0_TENANT with AUDIENCE"));
     }
     let mut issuers: Vec<IssuerConfig> = Vec::new();

@@ -74,6 +74,12 @@ pub(crate) fn merge(
     issuers(&mut merged.issuers, variables, draft);
     roles(&mut merged.roles, variables, draft);
     databases(&mut merged.databases, variables, draft);
+    lay_set_values(&mut merged, overlay);
+    Some(merged)
+}
+
+/// What was `SET` at the admin console wins.
+pub(crate) fn lay_set_values(merged: &mut Merged, overlay: &Overlay) {
     for (&(section, key), value) in overlay {
         let Some(entry) = merged.single(section) else { continue };
         if value.is_empty() {
@@ -82,7 +88,6 @@ pub(crate) fn merge(
             entry.set(key, value, Origin::Console);
         }
     }
-    Some(merged)
 }
 
 /// The environment wins; `.env` fills what is missing.

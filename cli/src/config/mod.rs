@@ -10,6 +10,7 @@
 //! The stronger source is above: the environment wins over the file that was named explicitly, the file wins over the
 //! `.env` that happens to lie in the working directory, and `.env` wins over the defaults.
 
+mod access;
 mod admin;
 mod convert;
 mod databases;
@@ -20,7 +21,9 @@ mod file;
 mod files;
 mod issuers;
 mod kinds;
+mod listen;
 mod merge;
+mod pgbouncer;
 mod problem;
 mod reader;
 mod roles;
@@ -36,10 +39,11 @@ mod url;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub(crate) use draft::Effective;
 pub(crate) use files::words as io_words;
+pub(crate) use pgbouncer::convert;
 pub(crate) use problem::Problem;
 pub(crate) use schema::{by_console_name, console_name};
 pub(crate) use settings::*;
@@ -77,16 +81,32 @@ pub(crate) struct Loaded {
 /// Reads all sources and checks every setting.
 pub(crate) fn load(sources: &Sources) -> Loaded {
     let mut draft = Draft::default();
-    let variables = Variables::read(sources, &mut draft);
-    let file = sources.file.clone().or_else(|| variables.any(schema::env::CONFIG).map(|(path, _)| PathBuf::from(path)));
-    let settings = merge::merge(file.as_deref(), &variables, &sources.overlay, &mut draft)
-        .map(|merged| settle(merged, &variables, sources, &mut draft));
+    let settings = match &sources.ini {
+        Some(path) => read_ini(path, sources, &mut draft),
+        None => read_toml(sources, &mut draft),
+    };
     let Draft { problems, warnings, effective } = draft;
     let settings = match settings {
         Some(settings) if problems.is_empty() => Ok(settings),
         _ => Err(problems),
     };
     Loaded { settings, effective, warnings }
+}
+
+fn read_toml(sources: &Sources, draft: &mut Draft) -> Option<Settings> {
+    let variables = Variables::read(sources, draft);
+    let file = sources.file.clone().or_else(|| variables.any(schema::env::CONFIG).map(|(path, _)| PathBuf::from(path)));
+    let merged = merge::merge(file.as_deref(), &variables, &sources.overlay, draft)?;
+    Some(settle(merged, &variables, sources, draft))
+}
+
+/// PgBouncer's own file. The environment and `.env` have no say: PgBouncer knows neither.
+fn read_ini(path: &Path, sources: &Sources, draft: &mut Draft) -> Option<Settings> {
+    let mut merged = pgbouncer::read(path, draft)?;
+    merge::lay_set_values(&mut merged, &sources.overlay);
+    let nothing = Sources::nothing();
+    let variables = Variables::read(&nothing, draft);
+    Some(settle(merged, &variables, sources, draft))
 }
 
 /// The environment and `.env` for the commands of a workstation, and what is odd about them. There a `.env` of some
@@ -105,15 +125,19 @@ fn settle(merged: Merged, variables: &Variables<'_>, sources: &Sources, draft: &
     let has_tls = ["cert", "key"].iter().any(|key| merged.tls.values.contains_key(key));
     let server = server::server(merged.server, has_tls, draft);
     let tls = tls::tls(merged.tls, draft);
-    let issuers = issuers::issuers(merged.issuers, sources.allow_demo_issuer, draft);
-    let roles = roles::roles(merged.roles, server.default_role, variables, draft);
+    let issuers = issuers::issuers(merged.issuers, &server.access.proof, sources.allow_demo_issuer, draft);
+    let roles = roles::roles(merged.roles, server.default_role, &server.access.proof, variables, draft);
     let check_account = roles::check_account(variables, draft);
     let (pool, terms, connect_timeout) = server::pool(merged.pool, draft);
-    let databases = databases::databases(merged.databases, &pool, &terms, connect_timeout, draft);
+    let databases =
+        databases::databases(merged.databases, &server.access.proof, (&pool, &terms, connect_timeout), draft);
     let admin = admin::admin(merged.admin, draft);
     let audit = server::audit(merged.audit, draft);
     let limits = server::limits(merged.limits, server.drain_timeout, draft);
-    let log = LogSettings { quiet: sources.quiet, ..server::log(merged.log, draft) };
+    let mut log = LogSettings { quiet: sources.quiet, ..server::log(merged.log, draft) };
+    for _ in 0..sources.verbose.min(2) {
+        log.level = log.level.max(log::LevelFilter::Info).increment_severity();
+    }
 
     Settings {
         listen: server.listen,

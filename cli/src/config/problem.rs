@@ -19,6 +19,8 @@ pub(crate) enum Origin {
     },
     /// In the environment of the process, under this name.
     Environment(Arc<str>),
+    /// Nowhere: what PgBouncer would do.
+    PgBouncer,
     /// At the admin console, by `SET`.
     Console,
     /// In the `.env` file.
@@ -35,6 +37,7 @@ impl fmt::Display for Origin {
         match self {
             Self::Default => f.write_str("default"),
             Self::File { path, line } => write!(f, "{path}:{line}"),
+            Self::PgBouncer => f.write_str("PgBouncer's default"),
             Self::Console => f.write_str("SET"),
             Self::Environment(name) => write!(f, "environment {name}"),
             Self::DotEnv { name, line } => write!(f, ".env:{line} {name}"),

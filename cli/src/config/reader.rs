@@ -142,6 +142,11 @@ impl<'d> Reader<'d> {
         self.entry.values.contains_key(name)
     }
 
+    /// The setting as it was written, when it is text.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.entry.text(name)
+    }
+
     /// Where the setting came from.
     pub(crate) fn origin(&self, name: &str) -> Origin {
         self.entry.values.get(name).map_or(Origin::Default, |found| found.origin.clone())

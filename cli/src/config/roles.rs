@@ -11,7 +11,7 @@ use super::kinds::{Rank, Words};
 use super::problem::{Origin, Problem, quoted};
 use super::reader::{Entry, Reader};
 use super::schema::{self, env};
-use super::settings::{RoleConfig, Roles};
+use super::settings::{Proof, RoleConfig, Roles};
 use super::sources::Variables;
 use super::terms;
 use crate::logging::one_line;
@@ -23,13 +23,14 @@ const MAX_NAME: usize = 63;
 pub(crate) fn roles(
     mut entries: Vec<Entry>,
     default_role: Option<(String, Origin)>,
+    proof: &Proof,
     variables: &Variables<'_>,
     draft: &mut Draft,
 ) -> Roles {
     if let Some((name, _)) = &default_role {
         entries.extend(role_of_default_account(name, &entries, variables));
     }
-    if entries.is_empty() {
+    if entries.is_empty() && proof.is_token() {
         let expected = "at least one [[role]], or ROLE_MAPPING_<ROLE>=account:password";
         draft.problem(Problem::missing("role", expected));
     }

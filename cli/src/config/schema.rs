@@ -82,7 +82,7 @@ pub(crate) fn console_name(section: &str, key: &str) -> Option<String> {
     let key = section.key(key)?;
     Some(match (section.name, key.alias) {
         (_, Some(name)) => name.to_owned(),
-        ("server" | "pool" | "limits", None) => key.name.to_owned(),
+        ("server" | "pool" | "limits" | "admin", None) => key.name.to_owned(),
         (section, None) => format!("{section}_{}", key.name),
     })
 }
@@ -102,7 +102,14 @@ pub(crate) static SERVER: Section = Section {
         key("listen_addr", "0.0.0.0").env("PROXY_HOST").fixed(),
         key("listen_port", "7777").env("PROXY_PORT").fixed(),
         key("unix_socket_dir", "").fixed(),
+        key("unix_socket_mode", "0777").fixed(),
+        key("unix_socket_group", "").fixed(),
+        key("listen_backlog", "4096").fixed(),
+        key("so_reuseport", "false").fixed(),
+        key("pidfile", "").fixed(),
         key("workers", "").fixed(),
+        key("auth_type", "oidc"),
+        key("auth_file", ""),
         key("allow_plaintext", "loopback"),
         key("password_fallback", "true"),
         key("default_role", "").env("DEFAULT_ROLE"),
@@ -126,6 +133,7 @@ pub(crate) static TLS: Section = Section {
         key("cert", "").env("PROXY_CERT").alias("client_tls_cert_file"),
         key("key", "").env("PROXY_KEY").alias("client_tls_key_file"),
         key("min_version", "1.2"),
+        key("required", "false"),
     ],
 };
 
@@ -206,6 +214,8 @@ pub(crate) static DATABASES: Section = Section {
         key("host", "localhost").env("DB_HOST"),
         key("port", "5432"),
         key("dbname", ""),
+        key("user", ""),
+        key("password", "").secret(),
         key("sslmode", "prefer"),
         key("sslrootcert", ""),
         key("connect_timeout", ""),

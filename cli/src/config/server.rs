@@ -1,30 +1,20 @@
 //! `[server]`, `[pool]`, `[audit]`, `[limits]` and `[log]`.
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gprxy_proto::policy::{AllowPlaintext, Limits, SessionTerms, SocketOptions, StartupRules};
+use gprxy_proto::policy::{Limits, SessionTerms, SocketOptions, StartupRules};
 use gprxy_proto::pool::{Isolation, PoolMode, PoolSettings};
 use log::LevelFilter;
 
 use super::draft::Draft;
-use super::kinds::{Choice, Flag, List, Size, Span, Whole, Words};
+use super::kinds::{Choice, Flag, Size, Span, Whole, Words};
 use super::problem::Origin;
 use super::reader::{Entry, Reader};
 use super::schema;
 use super::settings::{Access, AuditFailure, AuditPath, AuditSettings, Listen, LogFormat, LogSettings};
 use super::terms;
-use super::url::is_loopback;
-
-/// A TCP port; 0 means any free one where we listen.
-pub(crate) const PORT: Whole = Whole { what: "a port number", min: 0, max: 65_535 };
-
-const PLAINTEXT: Choice<AllowPlaintext> = Choice(&[
-    ("never", AllowPlaintext::Never),
-    ("loopback", AllowPlaintext::Loopback),
-    ("always", AllowPlaintext::Always),
-]);
+use super::{access, listen};
 
 /// `[server]` as read; the default role is looked up among the roles later.
 pub(crate) struct Server {
@@ -47,52 +37,15 @@ pub(crate) struct Server {
 /// Reads `[server]`. `has_tls`: whether a certificate is set, which decides who can log in at all.
 pub(crate) fn server(entry: Entry, has_tls: bool, draft: &mut Draft) -> Server {
     let mut reader = Reader::of_section(&schema::SERVER, entry, draft);
-    let listen = listen(&mut reader);
+    let listen = listen::listen(&mut reader);
     let workers = workers(&mut reader);
-    let allow_plaintext = reader.read("allow_plaintext", &PLAINTEXT);
-    let password_fallback = reader.read("password_fallback", &Flag);
+    let access = access::access(&mut reader, has_tls, &listen);
     let default_role =
         reader.optional("default_role", &Words("the name of a role")).map(|name| (name, reader.origin("default_role")));
     let drain_timeout = reader.read("drain_timeout", &Span { min: Duration::ZERO, max: Duration::from_secs(86_400) });
     let (startup, sockets) = (terms::startup(&mut reader), terms::sockets(&mut reader));
-    match allow_plaintext {
-        AllowPlaintext::Never if !has_tls => {
-            reader.reject("allow_plaintext", "\"never\" without a certificate, so that nobody could log in", "[tls]");
-        }
-        AllowPlaintext::Loopback if !has_tls && !listen.addresses.iter().all(|address| is_loopback(address)) => {
-            reader.warn("without [tls], tokens are accepted from this machine only (allow_plaintext = \"loopback\")");
-        }
-        AllowPlaintext::Always => {
-            reader.warn("allow_plaintext = \"always\" lets tokens and passwords travel unencrypted");
-        }
-        AllowPlaintext::Never | AllowPlaintext::Loopback => {}
-    }
     reader.finish();
-    let access = Access { allow_plaintext, password_fallback };
     Server { listen, workers, access, default_role, drain_timeout, startup, sockets }
-}
-
-fn listen(reader: &mut Reader<'_>) -> Listen {
-    const EXPECTED: &str = "IP addresses or host names, separated by commas, or * for all";
-    let mut addresses = reader.read("listen_addr", &List(EXPECTED));
-    for address in &mut addresses {
-        let bare = address.strip_prefix('[').and_then(|inside| inside.strip_suffix(']')).unwrap_or(address);
-        let sound = bare == "*"
-            || bare.parse::<IpAddr>().is_ok()
-            || (bare.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)));
-        if !sound {
-            reader.reject("listen_addr", super::problem::quoted(address), EXPECTED);
-        }
-        *address = bare.to_owned();
-    }
-    // The bounds of PORT are those of u16.
-    let port = u16::try_from(reader.read("listen_port", &PORT)).unwrap_or(0);
-    let unix_socket_dir = reader.optional("unix_socket_dir", &Words("the path of a directory")).map(PathBuf::from);
-    if let Some(dir) = unix_socket_dir.as_deref().filter(|dir| !dir.is_absolute() || !dir.is_dir()) {
-        let found = format!("{}, which is not there", super::problem::quoted(&dir.display().to_string()));
-        reader.reject("unix_socket_dir", found, "the absolute path of an existing directory");
-    }
-    Listen { addresses, port, unix_socket_dir }
 }
 
 fn workers(reader: &mut Reader<'_>) -> usize {

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gprxy_proto::auth::users::UserList;
 use gprxy_proto::console::ConsoleAccess;
 use gprxy_proto::policy::{
-    Account, AllowPlaintext, Database, Limits, OwnPool, OwnTimeouts, SocketOptions, StartupRules,
+    Account, AllowPlaintext, AuthType, Database, Limits, OwnPool, OwnTimeouts, SocketOptions, StartupRules,
 };
 use gprxy_proto::secret::Secret;
 
@@ -51,6 +52,16 @@ pub(crate) struct Listen {
     pub(crate) port: u16,
     /// The directory of a Unix socket `.s.PGSQL.<port>`.
     pub(crate) unix_socket_dir: Option<PathBuf>,
+    /// The mode of its file.
+    pub(crate) unix_socket_mode: u32,
+    /// The id of its group.
+    pub(crate) unix_socket_group: Option<u32>,
+    /// Connections that wait to be accepted.
+    pub(crate) backlog: i32,
+    /// Whether several processes may listen on the same address.
+    pub(crate) reuse_port: bool,
+    /// Where the number of the process is written.
+    pub(crate) pidfile: Option<PathBuf>,
 }
 
 /// How clients may prove who they are.
@@ -59,6 +70,25 @@ pub(crate) struct Access {
     pub(crate) allow_plaintext: AllowPlaintext,
     /// Whether a password that is no token is checked by PostgreSQL itself.
     pub(crate) password_fallback: bool,
+    /// Who is let in by what.
+    pub(crate) proof: Proof,
+}
+
+/// What lets somebody in: `auth_type`.
+pub(crate) enum Proof {
+    /// A token of an issuer.
+    Token,
+    /// What is in a list of users.
+    Listed(AuthType, UserList),
+    /// Nothing, and the name does not count: databases log in as users of their own.
+    Anyone,
+}
+
+impl Proof {
+    /// Whether tokens, and so issuers and roles, mean anything.
+    pub(crate) const fn is_token(&self) -> bool {
+        matches!(self, Self::Token)
+    }
 }
 
 /// The admin console.
@@ -76,6 +106,8 @@ pub(crate) struct TlsSettings {
     pub(crate) cert: PathBuf,
     /// PEM, the key of that certificate.
     pub(crate) key: PathBuf,
+    /// Whether clients must use it, but for those at a Unix socket.
+    pub(crate) required: bool,
     /// The oldest version that is spoken.
     pub(crate) min_version: TlsVersion,
 }

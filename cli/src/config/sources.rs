@@ -20,10 +20,14 @@ pub(crate) struct Sources {
     pub(crate) dotenv: Option<PathBuf>,
     /// The configuration file from the command line; `None`: `GPRXY_CONFIG` decides.
     pub(crate) file: Option<PathBuf>,
+    /// PgBouncer's own configuration, in place of all other sources.
+    pub(crate) ini: Option<PathBuf>,
     /// Only the demo, which runs that issuer itself, may trust it.
     pub(crate) allow_demo_issuer: bool,
     /// Whether standard error gets no log.
     pub(crate) quiet: bool,
+    /// How much more is logged than the settings say: one step for each `-v`.
+    pub(crate) verbose: u8,
     /// What was `SET` at the admin console; it wins over everything.
     pub(crate) overlay: Overlay,
 }
@@ -32,6 +36,20 @@ pub(crate) struct Sources {
 pub(crate) type Overlay = BTreeMap<(&'static str, &'static str), String>;
 
 impl Sources {
+    /// No source at all.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            environment: Environment::default(),
+            dotenv: None,
+            file: None,
+            ini: None,
+            allow_demo_issuer: false,
+            quiet: false,
+            verbose: 0,
+            overlay: Overlay::new(),
+        }
+    }
+
     /// Those of this process: its environment, and `.env` in the working directory.
     pub(crate) fn of_process(file: Option<PathBuf>) -> Self {
         Self {
@@ -40,7 +58,9 @@ impl Sources {
             file,
             allow_demo_issuer: false,
             quiet: false,
+            verbose: 0,
             overlay: crate::config::Overlay::default(),
+            ini: None,
         }
     }
 }
@@ -241,7 +261,9 @@ mod tests {
             file: None,
             allow_demo_issuer: false,
             quiet: false,
+            verbose: 0,
             overlay: crate::config::Overlay::default(),
+            ini: None,
         }
     }
 
@@ -293,7 +315,9 @@ mod tests {
             file: None,
             allow_demo_issuer: false,
             quiet: false,
+            verbose: 0,
             overlay: crate::config::Overlay::default(),
+            ini: None,
         };
         let mut draft = Draft::default();
         Variables::read(&sources, &mut draft);
@@ -310,7 +334,9 @@ mod tests {
             file: None,
             allow_demo_issuer: false,
             quiet: false,
+            verbose: 0,
             overlay: crate::config::Overlay::default(),
+            ini: None,
         };
         let mut draft = Draft::default();
         Variables::read(&sources, &mut draft);

@@ -9,7 +9,7 @@ use rustls::sign::CertifiedKey;
 
 use super::draft::Draft;
 use super::files;
-use super::kinds::{Choice, Words};
+use super::kinds::{Choice, Flag, Words};
 use super::problem::quoted;
 use super::reader::{Entry, Reader};
 use super::schema;
@@ -23,6 +23,10 @@ pub(crate) fn tls(entry: Entry, draft: &mut Draft) -> Option<TlsSettings> {
     let cert = reader.optional("cert", &Words("the path of a PEM file with the certificate")).map(PathBuf::from);
     let key = reader.optional("key", &Words("the path of a PEM file with the private key")).map(PathBuf::from);
     let min_version = reader.read("min_version", &VERSION);
+    let required = reader.read("required", &Flag);
+    if required && cert.is_none() {
+        reader.reject("required", "true without a certificate, so that nobody could connect", "tls.cert and tls.key");
+    }
     if cert.is_some() && !reader.is_set("key") {
         reader.require("key", "the private key of tls.cert (environment PROXY_KEY)");
     }
@@ -36,7 +40,7 @@ pub(crate) fn tls(entry: Entry, draft: &mut Draft) -> Option<TlsSettings> {
             if let (Some(chain), Some(private)) = (chain, private) {
                 try_pair((&cert, chain), (&key, private), &mut reader);
             }
-            Some(TlsSettings { cert, key, min_version })
+            Some(TlsSettings { cert, key, required, min_version })
         }
         _ => None,
     };

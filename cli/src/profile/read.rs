@@ -245,7 +245,9 @@ mod tests {
             file: None,
             allow_demo_issuer: false,
             quiet: false,
+            verbose: 0,
             overlay: crate::config::Overlay::default(),
+            ini: None,
         };
         let (variables, warnings) = config::variables(&sources);
         let table: Table = toml::from_str(table).unwrap();

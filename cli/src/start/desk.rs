@@ -11,7 +11,7 @@ use gprxy_proto::driver::host::Host;
 use gprxy_proto::driver::shared::Shared;
 use gprxy_proto::fault::{Refusal, SqlState};
 
-use super::parts;
+use super::parts::{self, Mock};
 use crate::config::{self, AuditSettings, Loaded, Overlay, Settings, Sources};
 use crate::logging;
 
@@ -30,6 +30,7 @@ struct State {
     shown: BTreeMap<String, String>,
     /// What the trail was opened with.
     audit: AuditSettings,
+    mock: Mock,
     drain_timeout: Duration,
     cancel_wait_timeout: Duration,
     stats_period: Duration,
@@ -52,6 +53,7 @@ impl<H: Host> Desk<H> {
             sources,
             shown: shown(effective),
             audit: settings.audit.clone(),
+            mock: Mock::new(),
             drain_timeout: settings.limits.drain_timeout,
             cancel_wait_timeout: settings.limits.cancel_wait_timeout,
             stats_period: settings.admin.stats_period,
@@ -62,6 +64,16 @@ impl<H: Host> Desk<H> {
     /// The sessions that a change of settings is for.
     pub(super) fn open(&self, shared: &Arc<Shared<H>>) {
         let _ = self.shared.set(Arc::downgrade(shared));
+    }
+
+    /// See [`Mock`].
+    pub(super) fn mock(&self) -> Mock {
+        lock(&self.state).mock.clone()
+    }
+
+    /// Whether signals mean what they mean to PgBouncer.
+    pub(super) fn is_pgbouncer(&self) -> bool {
+        lock(&self.state).sources.ini.is_some()
     }
 
     /// How long running transactions may take when the process ends.
@@ -104,7 +116,7 @@ impl<H: Host> Desk<H> {
         let log = settings.log.clone();
         let stats_period = settings.admin.stats_period;
         let (drain_timeout, cancel_wait_timeout) = (settings.limits.drain_timeout, settings.limits.cancel_wait_timeout);
-        let reload = parts::policy(settings, &state.audit).map_err(|problem| refused(&[problem]))?;
+        let reload = parts::policy(settings, &state.audit, &state.mock).map_err(|problem| refused(&[problem]))?;
         let Some(shared) = self.shared.get().and_then(Weak::upgrade) else {
             return Err(refused(&["gprxy is not serving".to_owned()]));
         };

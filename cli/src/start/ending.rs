@@ -55,7 +55,13 @@ impl<H: Host> Watch<H> {
             match self.next().await {
                 Word::End(how) => return End::Told(how),
                 Word::Signal(Signal::Hangup) => self.reload().await,
-                Word::Signal(Signal::Interrupt | Signal::Terminate) => return End::Drain,
+                Word::Signal(signal @ (Signal::Interrupt | Signal::Terminate)) => {
+                    return match (self.desk.is_pgbouncer(), signal) {
+                        (false, _) => End::Drain,
+                        (true, Signal::Terminate) => End::Told(Shutdown::WaitForClients),
+                        (true, _) => End::Told(Shutdown::WaitForServers),
+                    };
+                }
                 Word::Signal(Signal::Quit) => return End::Told(Shutdown::Now),
                 Word::Signal(Signal::User1) => {
                     log::info!("SIGUSR1: nobody gets a server connection until SIGUSR2");

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use gprxy_proto::driver::host::Bound;
@@ -11,12 +12,19 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::config::Listen;
 
 /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+#[cfg(feature = "login")]
 const BACKLOG: i32 = 4096;
 
 /// A bound socket; a Unix socket's file goes with it.
 pub(crate) struct Listening {
     bound: Bound,
-    path: Option<PathBuf>,
+    file: Option<SocketFile>,
+}
+
+/// The file of a Unix socket, and which one it is: another process may have put its own in its place.
+struct SocketFile {
+    path: PathBuf,
+    inode: u64,
 }
 
 impl Listening {
@@ -34,8 +42,8 @@ impl Listening {
 
 impl fmt::Display for Listening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.path, self.bound.address()) {
-            (Some(path), _) => write!(f, "{}", path.display()),
+        match (&self.file, self.bound.address()) {
+            (Some(file), _) => write!(f, "{}", file.path.display()),
             (None, Some(address)) => write!(f, "{address}"),
             (None, None) => f.write_str("a socket without an address"),
         }
@@ -44,7 +52,8 @@ impl fmt::Display for Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
+        let Some(SocketFile { path, inode }) = &self.file else { return };
+        if path.symlink_metadata().is_ok_and(|metadata| metadata.ino() == *inode) {
             let _ = std::fs::remove_file(path);
         }
     }
@@ -55,7 +64,7 @@ pub(super) fn bind(listen: &Listen) -> Result<Vec<Listening>, String> {
     let mut all = Vec::new();
     for name in &listen.addresses {
         for address in resolve(name, listen.port)? {
-            match listen_tcp(address) {
+            match listen_tcp_with(address, listen.backlog, listen.reuse_port) {
                 Ok(listening) => all.push(listening),
                 // "*" means what the machine has, and not every machine has IPv6.
                 Err(_) if name == "*" && address.is_ipv6() => {}
@@ -64,9 +73,26 @@ pub(super) fn bind(listen: &Listen) -> Result<Vec<Listening>, String> {
         }
     }
     if let Some(directory) = &listen.unix_socket_dir {
-        all.push(listen_unix(&directory.join(format!(".s.PGSQL.{}", listen.port)))?);
+        let path = directory.join(format!(".s.PGSQL.{}", listen.port));
+        if listen.reuse_port {
+            // Another process goes on serving whom it has accepted; new clients come here.
+            let _ = std::fs::remove_file(&path);
+        }
+        let listening = listen_unix(&path)?;
+        open_up(&path, listen).map_err(|error| format!("{}: {error}", path.display()))?;
+        all.push(listening);
     }
     if all.is_empty() { Err("there is no address to listen on".into()) } else { Ok(all) }
+}
+
+/// Lets those at the socket who are meant to be.
+fn open_up(path: &Path, listen: &Listen) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    // The group first: a mode that is open to it must never be open to another one.
+    if let Some(group) = listen.unix_socket_group {
+        std::os::unix::fs::chown(path, None, Some(group))?;
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(listen.unix_socket_mode))
 }
 
 fn resolve(name: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
@@ -80,24 +106,30 @@ fn resolve(name: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     }
 }
 
-/// Listens on one address.
+/// Listens on one address, alone.
+#[cfg(feature = "login")]
 pub(crate) fn listen_tcp(address: SocketAddr) -> Result<Listening, String> {
-    match bind_tcp(address) {
-        Ok(bound) => Ok(Listening { bound, path: None }),
+    listen_tcp_with(address, BACKLOG, false)
+}
+
+fn listen_tcp_with(address: SocketAddr, backlog: i32, reuse_port: bool) -> Result<Listening, String> {
+    match bind_tcp(address, backlog, reuse_port) {
+        Ok(bound) => Ok(Listening { bound, file: None }),
         Err(error) => Err(format!("cannot listen on {address}: {error}")),
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<Bound> {
+fn bind_tcp(address: SocketAddr, backlog: i32, reuse_port: bool) -> io::Result<Bound> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Connections of an earlier process that still fade away must not keep this one from starting.
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(reuse_port)?;
     if address.is_ipv6() {
         // IPv4 has sockets of its own.
         socket.set_only_v6(true)?;
     }
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(backlog)?;
     Ok(Bound::Tcp(socket.into()))
 }
 
@@ -107,7 +139,11 @@ pub(crate) fn listen_unix(path: &Path) -> Result<Listening, String> {
         let _ = std::fs::remove_file(path);
     }
     match std::os::unix::net::UnixListener::bind(path) {
-        Ok(listener) => Ok(Listening { bound: Bound::Unix(listener), path: Some(path.into()) }),
+        Ok(listener) => {
+            let inode = path.symlink_metadata().map(|metadata| metadata.ino());
+            let inode = inode.map_err(|error| format!("{}: {error}", path.display()))?;
+            Ok(Listening { bound: Bound::Unix(listener), file: Some(SocketFile { path: path.into(), inode }) })
+        }
         Err(error) => Err(format!("cannot listen on {}: {error}", path.display())),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gprxy_proto::audit::AuditProfile;
+use gprxy_proto::auth::gate::Gate;
 use gprxy_proto::auth::jwks::{KeySetLimits, KeySets};
 use gprxy_proto::auth::jwt::{ClaimPath, IssuerSettings, KeySource};
 use gprxy_proto::auth::roles::{RoleEntry, RoleMap};
@@ -13,19 +14,21 @@ use gprxy_proto::driver::entropy::SystemEntropy;
 use gprxy_proto::driver::shared::{Parts, ServerTls};
 use gprxy_proto::driver::terms::Reload;
 use gprxy_proto::driver::tls;
+use gprxy_proto::entropy::Entropy;
 use gprxy_proto::hub::Hub;
 use gprxy_proto::policy::{Database, Databases, Users};
+use gprxy_proto::secret::Secret;
 use gprxy_proto::session::Profile;
 use gprxy_proto::time::Now;
 use rustls::server::ServerConfig;
 
-use crate::config::{self, AuditFailure, AuditSettings, IssuerConfig, Roles, Settings, TlsSettings, TlsVersion};
+use crate::config::{self, AuditFailure, AuditSettings, IssuerConfig, Proof, Roles, Settings, TlsSettings, TlsVersion};
 use crate::server_tls;
 
 /// What a process begins with.
-pub(super) fn assemble(settings: Settings, control: Arc<dyn Control>, now: Now) -> Result<Parts, String> {
+pub(super) fn assemble(settings: Settings, mock: &Mock, control: Arc<dyn Control>, now: Now) -> Result<Parts, String> {
     let audit = settings.audit.clone();
-    let Reload { profile, tls, server_tls, issuers } = policy(settings, &audit)?;
+    let Reload { profile, tls, server_tls, issuers } = policy(settings, &audit, mock)?;
     let keys = KeySets::new(issuers, KeySetLimits::default(), now).map_err(|error| error.to_string())?;
     let hub = Hub::new(keys, &profile.limits, Box::new(SystemEntropy::default()));
     let audit = super::audit::open(&audit, now)?;
@@ -35,7 +38,7 @@ pub(super) fn assemble(settings: Settings, control: Arc<dyn Control>, now: Now) 
 
 /// What sessions are let in by. Everything that was checked when the settings were read may still have changed since: files
 /// are read again here. `audit` is what the trail was opened with.
-pub(super) fn policy(settings: Settings, audit: &AuditSettings) -> Result<Reload, String> {
+pub(super) fn policy(settings: Settings, audit: &AuditSettings, mock: &Mock) -> Result<Reload, String> {
     let issuers = settings.issuers.into_iter().map(issuer).collect::<Result<Vec<_>, _>>()?;
     let tls = settings.tls.as_ref().map(client_tls).transpose()?;
     let server_tls = server_tls(&settings.databases)?;
@@ -44,7 +47,8 @@ pub(super) fn policy(settings: Settings, audit: &AuditSettings) -> Result<Reload
     let profile = Profile {
         tls: tls.is_some(),
         allow_plaintext: settings.access.allow_plaintext,
-        gate: None,
+        tls_required: settings.tls.as_ref().is_some_and(|tls| tls.required),
+        gate: gate(settings.access.proof, mock),
         password_fallback: settings.access.password_fallback,
         roles: role_map(settings.roles)?,
         databases: Databases::new(settings.databases),
@@ -85,6 +89,33 @@ fn issuer(config: IssuerConfig) -> Result<IssuerSettings, String> {
     settings.user_claims = paths(config.user_claims)?;
     settings.roles_claims = paths(config.roles_claims)?;
     Ok(settings)
+}
+
+/// What salts for users without a verifier are made of: the same after a reload, so that nobody can tell by it who exists.
+#[derive(Clone)]
+pub(super) struct Mock(Arc<Secret<[u8; 32]>>);
+
+impl Mock {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Secret::new(SystemEntropy::new().bytes())))
+    }
+}
+
+impl Entropy for Mock {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        for (byte, known) in bytes.iter_mut().zip(self.0.expose()) {
+            *byte = *known;
+        }
+    }
+}
+
+fn gate(proof: Proof, mock: &Mock) -> Option<Arc<Gate>> {
+    let gate = match proof {
+        Proof::Token => return None,
+        Proof::Listed(auth_type, users) => Gate::listed(auth_type, users, &mut mock.clone()),
+        Proof::Anyone => Gate::open(&mut mock.clone()),
+    };
+    Some(Arc::new(gate))
 }
 
 fn role_map(roles: Roles) -> Result<RoleMap, String> {

@@ -153,6 +153,12 @@ impl UserList {
         self.users.get(name)
     }
 
+    /// The password of a user, where the list has it in clear.
+    #[must_use]
+    pub fn password_of(&self, name: &str) -> Option<Arc<Secret<Vec<u8>>>> {
+        self.find(name)?.account.password.clone()
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -81,13 +81,24 @@ impl Session {
         if for_console {
             return self.enter_console(startup, who, now);
         }
-        let account = startup.user.clone();
-        self.phase = Phase::Leasing(Box::new(Leasing::new(startup, Some(who), Some(account.clone()))));
-        let credential = match backing {
-            Backing::Account(account) => Credential::Account(account),
-            Backing::Passed(credential) => Credential::Passed(credential),
-            Backing::Provided => Credential::Provided,
+        let target = self.profile.databases.find(&startup.database);
+        let forced = target.and_then(|target| target.account.clone());
+        let name = startup.user.clone();
+        let account = forced.as_ref().map_or_else(|| name.clone(), |account| account.name.clone());
+        self.phase = Phase::Leasing(Box::new(Leasing::new(startup, Some(who), Some(account))));
+        let credential = match (forced, backing) {
+            (Some(account), _) => Credential::Account(account),
+            (None, backing) => credential_of(backing),
         };
-        self.lease(credential, &account, now);
+        self.lease(credential, &name, now);
+    }
+}
+
+/// What somebody logs in to the server with who runs as their own account.
+fn credential_of(backing: Backing) -> Credential {
+    match backing {
+        Backing::Account(account) => Credential::Account(account),
+        Backing::Passed(credential) => Credential::Passed(credential),
+        Backing::Provided => Credential::Provided,
     }
 }

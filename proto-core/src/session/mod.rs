@@ -90,6 +90,8 @@ pub enum Verdict {
 pub struct Profile {
     /// Whether clients can have TLS.
     pub tls: bool,
+    /// Whether they must, but for those at a Unix socket.
+    pub tls_required: bool,
     /// Where secrets may travel in clear.
     pub allow_plaintext: AllowPlaintext,
     /// Who is let in by another proof than a token; `None`: tokens count, and what `password_fallback` says.
@@ -120,6 +122,7 @@ impl Default for Profile {
     fn default() -> Self {
         Self {
             tls: false,
+            tls_required: false,
             allow_plaintext: AllowPlaintext::default(),
             gate: None,
             password_fallback: false,
@@ -144,6 +147,14 @@ pub struct Peer {
     pub is_local: bool,
     /// Over a Unix socket, the user that the peer's process ran as when it connected, where that is known.
     pub uid: Option<u32>,
+}
+
+impl Peer {
+    /// Whether it is at a Unix socket.
+    #[must_use]
+    pub fn is_unix(&self) -> bool {
+        &*self.address == "unix"
+    }
 }
 
 /// How a client's connection is encrypted, in PostgreSQL's words (`pg_stat_ssl`).

@@ -102,6 +102,10 @@ impl Session {
             return;
         }
         let encrypted = self.tls.is_some();
+        if self.profile.tls_required && !encrypted && !self.peer.is_unix() {
+            self.phase = Phase::Proving(Box::new(Proving::new(startup)));
+            return self.refuse(tls_required(), now);
+        }
         // A gate that does not ask in clear does not need to know who reads along.
         let hidden = self.profile.gate.as_ref().is_some_and(|gate| !gate.asks_in_clear());
         let may_ask = hidden || encrypted || self.profile.allow_plaintext.allows(self.peer.is_local);
@@ -117,6 +121,11 @@ impl Session {
             self.finish(Finish::Refused(refusal), now);
         }
     }
+}
+
+fn tls_required() -> Refusal {
+    Refusal::new(SqlState::INVALID_AUTHORIZATION, "this connection is not encrypted, and gprxy requires TLS")
+        .hint("Connect with sslmode=require or, better, sslmode=verify-full.")
 }
 
 fn plaintext_refused(tls: bool) -> Refusal {

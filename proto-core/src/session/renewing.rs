@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::auth::gate::Backing;
 use crate::auth::{Identity, Method};
 use crate::fault::{Refusal, SqlState};
+use crate::policy::Account;
 use crate::pool::PoolMode;
 
 use super::proving::no_database;
@@ -23,7 +24,7 @@ impl Session {
         let Some(target) = profile.databases.find(&wish.database).cloned() else {
             return Err(no_database(&wish.database));
         };
-        let credential = credential(&profile, &identity, wish)?;
+        let credential = credential(&profile, &identity, target.account.as_ref(), wish)?;
         let settings = profile.users.pool(&wish.role, &target.pool);
         let owner = match wish.mode {
             PoolMode::Session => wish.owner.clone(),
@@ -47,8 +48,19 @@ impl Session {
 }
 
 /// By the way that somebody was let in, so that nobody gets in by another one.
-fn credential(profile: &Profile, identity: &Identity, wish: &Wish) -> Result<Credential, Refusal> {
+fn credential(
+    profile: &Profile,
+    identity: &Identity,
+    forced: Option<&Arc<Account>>,
+    wish: &Wish,
+) -> Result<Credential, Refusal> {
+    let expected = forced.map_or(&identity.subject, |account| &account.name);
     match (&profile.gate, identity.method) {
+        (Some(_), Method::Password | Method::Trust) if *expected != wish.account => Err(no_longer(&wish.account)),
+        (Some(gate), Method::Password | Method::Trust) if forced.is_some() => match gate.renew(&identity.subject) {
+            Some(_) => forced.cloned().map(Credential::Account).ok_or_else(|| no_longer(&wish.account)),
+            None => Err(no_longer(&wish.account)),
+        },
         (None, Method::Token) => profile.roles.renew(identity, &wish.account).map(Credential::Account),
         (Some(gate), Method::Password | Method::Trust) => match gate.renew(&identity.subject) {
             Some(Backing::Account(account)) => Ok(Credential::Account(account)),

@@ -132,6 +132,7 @@ pub fn databases(pool: PoolSettings) -> Databases {
 #[must_use]
 pub fn databases_at(endpoints: &[Endpoint], sslmode: SslMode, pool: PoolSettings) -> Databases {
     let database = Database {
+        account: None,
         dbname: None,
         endpoints: endpoints.into(),
         sslmode,
@@ -157,6 +158,7 @@ pub fn with_terms(databases: &Databases, terms: SessionTerms) -> Databases {
 #[must_use]
 pub fn profile() -> Profile {
     Profile {
+        tls_required: false,
         tls: false,
         allow_plaintext: AllowPlaintext::Always,
         gate: None,

@@ -59,7 +59,7 @@ fn uncommented() -> String {
 
 #[test]
 fn the_example_loads_as_it_stands() {
-    let case = Case::file(EXAMPLE).env(&[("READER_PASSWORD", "x"), ("WRITER_PASSWORD", "y")]);
+    let case = Case::file(EXAMPLE).env(&[("READER_PASSWORD", "x"), ("WRITER_PASSWORD", "y"), ("APP_PASSWORD", "z")]);
     assert_eq!(case.problems(), [""; 0]);
 }
 
@@ -77,7 +77,7 @@ fn the_example_shows_every_setting_with_its_default() {
         .replace("/var/log/gprxy", &dir)
         .replace("/run/gprxy", &dir);
     let table: toml::Table = text.parse().unwrap();
-    let case = case.with_file(&text).env(&[("READER_PASSWORD", "x"), ("WRITER_PASSWORD", "y")]);
+    let case = case.with_file(&text).env(&[("READER_PASSWORD", "x"), ("WRITER_PASSWORD", "y"), ("APP_PASSWORD", "z")]);
     assert_eq!(case.problems(), [""; 0]);
     for section in SECTIONS {
         let shown: Vec<&toml::Table> = match &table[section.name] {

@@ -41,7 +41,9 @@ impl Case {
             file: None,
             allow_demo_issuer: false,
             quiet: false,
+            verbose: 0,
             overlay: crate::config::Overlay::default(),
+            ini: None,
         };
         Self { dir, sources }
     }

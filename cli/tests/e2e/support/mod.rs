@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod bad_idp;
+pub(crate) mod bouncer;
 pub(crate) mod chromium;
 pub(crate) mod deps;
 pub(crate) mod desk;

@@ -92,6 +92,11 @@ impl Cluster {
         slot.get_or_init(|| Self::start(version))
     }
 
+    /// Whether programs that refuse to run as root have to be started as somebody else.
+    pub(crate) fn needs_nobody() -> bool {
+        is_root()
+    }
+
     /// A server of one's own, to stop, break or reconfigure.
     pub(crate) fn start(version: Version) -> Self {
         let base = fresh_path(&format!("{version:?}"));

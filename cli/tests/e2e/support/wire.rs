@@ -179,18 +179,38 @@ impl Wire {
         Ok(wire)
     }
 
+    /// The same without TLS where the peer may as well not be there, or go in the middle of it.
+    pub(crate) fn try_login(target: &Target, parameters: &[(&str, &str)]) -> io::Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", target.port))?;
+        stream.set_read_timeout(Some(super::PATIENCE))?;
+        stream.set_nodelay(true)?;
+        let stream = Stream::Plain(stream);
+        let mut wire = Self { stream, parameters: BTreeMap::new(), key: (0, Vec::new()), notices: Vec::new() };
+        let mut all = vec![("user", target.user.as_str()), ("database", target.database.as_str())];
+        all.extend(parameters);
+        wire.try_send(&startup(V3_0, &all))?;
+        wire.try_finish_login(&target.password)?.map_err(|complaint| io::Error::other(complaint.message))?;
+        Ok(wire)
+    }
+
     /// Everything after the startup packet: answers the password request, reads up to ReadyForQuery.
     pub(crate) fn finish_login(&mut self, password: &str) -> Result<(), Complaint> {
+        self.try_finish_login(password).expect("the server answers a startup packet")
+    }
+
+    fn try_finish_login(&mut self, password: &str) -> io::Result<Result<(), Complaint>> {
         loop {
-            let message = self.read().expect("the server answers a startup packet");
+            let message = self.try_read()?;
             match message.tag {
-                'R' if message.body == [0, 0, 0, 3] => self.send(&frame('p', format!("{password}\0").as_bytes())),
+                'R' if message.body == [0, 0, 0, 3] => {
+                    self.try_send(&frame('p', format!("{password}\0").as_bytes()))?;
+                }
                 'R' => assert_eq!(message.body, [0, 0, 0, 0], "cleartext or nothing"),
                 'K' => {
                     self.key = (i32::from_be_bytes(message.body[..4].try_into().unwrap()), message.body[4..].to_vec())
                 }
-                'E' => return Err(message.complaint()),
-                'Z' => return Ok(()),
+                'E' => return Ok(Err(message.complaint())),
+                'Z' => return Ok(Ok(())),
                 'N' | 'S' | 'v' => {}
                 other => panic!("{other} during login"),
             }

@@ -335,3 +335,21 @@ fn a_name_is_free_again_behind_a_deallocate_all_in_the_same_pipeline() {
     assert!(server(&mut relay, &answers));
     assert_eq!(tags(&client(&mut relay, &[front::bind("", "s1"), front::sync()].concat()).0), "BS");
 }
+
+#[test]
+fn a_server_that_goes_while_it_takes_over_the_settings_says_so_itself() {
+    let mut relay = pooled(false);
+    let mut told = Reported::default();
+    assert!(told.set(b"TimeZone", b"Asia/Tokyo"));
+    relay.pooled = Some(Box::new(Pooled::new(told, &SessionTerms::default())));
+    let mut other = Reported::default();
+    assert!(other.set(b"TimeZone", b"UTC"));
+    assert!(!relay.handle_connection(&other, Some(Box::new(OnServer::new(200)))).set.is_empty());
+    let last = back::error("FATAL", "57P01", "terminating connection due to administrator command");
+    assert_eq!(relay.handle_server(&last, now()), Step::Forward(last.len()));
+    assert!(relay.server_is_leaving());
+    let refused = back::error("ERROR", "22023", "no such zone");
+    let mut relay = on(false, None);
+    relay.tracker.handle_own(super::tracker::Op::Own);
+    assert!(!server(&mut relay, &refused), "an error of another kind is for nobody");
+}

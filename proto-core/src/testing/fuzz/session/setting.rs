@@ -39,6 +39,7 @@ pub(super) fn profile(setup: u8) -> Profile {
     };
     let role = |role: &str, name| RoleEntry { role: role.into(), account: account(name), priority: None };
     let database = Database {
+        account: None,
         dbname: None,
         endpoints: Arc::new([Endpoint::Tcp { host: "db.corp.example".into(), port: 5432 }]),
         sslmode: SslMode::Disable,
@@ -49,6 +50,7 @@ pub(super) fn profile(setup: u8) -> Profile {
     };
     let audit = AuditProfile { statement_bytes: 256, required: setup & 32 != 0 };
     Profile {
+        tls_required: false,
         tls: setup & 1 != 0,
         allow_plaintext: if setup & 2 != 0 { AllowPlaintext::Never } else { AllowPlaintext::Loopback },
         gate: None,

@@ -1,0 +1,96 @@
+//! Who is let in, and by which proof: the part of `[server]` that is about clients.
+
+use std::path::Path;
+
+use gprxy_proto::auth::users::UserList;
+use gprxy_proto::policy::{AllowPlaintext, AuthType};
+
+use super::files;
+use super::kinds::{Choice, Flag, Words};
+use super::problem::quoted;
+use super::reader::Reader;
+use super::settings::{Access, Listen, Proof};
+use super::url::is_loopback;
+
+const PLAINTEXT: Choice<AllowPlaintext> = Choice(&[
+    ("never", AllowPlaintext::Never),
+    ("loopback", AllowPlaintext::Loopback),
+    ("always", AllowPlaintext::Always),
+]);
+
+/// `auth_type` as it is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Token,
+    Listed(AuthType),
+    Anyone,
+}
+
+const WAYS: Choice<Way> = Choice(&[
+    ("oidc", Way::Token),
+    ("scram-sha-256", Way::Listed(AuthType::ScramSha256)),
+    ("md5", Way::Listed(AuthType::Md5)),
+    ("plain", Way::Listed(AuthType::Plain)),
+    ("trust", Way::Listed(AuthType::Trust)),
+    ("any", Way::Anyone),
+]);
+
+/// Reads it. `has_tls`: whether a certificate is set, which decides who can log in at all.
+pub(crate) fn access(reader: &mut Reader<'_>, has_tls: bool, listen: &Listen) -> Access {
+    let way = reader.read("auth_type", &WAYS);
+    let users = users(reader, way);
+    let allow_plaintext = reader.read("allow_plaintext", &PLAINTEXT);
+    let password_fallback = reader.read("password_fallback", &Flag);
+    let asks_in_clear = matches!(way, Way::Token | Way::Listed(AuthType::Plain));
+    match allow_plaintext {
+        AllowPlaintext::Never if !has_tls && asks_in_clear => {
+            reader.reject("allow_plaintext", "\"never\" without a certificate, so that nobody could log in", "[tls]");
+        }
+        AllowPlaintext::Loopback
+            if !has_tls && asks_in_clear && !listen.addresses.iter().all(|address| is_loopback(address)) =>
+        {
+            reader.warn("without [tls], tokens are accepted from this machine only (allow_plaintext = \"loopback\")");
+        }
+        AllowPlaintext::Always if asks_in_clear => {
+            reader.warn("allow_plaintext = \"always\" lets tokens and passwords travel unencrypted");
+        }
+        AllowPlaintext::Never | AllowPlaintext::Loopback | AllowPlaintext::Always => {}
+    }
+    if matches!(way, Way::Listed(AuthType::Trust) | Way::Anyone) {
+        reader.warn("auth_type lets in everybody who can connect, without any proof");
+    }
+    let proof = match way {
+        Way::Token => Proof::Token,
+        Way::Listed(auth_type) => Proof::Listed(auth_type, users.unwrap_or_default()),
+        Way::Anyone => Proof::Anyone,
+    };
+    Access { allow_plaintext, password_fallback, proof }
+}
+
+fn users(reader: &mut Reader<'_>, way: Way) -> Option<UserList> {
+    const EXPECTED: &str = "a file with lines of \"user\" \"password, MD5 hash or SCRAM verifier\"";
+    let path = reader.optional("auth_file", &Words(EXPECTED));
+    match (way, &path) {
+        (Way::Token, Some(_)) => reader.warn("auth_file has no effect with auth_type = \"oidc\""),
+        (Way::Listed(_), None) if !reader.is_set("auth_file") => reader.require("auth_file", EXPECTED),
+        _ => {}
+    }
+    let path = path.filter(|_| way != Way::Token)?;
+    let text = match files::read(Path::new(&path)) {
+        Ok(text) => text,
+        Err(why) => {
+            reader.reject("auth_file", format!("{}, which cannot be read ({why})", quoted(&path)), EXPECTED);
+            return None;
+        }
+    };
+    if files::readable_by_all(Path::new(&path)) {
+        reader.warn(&format!("{path} holds passwords and is readable by every user of this machine: chmod 600 {path}"));
+    }
+    UserList::parse(text.expose())
+        .map_err(|problems| {
+            for problem in problems {
+                reader.reject("auth_file", format!("{}, {problem}", quoted(&path)), EXPECTED);
+            }
+        })
+        .ok()
+}

@@ -1,0 +1,225 @@
+//! PgBouncer's configurations as they are written, and what they come to.
+
+use std::fmt::Write as _;
+
+use tempfile::TempDir;
+
+use super::super::{Loaded, Settings, Sources, load};
+use super::options::{Fate, OF_DATABASES, OF_USERS, OPTIONS};
+use super::{convert, translate};
+use crate::config::settings::Proof;
+
+struct Case {
+    dir: TempDir,
+}
+
+impl Case {
+    /// `DIR` in the text is the directory of the file.
+    fn new(text: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let case = Self { dir };
+        case.write("userlist.txt", "\"ann\" \"secret of ann\"\n\"bob\" \"md5d6a35858d61d85e4a82ab1fb044aba9d\"\n");
+        case.write("pgbouncer.ini", text);
+        case
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, text.replace("DIR", &self.dir.path().display().to_string())).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    fn load(&self) -> Loaded {
+        load(&Sources { ini: Some(self.dir.path().join("pgbouncer.ini")), ..Sources::nothing() })
+    }
+
+    #[track_caller]
+    fn settings(&self) -> Settings {
+        self.load().settings.unwrap_or_else(|problems| panic!("{problems:#?}"))
+    }
+
+    fn problems(&self) -> Vec<String> {
+        self.load().settings.err().unwrap_or_default().iter().map(ToString::to_string).collect()
+    }
+}
+
+const TYPICAL: &str = "\
+;; a typical file
+[databases]
+forcedb = host=127.0.0.1 port=300 user=ann password='it''s secret' client_encoding=UNICODE pool_size=7
+bardb = host=localhost dbname=bazdb pool_mode=transaction
+nondefaultdb = pool_size=50 reserve_pool=10
+* = host=testserver,second port=5433
+[users]
+bob = pool_mode=transaction query_timeout=5
+[pgbouncer]
+logfile = DIR/pgbouncer.log
+pidfile = DIR/pgbouncer.pid
+listen_addr = 127.0.0.1
+listen_port = 6432
+unix_socket_dir = DIR
+unix_socket_mode = 0700
+auth_type = scram-sha-256
+auth_file = DIR/userlist.txt
+admin_users = ann
+stats_users = bob
+pool_mode = transaction
+max_client_conn = 200
+query_wait_timeout = 1.5
+server_connect_timeout = 0
+dns_max_ttl = 15
+";
+
+#[test]
+fn a_typical_file_becomes_the_settings_that_it_means() {
+    let case = Case::new(TYPICAL);
+    let settings = case.settings();
+    assert_eq!(settings.listen.addresses, ["127.0.0.1"]);
+    assert_eq!((settings.listen.port, settings.listen.unix_socket_mode), (6432, 0o700));
+    assert_eq!(settings.limits.max_client_conn, 200);
+    assert!(matches!(settings.access.proof, Proof::Listed(..)));
+    assert!(!settings.audit.enabled);
+    let [forced, bar, nondefault, any] =
+        ["forcedb", "bardb", "nondefaultdb", "*"].map(|name| settings.databases[name].clone());
+    let account = forced.account.unwrap();
+    assert_eq!(&*account.name, "ann");
+    assert_eq!(account.password.as_ref().unwrap().expose(), b"it's secret");
+    assert_eq!((forced.pool.default_pool_size, bar.pool.default_pool_size), (7, 20), "PgBouncer's default");
+    assert_eq!(bar.dbname.as_deref(), Some("bazdb"));
+    let socket = format!("{}/.s.PGSQL.5432", case.dir.path().display());
+    assert_eq!(nondefault.endpoints[0].to_string(), socket, "without a host: a socket in unix_socket_dir");
+    assert_eq!(any.endpoints.len(), 2);
+    assert_eq!(any.pool.query_wait_timeout, std::time::Duration::from_millis(1500));
+    assert_eq!(any.pool.server_idle_timeout, std::time::Duration::from_secs(600));
+    let told = case.load().warnings.join("\n");
+    for name in ["client_encoding", "load_balance_hosts", "dns_max_ttl"] {
+        assert!(told.contains(name) && told.contains("pgbouncer.ini:"), "{name} is not named in {told}");
+    }
+    assert!(!told.contains("secret"), "{told}");
+}
+
+#[test]
+fn what_would_let_somebody_in_is_refused() {
+    for (line, named) in [
+        ("auth_type = hba", "auth_type"),
+        ("auth_type = cert", "auth_type"),
+        ("auth_type = pam", "auth_type"),
+        ("auth_type = nonsense", "auth_type"),
+        ("client_tls_sslmode = verify-full", "client_tls_sslmode"),
+        ("client_tls_sslmode = require", "client_tls_cert_file"),
+        ("auth_file = /nowhere/at/all", "auth_file"),
+        ("user = somebody_else", "user"),
+        ("disable_pqexec = 1", "disable_pqexec"),
+        ("default_pool_sise = 1", "default_pool_size"),
+        ("max_client_conn = many", "max_client_conn"),
+        ("query_timeout = -3", "query_timeout"),
+        ("[databases]\nx = host=a connect_query='set role app'", "connect_query"),
+        ("[databases]\nx = hsot=a", "hsot"),
+        ("[databases]\npgbouncer = host=a", "admin console"),
+        ("[nonsense]\nx = 1", "nonsense"),
+    ] {
+        let case = Case::new(&format!(
+            "[databases]\na = host=b\n[pgbouncer]\nlisten_addr = 127.0.0.1\nunix_socket_dir =\nauth_file = DIR/userlist.txt\n{line}\n"
+        ));
+        let problems = case.problems();
+        assert!(problems.iter().any(|problem| problem.contains(named)), "{line}: {problems:?}");
+    }
+}
+
+#[test]
+fn without_a_listen_addr_only_the_socket_is_listened_on() {
+    let case = Case::new(
+        "[databases]\n* =\n[pgbouncer]\nauth_type = trust\nauth_file = DIR/userlist.txt\nunix_socket_dir = DIR\n",
+    );
+    let settings = case.settings();
+    assert!(settings.listen.addresses.is_empty());
+    assert_eq!(settings.listen.unix_socket_dir.as_deref(), Some(case.dir.path()));
+    // Everybody, whatever they are called: only where databases say whom they run as.
+    let any = |database: &str| {
+        Case::new(&format!("[databases]\n{database}\n[pgbouncer]\nauth_type = any\nunix_socket_dir = DIR\n")).problems()
+    };
+    assert_eq!(any("a = host=b user=ann password=x"), [""; 0]);
+    assert!(any("a = host=b")[0].contains("databases.a.user"));
+}
+
+#[test]
+fn what_convert_prints_comes_to_the_same_settings() {
+    let case = Case::new(TYPICAL);
+    let converted = convert(&case.dir.path().join("pgbouncer.ini"));
+    assert!(converted.problems.is_empty());
+    assert!(!converted.text.contains("it's secret"), "{}", converted.text);
+    assert_eq!(converted.secrets[0].0, "DB_FORCEDB_PASSWORD");
+    assert!(converted.text.contains("# ") && converted.text.contains("dns_max_ttl"), "{}", converted.text);
+    case.write("gprxy.toml", &converted.text);
+    let environment = super::super::sources::Environment::from_pairs([("DB_FORCEDB_PASSWORD", "it's secret")]);
+    let loaded = load(&Sources { environment, file: Some(case.dir.path().join("gprxy.toml")), ..Sources::nothing() });
+    assert!(loaded.settings.is_ok(), "{:#?}", loaded.settings.err());
+    let (toml, ini) = (loaded.effective, case.load().effective);
+    let lines = |effective: &super::super::Effective| {
+        let text = effective.to_string();
+        // What differs is where a value came from.
+        let bare: Vec<String> = text.lines().map(|line| line.split("  # ").next().unwrap_or(line).to_owned()).collect();
+        bare.into_iter().filter(|line| !line.starts_with('#')).collect::<Vec<_>>()
+    };
+    assert_eq!(lines(&toml), lines(&ini));
+}
+
+/// Whatever is written, there is an answer; a broken file never becomes settings.
+#[test]
+fn hostile_files_are_no_panic() {
+    let words = [
+        "[databases]",
+        "[users]",
+        "[pgbouncer]",
+        "[",
+        "x",
+        "=",
+        "'",
+        "\"",
+        "host=",
+        "a",
+        " ",
+        "\n",
+        "auth_type",
+        "%include ",
+        "*",
+        "-1",
+        "99999999999999999999",
+        "1e400",
+        "NaN",
+        "\u{0}",
+        ";",
+        "pool_size",
+        "listen_port",
+    ];
+    let mut rng = fastrand::Rng::with_seed(11);
+    for _ in 0..2000 {
+        let mut text = String::new();
+        for _ in 0..rng.usize(0..40) {
+            let _ = write!(text, "{}", words[rng.usize(0..words.len())]);
+        }
+        let _ = Case::new(&text).load();
+    }
+}
+
+/// Every option that this gprxy has a setting for is carried over; the others are named. Those that are not yet there
+/// stand here, so that nobody forgets one.
+#[test]
+fn what_is_carried_over_and_what_is_not() {
+    let missing: Vec<&str> = OPTIONS
+        .iter()
+        .filter(|known| known.fate == Fate::Same && translate::home(known.name).is_none())
+        .map(|known| known.name)
+        .collect();
+    println!("{missing:?}");
+    let section = |table: &'static [super::options::Known], section: &super::super::schema::Section| {
+        let absent = table.iter().filter(|known| known.fate == Fate::Same && section.key(known.name).is_none());
+        absent.map(|known| known.name).collect::<Vec<_>>()
+    };
+    println!(
+        "{:?} {:?}",
+        section(OF_DATABASES, &super::super::schema::DATABASES),
+        section(OF_USERS, &super::super::schema::ROLE)
+    );
+}
