@@ -3,6 +3,7 @@
 //! `cargo run -p gprxy-fuzz --bin make-seeds` writes them to `seeds/`; a test compares.
 
 mod client;
+mod console;
 mod gate;
 mod relay;
 mod server;
@@ -24,6 +25,7 @@ pub struct Seed {
 #[must_use]
 pub fn all() -> Vec<Seed> {
     [
+        of("console", console::console()),
         of("frames", relay::frames()),
         of("gate", gate::gate()),
         of("keys", token::keys()),

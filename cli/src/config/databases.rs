@@ -94,6 +94,7 @@ fn database(name: &str, reader: &mut Reader<'_>, proof: &Proof, (pool, terms, co
             pool_mode: reader.inherited("pool_mode", &POOL_MODE, pool.pool_mode),
             isolation: reader.inherited("isolation", &ISOLATION, pool.isolation),
             default_pool_size: reader.inherited("pool_size", &POOL_SIZE, pool.default_pool_size),
+            min_pool_size: reader.inherited("min_pool_size", &ANY_NUMBER, pool.min_pool_size),
             reserve_pool_size: reader.inherited("reserve_pool_size", &ANY_NUMBER, pool.reserve_pool_size),
             reserve_pool_timeout: reader.inherited("reserve_pool_timeout", &Span::ANY, pool.reserve_pool_timeout),
             max_db_connections: reader.inherited("max_db_connections", &ANY_NUMBER, pool.max_db_connections),

@@ -79,6 +79,7 @@ pub(crate) fn pool(entry: Entry, draft: &mut Draft) -> (PoolSettings, SessionTer
         pool_mode: reader.read("pool_mode", &POOL_MODE),
         isolation: reader.read("isolation", &ISOLATION),
         default_pool_size: reader.read("default_pool_size", &POOL_SIZE),
+        min_pool_size: reader.read("min_pool_size", &ANY_NUMBER),
         reserve_pool_size: reader.read("reserve_pool_size", &ANY_NUMBER),
         reserve_pool_timeout: reader.read("reserve_pool_timeout", &Span::ANY),
         max_db_connections: reader.read("max_db_connections", &ANY_NUMBER),

@@ -289,3 +289,116 @@ fn psql_shows_its_tables() {
     assert!(psql::script(&ann, "\\conninfo\nSHOW CONFIG;\n").ok().contains("default_pool_size"));
     assert!(psql::run(&ann, &["\\l"]).failed().contains("0A000"));
 }
+
+#[test]
+fn pgjdbc_is_at_home() {
+    let gprxy = config().start();
+    let ann = person(&gprxy, "ann", "dba", "pgbouncer");
+    let lines = drivers::lines(deps::java_source("ConsoleJdbc.java"), &ann);
+    let expected = |mode: &str| {
+        let clients = std::iter::repeat_n(format!("{mode}: pgbouncer true 0"), 4);
+        let rest = ["by portions: 4", "isolation: 2", "no SQL: 0A000", "still valid: true"].map(str::to_owned);
+        clients.chain(rest).collect::<Vec<_>>()
+    };
+    assert_eq!(lines, [expected("simple"), expected("extended")].concat());
+}
+
+#[test]
+fn node_postgres_is_at_home() {
+    let gprxy = config().start();
+    let ann = person(&gprxy, "ann", "dba", "gprxy");
+    let lines = drivers::lines(deps::node("clients/console.mjs"), &ann);
+    assert_eq!(lines, [r#"simple: [["C","gprxy"]]"#, "extended: true", r#"error: "0A000""#]);
+}
+
+#[test]
+fn its_own_user_needs_no_password_at_the_unix_socket() {
+    let dir = crate::support::reaper::fresh_path("socket");
+    std::fs::create_dir(&dir).expect("a folder of its own");
+    // Nobody is named in [admin].
+    let gprxy = Config::new(Version::V15).set("server.unix_socket_dir", dir.to_str().unwrap()).start();
+    let mut own =
+        gprxy.target("bob").with_user("pgbouncer").with_password("").with_database("pgbouncer").in_plaintext();
+    own.host = dir.to_str().unwrap().into();
+    let clients = psql::run(&own, &["SHOW CLIENTS"]).ok();
+    assert!(clients.contains("|unix|") && clients.contains("|pgbouncer|"), "{clients}");
+    psql::run(&own, &["RELOAD"]).ok();
+    // Under another name, and by another way, it is asked like everybody else.
+    let refused = psql::run(&own.clone().with_user("bob"), &["SHOW VERSION"]).failed();
+    assert!(refused.contains("password"), "{refused}");
+    let over_tcp = gprxy.target("bob").with_user("pgbouncer").with_password("").with_database("pgbouncer");
+    assert!(psql::run(&over_tcp, &["SHOW VERSION"]).failed().contains("password"));
+    assert!(gprxy.audit_text().contains(r#""auth":"peer""#));
+}
+
+/// A real PgBouncer, of whichever version this machine has.
+struct Bouncer {
+    child: crate::support::reaper::Leashed,
+    target: Target,
+}
+
+impl Bouncer {
+    fn start(gprxy: &Gprxy) -> Self {
+        let port = crate::support::reaper::free_port();
+        let path = crate::support::reaper::fresh_path("pgbouncer").with_extension("ini");
+        let settings = format!(
+            "[databases]\n* = host=127.0.0.1\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+             unix_socket_dir =\nauth_type = any\nadmin_users = boss\n"
+        );
+        // It gives up root before it reads its settings.
+        let shared = std::env::temp_dir().join(path.file_name().expect("a name"));
+        std::fs::write(&shared, settings).expect("its settings");
+        let mut command = std::process::Command::new("/usr/sbin/pgbouncer");
+        if rustix::process::geteuid().is_root() {
+            command.args(["-u", "nobody"]);
+        }
+        let child = crate::support::reaper::Leashed::spawn(command.arg(&shared));
+        let mut target = gprxy.target("bob").with_user("boss").with_database("pgbouncer").in_plaintext();
+        (target.host, target.port) = ("127.0.0.1".into(), port);
+        eventually("PgBouncer listens", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+        let _ = std::fs::remove_file(shared);
+        Self { child, target }
+    }
+}
+
+#[test]
+fn every_column_of_a_real_pgbouncer_is_there_in_its_order() {
+    let gprxy = config().start();
+    let mut bouncer = Bouncer::start(&gprxy);
+    let (mut theirs, mut ours) = (log_in(&bouncer.target), admin(&gprxy));
+    let columns = |wire: &mut Wire, show: &str| {
+        wire.send(&query(&format!("SHOW {show}")));
+        let messages = wire.read_until_ready();
+        messages.iter().find(|message| message.tag == 'T').map(|message| names(&message.body)).unwrap_or_default()
+    };
+    for show in [
+        "CLIENTS",
+        "SERVERS",
+        "SOCKETS",
+        "POOLS",
+        "DATABASES",
+        "USERS",
+        "LISTS",
+        "STATS",
+        "STATS_TOTALS",
+        "STATS_AVERAGES",
+        "TOTALS",
+        "CONFIG",
+        "STATE",
+        "MEM",
+        "DNS_HOSTS",
+        "DNS_ZONES",
+        "VERSION",
+        "ACTIVE_SOCKETS",
+    ] {
+        let (expected, found) = (columns(&mut theirs, show), columns(&mut ours, show));
+        assert!(!found.is_empty());
+        let mut rest = found.iter();
+        for column in &expected {
+            // PgBouncer itself calls it so since 1.24.
+            let column = if column == "reserve_pool" { "reserve_pool_size" } else { column };
+            assert!(rest.any(|name| name == column), "SHOW {show}: {column} in {found:?}, as in {expected:?}");
+        }
+    }
+    assert!(!bouncer.child.has_ended());
+}

@@ -206,6 +206,8 @@ pub struct DatabaseFacts {
 pub struct UserFacts {
     /// Its name.
     pub name: Arc<str>,
+    /// What holds for one of its pools.
+    pub settings: Option<Arc<PoolSettings>>,
     /// Its server connections.
     pub connections: usize,
     /// Its sessions.

@@ -34,7 +34,7 @@ const ROUNDS: usize = 16;
 const MOST_UNREAD: usize = 64 * 1024;
 
 type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-type Opened<S> = Result<(ServerConnection<S>, LoggedIn), OpenFailure>;
+pub(super) type Opened<S> = Result<(ServerConnection<S>, LoggedIn), OpenFailure>;
 
 /// Something slow that the session waits for.
 pub(super) enum Slow<R: Runtime> {

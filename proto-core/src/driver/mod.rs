@@ -5,6 +5,7 @@
 pub mod audit_log;
 pub mod buffers;
 mod card;
+mod chores;
 pub mod clock;
 mod connection;
 mod console;

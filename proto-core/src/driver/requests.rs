@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use super::connection::{Connection, Slow};
+use super::connection::{Connection, Opened, Slow};
 use super::runtime::Runtime;
 use super::server::{self, OpenFailure, ServerConnection};
 use super::shared::Shared;
@@ -223,29 +223,7 @@ impl<R: Runtime> Connection<R> {
     pub(super) fn open(&mut self, lease: Lease) {
         let Some(wish) = &self.wish else { return self.shared.discard(lease) };
         let (shared, wish) = (self.shared.clone(), wish.clone());
-        let options = shared.terms().profile.sockets;
-        let job = async move {
-            let target = &*wish.target;
-            let tls = shared.server_tls(&target.tls_terms());
-            let token = match &wish.credential {
-                Credential::Provided => Some(fresh_token(&shared).await?),
-                _ => None,
-            };
-            server::open::<R>(target, tls, options, |endpoint| {
-                let settings = wish.login_settings(shared.with_hub(|hub, _| hub.random()));
-                let credential = match (&wish.credential, &token) {
-                    (Credential::Account(_), _) => {
-                        settings.credential.with_keys(shared.scram_keys(&wish.account, endpoint))
-                    }
-                    (_, Some(token)) => {
-                        upstream::Credential::Token { token: token.clone(), stays_here: endpoint.is_local() }
-                    }
-                    _ => settings.credential,
-                };
-                LoginSettings { tls_possible: server::tls_possible(endpoint, target.sslmode), credential, ..settings }
-            })
-            .await
-        };
+        let job = async move { log_in::<R>(&shared, &wish).await };
         self.slow = Some(Slow::Opening(Some(lease), Box::pin(job)));
         // It is polled for the first time with this task's next wake-up.
         self.mailbox.wake();
@@ -261,21 +239,13 @@ impl<R: Runtime> Connection<R> {
             Ok(opened) => opened,
             Err(failure) => return self.open_failed(lease, &failure, now),
         };
-        if let Some(wish) = self.wish.as_ref().filter(|wish| wish.mode != PoolMode::Session) {
-            let reported = self.shared.keep_welcome(wish.pool(), wish.parameters.clone(), &login.parameters);
-            connection.parameters = reported.into();
-            connection.statements = Some(Box::new(OnServer::new(wish.settings.max_prepared_statements as usize)));
+        if let Some(wish) = &self.wish {
+            furnish(&self.shared, wish, &mut connection, &login);
+            self.shared.recipes.keep(self.terms.generation, wish);
         }
-        connection.single_use = self.wish.as_ref().is_some_and(|wish| !wish.credential.may_be_shared());
         let proof = match self.wish.as_ref().map(|wish| &wish.credential) {
             None => return self.shared.discard(lease),
-            Some(Credential::Account(account)) => {
-                if let Some(keys) = login.new_keys.clone() {
-                    self.shared.keep_scram_keys(&account.name, &connection.endpoint, keys);
-                }
-                None
-            }
-            Some(Credential::Passed(_) | Credential::Provided) => None,
+            Some(Credential::Account(_) | Credential::Passed(_) | Credential::Provided) => None,
             Some(Credential::Own(_)) => match Authenticated::by_server(&login) {
                 Some(who) => Some(who),
                 None => {
@@ -337,11 +307,11 @@ impl<R: Runtime> Connection<R> {
         self.target = Some(target.clone());
         let parameters = connection.parameters.clone();
         let statements = connection.statements.take();
-        self.server = Some(connection);
-        self.from_server.look_again();
         if let Some(who) = &proof {
             self.gauge.card().identify(who.identity());
         }
+        self.server = Some(connection);
+        self.from_server.look_again();
         self.reply(Reply::Leased(Leased { lease, parameters, statements, proof }), now);
         if !self.session.is_preparing() {
             self.cancellable();
@@ -426,6 +396,45 @@ impl<R: Runtime> Connection<R> {
                 self.mailbox.wake();
             }
         }
+    }
+}
+
+/// Logs in to a server as a wish says.
+pub(super) async fn log_in<R: Runtime>(shared: &Arc<Shared<R>>, wish: &Wish) -> Opened<R::Socket> {
+    let target = &*wish.target;
+    let tls = shared.server_tls(&target.tls_terms());
+    let token = match &wish.credential {
+        Credential::Provided => Some(fresh_token(shared).await?),
+        _ => None,
+    };
+    let options = shared.terms().profile.sockets;
+    server::open::<R>(target, tls, options, |endpoint| {
+        let settings = wish.login_settings(shared.with_hub(|hub, _| hub.random()));
+        let credential = match (&wish.credential, &token) {
+            (Credential::Account(_), _) => settings.credential.with_keys(shared.scram_keys(&wish.account, endpoint)),
+            (_, Some(token)) => upstream::Credential::Token { token: token.clone(), stays_here: endpoint.is_local() },
+            _ => settings.credential,
+        };
+        LoginSettings { tls_possible: server::tls_possible(endpoint, target.sslmode), credential, ..settings }
+    })
+    .await
+}
+
+/// What a connection needs that was opened by a wish, and what is kept of its login.
+pub(super) fn furnish<R: Runtime>(
+    shared: &Shared<R>,
+    wish: &Wish,
+    connection: &mut ServerConnection<R::Socket>,
+    login: &LoggedIn,
+) {
+    if wish.mode != PoolMode::Session {
+        let reported = shared.keep_welcome(wish.pool(), wish.parameters.clone(), &login.parameters);
+        connection.parameters = reported.into();
+        connection.statements = Some(Box::new(OnServer::new(wish.settings.max_prepared_statements as usize)));
+    }
+    connection.single_use = !wish.credential.may_be_shared();
+    if let (Credential::Account(account), Some(keys)) = (&wish.credential, login.new_keys.clone()) {
+        shared.keep_scram_keys(&account.name, &connection.endpoint, keys);
     }
 }
 

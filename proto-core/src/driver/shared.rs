@@ -19,6 +19,7 @@ use atomic_waker::AtomicWaker;
 use futures_rustls::rustls::{ClientConfig, ServerConfig};
 
 use super::audit_log::AuditLog;
+use super::chores::Recipes;
 use super::control::Control;
 use super::mailbox::{Mail, lock};
 use super::runtime::Runtime;
@@ -106,6 +107,7 @@ pub struct Shared<R: Runtime> {
     pub(super) control: Option<Arc<dyn Control>>,
     scram: Mutex<ScramCache>,
     welcomes: Mutex<Welcomes>,
+    pub(super) recipes: Recipes,
     draining: AtomicBool,
     /// Nobody is accepted any more.
     closed: AtomicBool,
@@ -146,6 +148,7 @@ impl<R: Runtime> Shared<R> {
             control: parts.control,
             scram: Mutex::default(),
             welcomes: Mutex::default(),
+            recipes: Recipes::default(),
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             returning: AtomicUsize::new(0),
@@ -215,6 +218,7 @@ impl<R: Runtime> Shared<R> {
             HubOutput::Pool(PoolOutput::Granted { session, lease, how }) => {
                 self.post(session, Mail::Granted(lease, how));
             }
+            HubOutput::Pool(PoolOutput::Open { key, parameters, lease }) => self.open_ahead(&key, &parameters, lease),
             HubOutput::Pool(PoolOutput::Refused { session, refusal }) => self.post(session, Mail::Refused(refusal)),
             HubOutput::Pool(PoolOutput::Notice { session, text }) => {
                 self.post(session, Mail::Notice(Refusal::new(SqlState::SUCCESS, text)));

@@ -116,8 +116,8 @@ impl Pools {
     pub fn servers(&self) -> impl Iterator<Item = ServerFacts<'_>> {
         self.slots.iter().filter_map(|(slot, it)| {
             let (state, session) = match &it.state {
-                SlotState::Leased { session, opening: true, .. } => (ServerState::Opening, Some(*session)),
-                SlotState::Leased { session, opening: false, .. } => (ServerState::Active, Some(*session)),
+                SlotState::Leased { session, opening: true, .. } => (ServerState::Opening, *session),
+                SlotState::Leased { session, opening: false, .. } => (ServerState::Active, *session),
                 SlotState::Idle(_) => (ServerState::Idle, None),
             };
             Some(ServerFacts {

@@ -177,6 +177,16 @@ impl Pools {
         evict.map_or(Turn::Open, Turn::Evict)
     }
 
+    /// Whether a connection more would be within what its pool shares, with nobody before it.
+    pub(super) fn has_room(&self, pool: &Pool) -> bool {
+        KINDS.into_iter().all(|kind| {
+            let group = self.groups.of(kind).get(kind.name(&pool.key));
+            let has_room =
+                |group: &Group| group.line.is_empty() && kind.limit(pool).is_none_or(|limit| group.connections < limit);
+            group.is_none_or(has_room)
+        })
+    }
+
     /// The idle connection of a group that nobody has used for longest.
     fn spare(&self, group: &Group) -> Option<SlotId> {
         let idle = group.pools.iter().filter_map(|id| self.pools.get(id)?.idle.oldest());

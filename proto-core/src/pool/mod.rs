@@ -31,6 +31,7 @@
 //! - A session that gave up gets no output any more, not even one that was already queued.
 //! - Work per call is bounded. What is left over is due at once: [`Pools::poll_timeout`] then names a past tick.
 
+mod chores;
 mod control;
 mod facts;
 mod groups;
@@ -90,6 +91,8 @@ pub struct PoolSettings {
     pub isolation: Isolation,
     /// Server connections per [`PoolKey`], open or being opened. With zero every request waits in vain.
     pub default_pool_size: u32,
+    /// A pool that is in use is kept at so many, at most `default_pool_size`.
+    pub min_pool_size: u32,
     /// So many more when a client has waited for `reserve_pool_timeout`.
     pub reserve_pool_size: u32,
     /// See `reserve_pool_size`; zero: the reserve is never used.
@@ -125,6 +128,7 @@ impl Default for PoolSettings {
             pool_mode: PoolMode::default(),
             isolation: Isolation::default(),
             default_pool_size: 5,
+            min_pool_size: 0,
             reserve_pool_size: 0,
             reserve_pool_timeout: Duration::from_secs(5),
             max_db_connections: 0,
@@ -219,6 +223,16 @@ pub enum PoolOutput {
         lease: Lease,
         /// Whether that connection is there already.
         how: How,
+    },
+    /// Open a connection for nobody in particular, then tell [`Pools::handle_opened`] and return it `Clean`; or tell
+    /// [`Pools::handle_open_failed`] or [`Pools::handle_chore_failed`].
+    Open {
+        /// The pool.
+        key: PoolKey,
+        /// What to open it with.
+        parameters: Arc<[u8]>,
+        /// The right to use it.
+        lease: Lease,
     },
     /// The session still waits, and its client should know why nothing happens.
     Notice {

@@ -80,7 +80,8 @@ pub(super) struct Slot {
 
 pub(super) enum SlotState {
     Leased {
-        session: SessionId,
+        /// `None`: it is opened ahead of who will need it.
+        session: Option<SessionId>,
         /// Not yet logged in.
         opening: bool,
         /// It holds somebody else's state until the holder has reset it.
@@ -164,6 +165,10 @@ pub(super) struct Pool {
     pub(super) backoff: Option<Backoff>,
     /// The server has refused a login not long ago, and none has succeeded since: one is tried at a time, until then.
     pub(super) caution: Option<Tick>,
+    /// What its last connection for a session was opened with.
+    pub(super) template: Option<Arc<[u8]>>,
+    /// When somebody asked for a connection last.
+    pub(super) last_asked: Tick,
     /// In which line it stands, and where.
     pub(super) starved: Option<(Kind, Standing)>,
     /// Nobody gets anything until an operator says so.
@@ -176,7 +181,22 @@ impl Pool {
         let (waiters, idle) = (BTreeMap::new(), Idle::default());
         let (backoff, caution, starved) = (None, None, None);
         let (opening, active, paused, totals) = (0, 0, false, PoolTotals::default());
-        Self { key, settings, waiters, idle, opening, active, backoff, caution, starved, paused, totals }
+        let (template, last_asked) = (None, Tick::default());
+        Self {
+            key,
+            settings,
+            waiters,
+            idle,
+            opening,
+            active,
+            backoff,
+            caution,
+            template,
+            last_asked,
+            starved,
+            paused,
+            totals,
+        }
     }
 
     pub(super) fn counts(&self) -> Counts {

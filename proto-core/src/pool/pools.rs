@@ -73,6 +73,9 @@ impl Pools {
             return;
         }
         let id = self.pool_of(key, settings);
+        if let Some(pool) = self.pools.get_mut(&id) {
+            pool.last_asked = now.tick;
+        }
         let claim = Claim { session, parameters, owner, reuse };
         self.handle_claim(id, claim, now);
         self.share(now);
@@ -95,7 +98,7 @@ impl Pools {
             Some(Place::Refused(_)) => {
                 self.places.remove(&session);
             }
-            Some(&Place::Leased(slot)) => self.withdraw(session, slot, now),
+            Some(&Place::Leased(slot)) => self.withdraw(slot, now),
             None => {}
         }
     }
@@ -107,13 +110,16 @@ impl Pools {
             return;
         }
         self.set_opening(lease.slot(), false, now);
-        let Some(id) = self.slots.get(&lease.slot()).map(|slot| slot.pool) else { return };
+        let Some(slot) = self.slots.get(&lease.slot()) else { return };
+        let (id, template) = (slot.pool, slot.reuse.then(|| slot.parameters.clone()));
         self.end_backoff(id);
         if let Some(pool) = self.pools.get_mut(&id) {
             pool.totals.opened += 1;
+            pool.template = template.or(pool.template.take());
         }
         self.pump(id, now);
         self.share(now);
+        self.fill(id, now);
     }
 
     /// The holder of a `Reuse` lease has found its connection dead before it used it, and opens a new one in its place.
@@ -134,8 +140,7 @@ impl Pools {
         if !self.is_current(slot_id, generation, "failed to open") {
             return;
         }
-        let Some((slot, session)) = self.end_lease(slot_id) else { return };
-        self.places.remove(&session);
+        let Some(slot) = self.end_lease(slot_id) else { return };
         if let Some(concerns) = Concerns::of(&refusal, slot.reuse) {
             self.begin_backoff(slot.pool, concerns, refusal, now);
         }
@@ -152,8 +157,7 @@ impl Pools {
         if !self.is_current(slot_id, generation, "returned") {
             return;
         }
-        let Some((mut slot, session)) = self.end_lease(slot_id) else { return };
-        self.places.remove(&session);
+        let Some(mut slot) = self.end_lease(slot_id) else { return };
         let id = slot.pool;
         match returned {
             Returned::Clean => {
@@ -165,6 +169,7 @@ impl Pools {
         }
         self.pump(id, now);
         self.share(now);
+        self.fill(id, now);
         self.tidy(id);
     }
 
@@ -193,8 +198,8 @@ impl Pools {
             match pending {
                 Pending::Close(slot) => return Some(PoolOutput::Close { slot }),
                 Pending::Granted(slot, generation) => {
-                    if let Some((session, how)) = self.hand_out(slot, generation) {
-                        return Some(PoolOutput::Granted { session, lease: Lease::new(slot, generation), how });
+                    if let Some(output) = self.hand_out(slot, generation) {
+                        return Some(output);
                     }
                 }
                 Pending::Notice(session, place, text) => {
@@ -299,8 +304,8 @@ impl Pools {
     }
 
     /// Marks the promised connection as given to its session, if it still is.
-    fn hand_out(&mut self, slot: SlotId, expected: u32) -> Option<(SessionId, How)> {
-        let slot = self.slots.get_mut(&slot).filter(|it| it.generation == expected)?;
+    fn hand_out(&mut self, id: SlotId, expected: u32) -> Option<PoolOutput> {
+        let slot = self.slots.get_mut(&id).filter(|it| it.generation == expected)?;
         match &mut slot.state {
             SlotState::Leased { session, opening, foreign, hold: hold @ Hold::Promised(_) } => {
                 *hold = Hold::HandedOut;
@@ -309,7 +314,14 @@ impl Pools {
                     (false, true) => How::Reset,
                     (false, false) => How::Reuse,
                 };
-                Some((*session, how))
+                let lease = Lease::new(id, expected);
+                Some(match *session {
+                    Some(session) => PoolOutput::Granted { session, lease, how },
+                    None => {
+                        let key = self.pools.get(&slot.pool)?.key.clone();
+                        PoolOutput::Open { key, parameters: slot.parameters.clone(), lease }
+                    }
+                })
             }
             SlotState::Leased { .. } | SlotState::Idle(_) => None,
         }

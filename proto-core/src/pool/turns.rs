@@ -110,7 +110,8 @@ impl Pools {
     fn grant_new(&mut self, id: PoolId, claim: Claim, now: Now) {
         let Claim { session, parameters, owner, reuse } = claim;
         let slot = SlotId(self.next_serial());
-        let state = SlotState::Leased { session, opening: true, foreign: false, hold: Hold::Promised(None) };
+        let state =
+            SlotState::Leased { session: Some(session), opening: true, foreign: false, hold: Hold::Promised(None) };
         let (opened, last_leased) = (now.tick, now.tick);
         let (stale, generation) = (false, 0);
         let connection = Slot { pool: id, parameters, owner, opened, last_leased, stale, generation, reuse, state };
@@ -127,15 +128,16 @@ impl Pools {
         let Some(rest) = self.leave_idle(id) else { return };
         let Some(slot) = self.slots.get_mut(&id) else { return };
         let session = claim.session;
+        self.places.insert(session, Place::Leased(id));
         slot.generation = slot.generation.wrapping_add(1);
         slot.last_leased = now.tick;
         let before = std::mem::replace(&mut slot.owner, claim.owner);
-        slot.state = SlotState::Leased { session, opening: false, foreign, hold: Hold::Promised(Some((rest, before))) };
+        let (session, hold) = (Some(session), Hold::Promised(Some((rest, before))));
+        slot.state = SlotState::Leased { session, opening: false, foreign, hold };
         self.outputs.push_back(Pending::Granted(id, slot.generation));
         if let Some(pool) = self.pools.get_mut(&slot.pool) {
             pool.active += 1;
         }
-        self.places.insert(session, Place::Leased(id));
     }
 
     fn refuse(&mut self, session: SessionId, refusal: Refusal) {
@@ -240,14 +242,17 @@ impl Pools {
         Some(slot.pool)
     }
 
-    /// Takes a leased connection off the books.
-    pub(super) fn end_lease(&mut self, id: SlotId) -> Option<(Slot, SessionId)> {
+    /// Takes a leased connection off the books, and its session's place with it.
+    pub(super) fn end_lease(&mut self, id: SlotId) -> Option<Slot> {
         let slot = self.slots.get(&id)?;
         let SlotState::Leased { session, opening, .. } = slot.state else { return None };
         if let Some(pool) = self.pools.get_mut(&slot.pool) {
             *pool.leased(opening) -= 1;
         }
-        Some((self.slots.remove(&id)?, session))
+        if let Some(session) = session {
+            self.places.remove(&session);
+        }
+        self.slots.remove(&id)
     }
 
     /// Moves a leased connection between being opened and being in use.
@@ -268,13 +273,12 @@ impl Pools {
     }
 
     /// The session does not want what it was promised. What it has in its hands already, it returns itself.
-    pub(super) fn withdraw(&mut self, session: SessionId, id: SlotId, now: Now) {
+    pub(super) fn withdraw(&mut self, id: SlotId, now: Now) {
         let Some(slot) = self.slots.get(&id) else { return };
         if !matches!(slot.state, SlotState::Leased { hold: Hold::Promised(_), .. }) {
             return;
         }
-        let Some((mut slot, _)) = self.end_lease(id) else { return };
-        self.places.remove(&session);
+        let Some(mut slot) = self.end_lease(id) else { return };
         let pool = slot.pool;
         if let SlotState::Leased { hold: Hold::Promised(Some((rest, owner))), opening: false, .. } = &mut slot.state {
             let (rest, owner) = (*rest, owner.take());
@@ -299,6 +303,7 @@ impl Pools {
             Due::Retire(slot) => {
                 if let Some(id) = self.close_slot(slot) {
                     self.pump(id, now);
+                    self.fill(id, now);
                     self.tidy(id);
                 }
             }

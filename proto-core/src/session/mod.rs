@@ -357,12 +357,13 @@ impl Session {
                 relaying.draining = true;
                 self.end_if_over(now);
             }
-            // Whoever stops the process may look on, to its end.
-            Phase::Console(_) | Phase::Closing(_) => {}
+            Phase::Closing(_) => {}
             Phase::Leasing(_) => {
                 self.out.push_back(Output::Do(Action::GiveUp));
                 self.refuse(shutting_down(), now);
             }
+            // Whoever stops the process may look on, to its end.
+            Phase::Console(_) => {}
             // In the middle of a TLS handshake nothing can be said.
             Phase::Opening(open) if open.is_untouched() || open.in_handshake() => self.finish(Finish::Drained, now),
             Phase::Opening(_) | Phase::Proving(_) => self.refuse(shutting_down(), now),

@@ -4,6 +4,7 @@
 //! other fuzzers can drive them. Most input is a script: a few bytes of settings, then turns of the peers. Nothing here
 //! reads a clock or draws randomness: the same bytes always do the same.
 
+mod console;
 mod cuts;
 mod frames;
 pub mod gate;
@@ -18,6 +19,7 @@ mod startup;
 mod statements;
 pub mod token;
 
+pub use console::console;
 pub use frames::frames;
 pub use gate::gate;
 pub use keys::keys;
@@ -35,7 +37,8 @@ pub use token::token;
 pub type Body = fn(&[u8]);
 
 /// Every body under the name of its target.
-pub const TARGETS: [(&str, Body); 13] = [
+pub const TARGETS: [(&str, Body); 14] = [
+    ("console", console),
     ("frames", frames),
     ("gate", gate),
     ("keys", keys),

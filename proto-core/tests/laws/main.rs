@@ -4,6 +4,7 @@
 #![allow(missing_docs)]
 
 mod audit;
+mod console;
 mod encrypted;
 mod endings;
 mod isolation;

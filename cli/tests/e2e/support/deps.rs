@@ -51,3 +51,17 @@ pub(crate) fn java(class: &str) -> Command {
     command.arg(format!("{}:/usr/share/java/postgresql.jar", classes.display())).arg(class);
     command
 }
+
+/// A Java program of one file in `cli/tests/clients`, with pgjdbc.
+pub(crate) fn java_source(file: &str) -> Command {
+    let mut command = Command::new("java");
+    command.args([
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        "-Xshare:auto",
+        "-cp",
+        "/usr/share/java/postgresql.jar",
+    ]);
+    command.arg(repository().join("cli/tests/clients").join(file));
+    command
+}

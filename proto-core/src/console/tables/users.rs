@@ -16,14 +16,15 @@ pub(super) const COLUMNS: Columns = &[
 ];
 
 pub(super) fn row(it: &UserFacts) -> Vec<Value> {
+    let limits = it.settings.as_deref();
     vec![
         Value::text(&*it.name),
         Value::text(""),
         Value::text(""),
         Value::Null,
-        Value::Int(0),
+        Value::count(limits.map_or(0, |limits| limits.max_user_connections)),
         Value::count(it.connections),
-        Value::Int(0),
+        Value::count(limits.map_or(0, |limits| limits.max_user_client_connections)),
         Value::count(it.clients),
     ]
 }

@@ -171,8 +171,13 @@ impl<R: Runtime> Shared<R> {
 
     fn users(&self, clients: &[ClientFacts]) -> Vec<UserFacts> {
         let counted = self.counted(clients, |client| client.account.as_ref(), |key| &key.account);
-        let users = counted.0.into_iter();
-        users.map(|(name, (connections, clients))| UserFacts { name, connections, clients }).collect()
+        let hub = lock(&self.hub);
+        let users = counted.0.into_iter().map(|(name, (connections, clients))| {
+            let settings = hub.pools.snapshot().find(|pool| pool.key.account == name);
+            let settings = settings.map(|pool| pool.settings.clone());
+            UserFacts { name, settings, connections, clients }
+        });
+        users.collect()
     }
 
     fn memory(&self) -> Vec<MemoryFacts> {

@@ -92,6 +92,8 @@ struct Walk {
     paused: [bool; DATABASES],
     all_paused: bool,
     order: u64,
+    /// Connections that are opened ahead, each for a pool, with the leases of both.
+    ahead: Vec<(usize, Lease, Lease)>,
     /// Whose connection was closed since the last grant.
     replaced: Option<usize>,
     /// Who asked last.
@@ -119,6 +121,7 @@ impl Walk {
             isolation: super::Isolation::Identity,
             max_prepared_statements: 200,
             default_pool_size: 1 + pick(4) as u32,
+            min_pool_size: pick(4) as u32,
             reserve_pool_size: pick(3) as u32,
             reserve_pool_timeout: secs(pick(5)),
             max_db_connections: pick(5) as u32,
@@ -144,6 +147,7 @@ impl Walk {
             paused: [false; DATABASES],
             all_paused: false,
             order: 0,
+            ahead: Vec::new(),
             replaced: None,
             last: 0,
             lagging: None,
@@ -161,6 +165,10 @@ impl Walk {
         let before = self.now;
         self.nudge_twin(self.now);
         let holder = self.holder_from(who);
+        if what % 3 == 0 {
+            self.end_ahead(who % 6);
+            self.settle();
+        }
         match what {
             0..=7 => self.request(who, choices)?,
             8 => self.give_up(who),
@@ -268,14 +276,51 @@ impl Walk {
             (SqlState(*b"22023"), false),
         ][how];
         let concerns_others = how < 2 || (how == 2 && wish.reuse);
-        if concerns_others && !self.settings.server_login_retry.is_zero() {
-            let until = self.now.after(self.settings.server_login_retry);
-            self.failures[wish.key] = Some(Failure { until, shared_only, over: false });
+        if concerns_others {
+            self.failed(wish.key, shared_only);
         }
         self.connections.remove(&lease.slot());
         let (refusal, now) = (Refusal::new(code, format!("down {}", wish.key)), self.now());
         self.pools.handle_open_failed(lease, refusal.clone(), now);
         self.twin.handle_open_failed(twin, refusal, now);
+    }
+
+    /// What is opened ahead of who will need it is there, or fails.
+    fn end_ahead(&mut self, how: usize) {
+        let Some((key, lease, twin)) = self.ahead.pop() else { return };
+        let (slot, now) = (lease.slot(), self.now());
+        if how == 0 {
+            self.connections.remove(&slot);
+            self.pools.handle_chore_failed(lease, now);
+            self.twin.handle_chore_failed(twin, now);
+            return;
+        }
+        if how == 1 {
+            self.connections.remove(&slot);
+            self.failed(key, false);
+            let refusal = Refusal::new(SqlState::CONNECTION_FAILURE, format!("down {key}"));
+            self.pools.handle_open_failed(lease, refusal.clone(), now);
+            self.twin.handle_open_failed(twin, refusal, now);
+            return;
+        }
+        self.order += 1;
+        if let Some(failure) = &mut self.failures[key] {
+            failure.over = true;
+        }
+        if let Some(connection) = self.connections.get_mut(&slot) {
+            (connection.opened, connection.idle) = (self.now, Some((self.now, self.order)));
+        }
+        for (pools, lease) in [(&mut self.pools, lease), (&mut self.twin, twin)] {
+            pools.handle_opened(&lease, now);
+            pools.handle_release(lease, Returned::Clean, now);
+        }
+    }
+
+    fn failed(&mut self, key: usize, shared_only: bool) {
+        if !self.settings.server_login_retry.is_zero() {
+            let until = self.now.after(self.settings.server_login_retry);
+            self.failures[key] = Some(Failure { until, shared_only, over: false });
+        }
     }
 
     fn release(&mut self, who: usize, returned: Returned) {
@@ -410,7 +455,11 @@ impl Walk {
             }
         }
         for _ in 0..4 * SESSIONS {
-            let (mut held, mut waiting) = (false, false);
+            let (mut held, mut waiting) = (!self.ahead.is_empty(), false);
+            while !self.ahead.is_empty() {
+                self.end_ahead(2);
+                self.settle();
+            }
             for who in 0..SESSIONS {
                 waiting |= matches!(self.sessions[who], Stand::Waiting { .. });
                 if matches!(self.sessions[who], Stand::Holding { .. }) {
@@ -434,6 +483,10 @@ impl Walk {
         while self.pools.poll_timeout().is_some() {
             self.advance_to_deadline();
             self.settle();
+            while !self.ahead.is_empty() {
+                self.end_ahead(2);
+                self.settle();
+            }
         }
         assert!(self.pools.is_empty() && self.twin.is_empty(), "something is left");
     }

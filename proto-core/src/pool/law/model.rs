@@ -2,7 +2,7 @@
 
 use super::{Connection, KEYS, Stand, Walk, Wish, key};
 use crate::fault::SqlState;
-use crate::pool::{Counts, How, Lease, PoolOutput, SlotId};
+use crate::pool::{Counts, How, Lease, PoolKey, PoolOutput, SlotId};
 use crate::session_id::SessionId;
 use crate::time::Tick;
 
@@ -50,6 +50,13 @@ impl Walk {
                     assert_eq!((session, lease.slot(), lease.generation(), how), same, "the twin differs");
                     self.granted(session, lease, twin, how);
                 }
+                (
+                    Some(PoolOutput::Open { key: pool, lease, parameters }),
+                    Some(PoolOutput::Open { key: twin_pool, lease: twin, .. }),
+                ) => {
+                    assert_eq!((&pool, lease.slot()), (&twin_pool, twin.slot()), "the twin differs");
+                    self.opened_ahead(&pool, parameters[0].into(), lease, twin);
+                }
                 (Some(ours), Some(theirs)) => {
                     assert_eq!(format!("{ours:?}"), format!("{theirs:?}"), "the twin differs");
                     self.told(ours);
@@ -76,6 +83,21 @@ impl Walk {
         self.replaced = None;
         self.granted += 1;
         self.sessions[who] = Stand::Holding { wish, lease, twin, opening: how == How::Open };
+    }
+
+    fn opened_ahead(&mut self, pool: &PoolKey, parameters: usize, lease: Lease, twin: Lease) {
+        let Some(index) = (0..KEYS).find(|index| key(*index) == *pool) else { panic!("no such pool: {pool}") };
+        let wanted = self.sizes[index].min(self.settings.min_pool_size as usize);
+        assert!(self.total(index) < wanted, "opened ahead although there are enough");
+        assert!(self.lagging.is_some() || self.count(index).opening == 0, "more than one at a time");
+        assert!(self.lagging.is_some() || self.first_waiter(index).is_none(), "ahead of somebody who waits");
+        for group in [Group::Database, Group::Account] {
+            assert!(!self.is_full(group, index), "above the limit of the {group:?}");
+        }
+        let wish = Wish { key: index, parameters, owner: 0, reuse: true };
+        let fresh = Connection { wish, owner: None, opened: self.now, stale: false, idle: None };
+        assert!(self.connections.insert(lease.slot(), fresh).is_none(), "a slot was used twice");
+        self.ahead.push((index, lease, twin));
     }
 
     fn granted_new(&mut self, wish: Wish, (since, order): (Tick, u64), slot: SlotId) {
@@ -126,7 +148,7 @@ impl Walk {
 
     fn told(&mut self, output: PoolOutput) {
         match output {
-            PoolOutput::Granted { .. } => unreachable!("handled by the caller"),
+            PoolOutput::Granted { .. } | PoolOutput::Open { .. } => unreachable!("handled by the caller"),
             PoolOutput::Close { slot } => {
                 let closed = self.connections.remove(&slot);
                 let Some(closed) = closed.filter(|it| it.idle.is_some()) else {
@@ -260,7 +282,8 @@ impl Walk {
 
     fn count(&self, index: usize) -> Counts {
         let idle = self.connections.values().filter(|it| it.wish.key == index && it.idle.is_some()).count();
-        let mut counts = Counts { idle, ..Counts::default() };
+        let opening = self.ahead.iter().filter(|(key, ..)| *key == index).count();
+        let mut counts = Counts { idle, opening, ..Counts::default() };
         for stand in &self.sessions {
             match stand {
                 Stand::Waiting { wish, .. } if wish.key == index => counts.waiting += 1,

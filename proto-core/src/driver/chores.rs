@@ -1,0 +1,86 @@
+//! Server connections that no session asks for: they are opened as the last one was that a session asked for.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use super::mailbox::lock;
+use super::requests::{furnish, log_in};
+use super::runtime::Runtime;
+use super::shared::Shared;
+use crate::pool::{Lease, PoolKey, Returned};
+use crate::session::Wish;
+
+/// Pools that are remembered. Where clients may name any database, what they leave behind must be bounded.
+const MAX_RECIPES: usize = 1024;
+
+/// The wish by which a pool's last connection was opened, and the generation of settings that it is from.
+#[derive(Default)]
+pub(super) struct Recipes(Mutex<HashMap<PoolKey, (u64, Arc<Wish>)>>);
+
+impl Recipes {
+    /// Kept only where it will be needed: a wish may hold what logs somebody in.
+    pub(super) fn keep(&self, generation: u64, wish: &Arc<Wish>) {
+        if wish.settings.min_pool_size == 0 || !wish.credential.may_be_shared() {
+            return;
+        }
+        let (mut recipes, key) = (lock(&self.0), wish.pool());
+        if recipes.len() < MAX_RECIPES || recipes.contains_key(&key) {
+            recipes.insert(key, (generation, wish.clone()));
+        }
+    }
+
+    fn find(&self, generation: u64, key: &PoolKey, parameters: &[u8]) -> Option<Arc<Wish>> {
+        let recipes = lock(&self.0);
+        let (from, wish) = recipes.get(key)?;
+        (*from == generation && *wish.parameters == *parameters).then(|| wish.clone())
+    }
+}
+
+/// A lease that goes back in any case, also when its task ends early.
+struct Held<R: Runtime> {
+    shared: Arc<Shared<R>>,
+    lease: Option<Lease>,
+}
+
+impl<R: Runtime> Drop for Held<R> {
+    fn drop(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            self.shared.with_hub(|hub, now| hub.pools.handle_chore_failed(lease, now));
+        }
+    }
+}
+
+impl<R: Runtime> Shared<R> {
+    /// Opens a connection for whoever comes next.
+    pub(super) fn open_ahead(self: &Arc<Self>, key: &PoolKey, parameters: &[u8], lease: Lease) {
+        let mut held = Held { shared: self.clone(), lease: Some(lease) };
+        let Some(wish) = self.recipes.find(self.generation(), key, parameters) else { return };
+        if self.is_draining() {
+            return;
+        }
+        R::spawn(async move {
+            let shared = held.shared.clone();
+            let opened = log_in::<R>(&shared, &wish).await;
+            let Some(lease) = held.lease.take() else { return };
+            match opened {
+                Ok((mut connection, login)) => {
+                    furnish(&shared, &wish, &mut connection, &login);
+                    let slot = lease.slot();
+                    shared.park(slot, connection);
+                    shared.with_hub(|hub, now| {
+                        hub.pools.handle_opened(&lease, now);
+                        hub.pools.handle_release(lease, Returned::Clean, now);
+                    });
+                }
+                Err(failure) => {
+                    let refusal = failure.refusal();
+                    log::warn!("login as {} to database {} failed: {refusal}", wish.account, wish.database);
+                    shared.with_hub(|hub, now| match failure.concerns_others() {
+                        true => hub.pools.handle_open_failed(lease, refusal, now),
+                        false => hub.pools.handle_chore_failed(lease, now),
+                    });
+                }
+            }
+        });
+    }
+}
