@@ -90,7 +90,9 @@ impl Statements {
             && let Some(here) = &mut self.here
             && let Some(name) = here.find(&self.unnamed_text)
         {
-            here.stale.push(name);
+            if !here.stale.contains(&name) {
+                here.stale.push(name);
+            }
         }
     }
 }
