@@ -24,6 +24,7 @@ mod never_again;
 mod operations;
 mod pgbouncer_ini;
 mod pool;
+mod pool_limits;
 mod pooled_statements;
 mod pooling;
 mod providers;

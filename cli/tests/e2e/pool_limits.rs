@@ -1,0 +1,84 @@
+//! Limits over pools, people and databases, under the names that PgBouncer gives them.
+
+use serde_json::json;
+
+use crate::support::eventually;
+use crate::support::fixtures::WRITER;
+use crate::support::gprxy::{Config, Gprxy};
+use crate::support::postgres::{Cluster, Version};
+use crate::support::provider::Provider;
+use crate::support::target::Target;
+use crate::support::wire::Wire;
+
+/// Another person with the writer's role, and so with the writer's pool.
+fn eve(gprxy: &Gprxy) -> Target {
+    let claims = json!({ "sub": "eve", "preferred_username": "eve", "email": "eve@corp.example", "roles": ["writer"] });
+    let mut target = gprxy.target("bob").with_user("eve@corp.example").with_password(&Provider::shared().mint(claims));
+    target.account = WRITER.0;
+    target
+}
+
+fn transaction(size: i64) -> Config {
+    Config::new(Version::V15).pool_of(size).set("pool.pool_mode", "transaction").set("pool.query_wait_notify", 0)
+}
+
+#[test]
+fn a_person_has_so_many_sessions_and_gets_the_place_back_of_one_that_ends() {
+    let gprxy = Config::new(Version::V15).pool_of(5).set("limits.max_client_conn_per_identity", 2).start();
+    let (first, mut second) = (Wire::login(&gprxy.target("bob")).unwrap(), Wire::login(&gprxy.target("bob")).unwrap());
+    let error = Wire::login(&gprxy.target("bob")).err().expect("the third is refused");
+    assert_eq!((error.severity.as_str(), error.code.as_str()), ("FATAL", "53300"), "{error:?}");
+    assert!(error.message.contains("max_client_conn_per_identity"), "{error:?}");
+    assert_eq!(Wire::login(&eve(&gprxy)).unwrap().value("select 1"), "1", "somebody else has places of her own");
+    first.quit();
+    eventually("the place is free again", || Wire::login(&gprxy.target("bob")).ok());
+    assert_eq!(second.value("select 1"), "1");
+}
+
+#[test]
+fn a_database_has_so_many_connections_and_the_idle_one_of_another_account_makes_room() {
+    let server = Cluster::shared(Version::V15);
+    server.create_database("shared_places");
+    let gprxy = transaction(5).set("pool.max_db_connections", 1).start();
+    let mut bob = Wire::login(&gprxy.target("bob").with_database("shared_places")).unwrap();
+    let mut alice = Wire::login(&gprxy.target("alice").with_database("shared_places")).unwrap();
+    let count =
+        "select count(*) from pg_stat_activity where datname = 'shared_places' and backend_type = 'client backend'";
+    for _ in 0..3 {
+        assert_eq!(bob.value(count), "1");
+        assert_eq!(alice.value(count), "1");
+    }
+}
+
+#[test]
+fn a_pool_in_use_is_kept_at_its_least_size() {
+    let server = Cluster::shared(Version::V15);
+    server.create_database("kept_ready");
+    let gprxy = transaction(5).set("pool.min_pool_size", 3).start();
+    let mut bob = Wire::login(&gprxy.target("bob").with_database("kept_ready")).unwrap();
+    let count =
+        "select count(*) from pg_stat_activity where datname = 'kept_ready' and backend_type = 'client backend'";
+    eventually("three connections", || (bob.value(count) == "3").then_some(()));
+}
+
+#[test]
+fn who_has_waited_for_long_gets_a_connection_of_the_reserve() {
+    let gprxy = transaction(1).set("pool.reserve_pool_size", 1).set("pool.reserve_pool_timeout", "200ms").start();
+    let (mut bob, mut other) = (Wire::login(&gprxy.target("bob")).unwrap(), Wire::login(&gprxy.target("bob")).unwrap());
+    bob.rows("begin").unwrap();
+    assert_eq!(other.value("select 'served'"), "served");
+    bob.rows("commit").unwrap();
+}
+
+#[test]
+fn an_idle_connection_that_the_server_has_ended_is_replaced_unnoticed() {
+    let server = Cluster::shared(Version::V15);
+    server.create_database("ended_idle");
+    let gprxy = transaction(1).start();
+    let mut bob = Wire::login(&gprxy.target("bob").with_database("ended_idle")).unwrap();
+    for _ in 0..3 {
+        let pid = bob.value("select pg_backend_pid()");
+        server.sql(&format!("select pg_terminate_backend({pid}, 5000)"));
+        assert_ne!(bob.value("select pg_backend_pid()"), pid);
+    }
+}
