@@ -8,7 +8,7 @@ use gprxy_proto::secret::Secret;
 
 use super::super::draft::Draft;
 use super::super::files;
-use super::super::problem::{Origin, Problem, quoted};
+use super::super::problem::{Origin, Problem};
 
 /// Files within files; PgBouncer's limit.
 const MAX_DEPTH: usize = 10;
