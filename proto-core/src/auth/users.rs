@@ -18,8 +18,8 @@ use crate::secret::Secret;
 
 /// The longest user name. PostgreSQL's have 63 bytes, PgBouncer's 127.
 const MAX_NAME: usize = 127;
-/// The longest secret. PgBouncer's limit is 2,047 bytes; tokens of cloud providers fit as well.
-const MAX_SECRET: usize = 8191;
+/// The longest secret: what one message of a login holds. PgBouncer's limit is 65,530 bytes.
+const MAX_SECRET: usize = 65_535;
 /// The most users of a list: some hundred bytes for each.
 const MAX_USERS: usize = 100_000;
 /// The most problems that are told of one list.
@@ -208,7 +208,7 @@ impl Entry<'_> {
             "the password has no closing quote",
         )?;
         match secret.expose() {
-            secret if secret.len() > MAX_SECRET => Err("the password is longer than 8191 bytes"),
+            secret if secret.len() > MAX_SECRET => Err("the password is longer than 65,535 bytes"),
             secret if secret.contains(&0) => Err("the password holds a zero byte"),
             _ => Ok((name, secret)),
         }

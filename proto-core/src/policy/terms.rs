@@ -58,10 +58,14 @@ pub struct OwnPool {
     pub pool_mode: Option<PoolMode>,
     /// How many there are for each database.
     pub pool_size: Option<u32>,
+    /// How many more when somebody has waited for long.
+    pub reserve_pool_size: Option<u32>,
     /// How many there are of its account, over all databases.
     pub max_user_connections: Option<u32>,
     /// How many clients run as its account.
     pub max_user_client_connections: Option<u32>,
+    /// How long somebody waits for one; zero: for ever.
+    pub query_wait_timeout: Option<Duration>,
 }
 
 /// Roles, or users where a gate lets them in under their own names, that have timeouts or a pool of their own.
@@ -93,8 +97,10 @@ impl Users {
         Arc::new(PoolSettings {
             pool_mode: own.pool_mode.unwrap_or(usual.pool_mode),
             default_pool_size: own.pool_size.unwrap_or(usual.default_pool_size),
+            reserve_pool_size: own.reserve_pool_size.unwrap_or(usual.reserve_pool_size),
             max_user_connections: own.max_user_connections.unwrap_or(usual.max_user_connections),
             max_user_client_connections: own.max_user_client_connections.unwrap_or(usual.max_user_client_connections),
+            query_wait_timeout: own.query_wait_timeout.unwrap_or(usual.query_wait_timeout),
             ..(**usual).clone()
         })
     }
@@ -134,4 +140,24 @@ pub struct StartupRules {
     pub ignore: Vec<String>,
     /// Whether the name of the application is told with the client's address behind it.
     pub add_host: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_users_own_pool_goes_before_the_databases() {
+        let own = OwnPool {
+            reserve_pool_size: Some(2),
+            query_wait_timeout: Some(Duration::from_secs(3)),
+            ..OwnPool::default()
+        };
+        let users = Users::default().with_pools([("ann".into(), own), ("bob".into(), OwnPool::default())]);
+        let usual = Arc::new(PoolSettings { default_pool_size: 9, ..PoolSettings::default() });
+        let pool = users.pool("ann", &usual);
+        assert_eq!((pool.reserve_pool_size, pool.query_wait_timeout), (2, Duration::from_secs(3)));
+        assert_eq!(pool.default_pool_size, 9, "what it leaves open");
+        assert!(Arc::ptr_eq(&users.pool("bob", &usual), &usual) && Arc::ptr_eq(&users.pool("eve", &usual), &usual));
+    }
 }

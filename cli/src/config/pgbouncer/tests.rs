@@ -1,6 +1,7 @@
 //! PgBouncer's configurations as they are written, and what they come to.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -52,7 +53,7 @@ bardb = host=localhost dbname=bazdb pool_mode=transaction
 nondefaultdb = pool_size=50 reserve_pool=10
 * = host=testserver,second port=5433
 [users]
-bob = pool_mode=transaction query_timeout=5
+bob = pool_mode=transaction query_timeout=5 query_wait_timeout=2.5 reserve_pool_size=3
 [pgbouncer]
 logfile = DIR/pgbouncer.log
 pidfile = DIR/pgbouncer.pid
@@ -80,6 +81,8 @@ fn a_typical_file_becomes_the_settings_that_it_means() {
     assert_eq!(settings.limits.max_client_conn, 200);
     assert!(matches!(settings.access.proof, Proof::Listed(..)));
     assert!(!settings.audit.enabled);
+    let bob = &settings.roles.mappings[0];
+    assert_eq!((bob.pool.query_wait_timeout, bob.pool.reserve_pool_size), (Some(Duration::from_millis(2500)), Some(3)));
     let [forced, bar, nondefault, any] =
         ["forcedb", "bardb", "nondefaultdb", "*"].map(|name| settings.databases[name].clone());
     let account = forced.account.unwrap();
@@ -90,8 +93,8 @@ fn a_typical_file_becomes_the_settings_that_it_means() {
     let socket = format!("{}/.s.PGSQL.5432", case.dir.path().display());
     assert_eq!(nondefault.endpoints[0].to_string(), socket, "without a host: a socket in unix_socket_dir");
     assert_eq!(any.endpoints.len(), 2);
-    assert_eq!(any.pool.query_wait_timeout, std::time::Duration::from_millis(1500));
-    assert_eq!(any.pool.server_idle_timeout, std::time::Duration::from_secs(600));
+    assert_eq!(any.pool.query_wait_timeout, Duration::from_millis(1500));
+    assert_eq!(any.pool.server_idle_timeout, Duration::from_secs(600));
     let told = case.load().warnings.join("\n");
     for name in ["client_encoding", "load_balance_hosts", "dns_max_ttl"] {
         assert!(told.contains(name) && told.contains("pgbouncer.ini:"), "{name} is not named in {told}");
@@ -230,8 +233,6 @@ fn what_is_carried_over_and_what_is_not() {
         "tcp_defer_accept",
         "track_extra_parameters",
         "databases.min_pool_size",
-        "role.query_wait_timeout",
-        "role.reserve_pool_size",
     ];
     let later: Vec<&String> = absent.iter().filter(|name| !expected.contains(&name.as_str())).collect();
     assert!(later.is_empty(), "no setting any more: {later:?}");
