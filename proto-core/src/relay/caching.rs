@@ -100,10 +100,9 @@ impl Statements {
         if self.unnamed == Unnamed::Cached
             && let Some(here) = &mut self.here
             && let Some(name) = here.find(&self.unnamed_text.definition, self.unnamed_text.settings.as_ref())
+            && !here.stale.contains(&name)
         {
-            if !here.stale.contains(&name) {
-                here.stale.push(name);
-            }
+            here.stale.push(name);
         }
     }
 }
