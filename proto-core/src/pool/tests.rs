@@ -1,3 +1,4 @@
+mod checks;
 mod control;
 
 use std::sync::Arc;
@@ -608,7 +609,7 @@ fn emptiness_looks_at_every_table() {
         },
         |pools, id, _| drop(pools.pools.insert(id, one::Pool::new(key("reader"), Arc::default()))),
         |pools, id, slot| {
-            let rest = idle::Rest { stamp: idle::Stamp(3), retire: Tick::default() };
+            let rest = idle::Rest { stamp: idle::Stamp(3), since: Tick::default(), retire: Tick::default() };
             let (parameters, opened, state) = ([].into(), Tick::default(), one::SlotState::Idle(rest));
             pools.slots.insert(
                 slot,
