@@ -116,6 +116,7 @@ impl Gate {
     }
 
     /// The account of a listed user.
+    #[cfg(feature = "driver")]
     pub(crate) fn account(&self, name: &str) -> Option<Arc<Account>> {
         match &self.users {
             Users::Listed(list) => list.find(name).map(|user| user.account.clone()),

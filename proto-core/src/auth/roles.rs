@@ -136,6 +136,7 @@ impl RoleMap {
     }
 
     /// All accounts, one for each role.
+    #[cfg(feature = "driver")]
     pub(crate) fn accounts(&self) -> impl Iterator<Item = &Arc<Account>> {
         self.entries.iter().map(|entry| &entry.account)
     }

@@ -298,7 +298,9 @@ impl<R: Runtime> Connection<R> {
     }
 
     fn poll_read(&mut self, side: Side, context: &mut Context<'_>, now: Now) -> bool {
-        if self.start_tls || self.finish.is_some() || !self.session.wants_input(side) || self.suspended.is_some() {
+        // Who is not served yet may be on the way to the console, where a suspension ends.
+        let suspended = self.suspended.is_some() && self.session.facts().is_some();
+        if self.start_tls || self.finish.is_some() || !self.session.wants_input(side) || suspended {
             return false;
         }
         let result = match side {
@@ -371,9 +373,7 @@ impl<R: Runtime> Connection<R> {
             }
             Mail::Drain => self.session.handle_drain(now),
             Mail::Kill(refusal) => self.session.handle_kill(refusal, now),
-            // Whoever is at the console has to be able to end it.
-            Mail::Suspend(_) if self.session.is_at_console() => {}
-            Mail::Suspend(unwritten) => self.suspended = Some(Some(unwritten)),
+            Mail::Suspend(unwritten) => self.suspended = Some(unwritten),
             Mail::Resume => self.suspended = None,
         }
     }

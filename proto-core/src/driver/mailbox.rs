@@ -27,7 +27,7 @@ pub(super) enum Mail {
     /// End now.
     Kill(Refusal),
     /// Read nothing more, and drop this when all is written.
-    Suspend(Unwritten),
+    Suspend(Option<Unwritten>),
     /// Read again.
     Resume,
 }

@@ -56,24 +56,27 @@ async fn operate(mut dice: Dice) {
                 client.vanish();
                 break;
             }
-            // A pause may wait for somebody who waits for the next resume: not longer than this.
-            let _ = client.send(&text).await;
-            let mut patience = 20;
-            while patience > 0 && client.read_within(Duration::from_millis(25)).await {
-                patience -= 1;
-            }
-            if client.exchange(&show, 1).await.is_err() {
+            // What waits for somebody who waits for the next RESUME is given up, as is whatever is behind it.
+            if client.exchange_within(&[text, show].concat(), 2, Duration::from_millis(500)).await.is_none() {
+                client.vanish();
                 break;
             }
         }
     }
-    // Everything is switched on again in the end.
-    if let Some(mut client) = console("operator's last").await {
-        for text in ["RESUME", "RESUME", &format!("RESUME {}", corp::DATABASE), &format!("ENABLE {}", corp::DATABASE)] {
-            let _ = client.query(text).await;
+    // Everything is switched on again in the end. A KILL_CLIENT that is still under way may hit who says so.
+    while !switch_on().await {}
+}
+
+/// Whether it was heard to its end.
+async fn switch_on() -> bool {
+    let Some(mut client) = console("operator's last").await else { return false };
+    for text in ["RESUME", "RESUME", &format!("RESUME {}", corp::DATABASE), &format!("ENABLE {}", corp::DATABASE)] {
+        if client.query(text).await.is_err() {
+            return false;
         }
-        client.leave().await;
     }
+    client.leave().await;
+    true
 }
 
 #[test]

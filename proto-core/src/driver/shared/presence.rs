@@ -74,6 +74,9 @@ impl<R: Runtime> Shared<R> {
         if self.is_draining() {
             mailbox.put(Mail::Drain);
         }
+        if self.is_suspended() {
+            mailbox.put(Mail::Suspend(None));
+        }
         Ok(Arrived { id, crowded, mailbox, card })
     }
 

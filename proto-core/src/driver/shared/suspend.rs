@@ -67,7 +67,7 @@ impl<R: Runtime> Shared<R> {
                     shared.wake_watchers();
                 }
             });
-            present.mailbox.put(Mail::Suspend(Unwritten { left: left.clone(), wake }));
+            present.mailbox.put(Mail::Suspend(Some(Unwritten { left: left.clone(), wake })));
         }
         Flushed(left)
     }

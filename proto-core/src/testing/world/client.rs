@@ -203,6 +203,12 @@ impl Client {
         Ok(messages)
     }
 
+    /// The same, as long as it takes no longer than that; `None` also when the connection ends before.
+    pub async fn exchange_within(&mut self, bytes: &[u8], n: usize, span: Duration) -> Option<Vec<Message>> {
+        let until = corp::at(Handle::time()).tick.after(span);
+        crate::driver::serve::within::<Sim, _>(until, self.exchange(bytes, n)).await?.ok()
+    }
+
     /// A simple query and its answer, ReadyForQuery included.
     ///
     /// # Errors
