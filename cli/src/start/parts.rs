@@ -68,7 +68,11 @@ pub(super) fn policy(settings: Settings, audit: &AuditSettings, mock: &Mock) -> 
 /// The user whose processes may use the console through the Unix socket: the one that gprxy runs as.
 #[cfg(unix)]
 fn own_uid() -> Option<u32> {
-    Some(rustix::process::geteuid().as_raw())
+    let own = rustix::process::geteuid().as_raw();
+    // What the kernel says of peers from other user namespaces says nothing about who they are.
+    let overflow = std::fs::read_to_string("/proc/sys/kernel/overflowuid");
+    let overflow = overflow.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65_534);
+    (own != overflow).then_some(own)
 }
 
 #[cfg(not(unix))]

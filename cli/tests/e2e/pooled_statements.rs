@@ -140,6 +140,52 @@ fn a_table_that_changes_under_a_kept_query_is_told_once() {
     assert_eq!(tags(&bob.read_until_ready()), "TDCZ");
 }
 
+/// Days from the first of January 2020: 1 where the month comes first, 31 where the day does.
+const DAY: &str = "select '01/02/2020'::date - date '2020-01-01' -- kept by its settings";
+
+/// The value that a statement of this name gives, of the connection as it is.
+fn run(wire: &mut Wire, prepared: &[Vec<u8>], name: &str) -> String {
+    let answer = ask(wire, &[prepared.concat(), bind(name, &[]), describe_and_execute(), sync()]);
+    let row = answer.iter().find(|message| message.tag == 'D').unwrap_or_else(|| panic!("no row: {answer:?}"));
+    row.columns()[0].clone().expect("a number")
+}
+
+#[test]
+fn a_text_means_what_it_means_by_the_settings_of_its_session() {
+    for version in BOTH {
+        for isolation in ["identity", "pgbouncer"] {
+            let gprxy = Config::new(version)
+                .set("pool.pool_mode", "transaction")
+                .set("pool.isolation", isolation)
+                .set("pool.cache_unnamed_statements", true)
+                .pool_of(1)
+                .start();
+            let (mut dmy, mut mdy) = (bob(&gprxy), bob(&gprxy));
+            dmy.rows("set datestyle = 'ISO, DMY'").unwrap();
+            mdy.rows("set datestyle = 'ISO, MDY'").unwrap();
+            for (wire, days) in [(&mut dmy, "31"), (&mut mdy, "1")] {
+                assert_eq!(run(wire, &[parse("day", DAY)], "day"), days, "{version:?} {isolation}");
+            }
+            for (wire, days) in [(&mut dmy, "31"), (&mut mdy, "1")] {
+                assert_eq!(run(wire, &[], "day"), days, "{version:?} {isolation}: later");
+            }
+            // The unnamed one, which stays on the connection when it comes again.
+            for _ in 0..3 {
+                for (wire, days) in [(&mut dmy, "31"), (&mut mdy, "1")] {
+                    assert_eq!(run(wire, &[parse("", DAY)], ""), days, "{version:?} {isolation}: unnamed");
+                }
+            }
+            assert_eq!(runs(&mut dmy, DAY).len(), 2, "one for each meaning");
+            // A SET in the same pipeline, which nobody hears of before the end.
+            let set = [parse("", "set datestyle = 'ISO, DMY'"), bind("", &[]), describe_and_execute()].concat();
+            let answer = ask(&mut mdy, &[set, parse("late", DAY), sync()]);
+            assert_eq!(tags(&answer), "12nC1SZ", "{answer:?}");
+            assert_eq!(run(&mut mdy, &[], "late"), "31");
+            assert_eq!(run(&mut mdy, &[], "day"), "1", "it was prepared before");
+        }
+    }
+}
+
 #[test]
 fn startup_parameters_can_be_ignored_and_the_name_carries_the_address() {
     for mode in ["session", "transaction"] {

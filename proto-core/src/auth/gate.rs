@@ -100,6 +100,16 @@ impl Gate {
         ))
     }
 
+    /// Whether somebody who was let in like that would be let in by these settings, too.
+    #[must_use]
+    pub fn still_takes(&self, method: Method) -> bool {
+        match method {
+            Method::Password => true,
+            Method::Trust => self.auth_type == AuthType::Trust,
+            Method::Token | Method::Peer => false,
+        }
+    }
+
     /// What somebody who was let in under this name has for the server by these settings; `None`: they would not be let in.
     /// What only their login could show is not known here, and [`Backing::Provided`] stands for it.
     #[must_use]

@@ -85,6 +85,12 @@ impl Keyring {
         }
     }
 
+    /// Whether tokens of this issuer are believed at all.
+    #[must_use]
+    pub fn trusts(&self, issuer: &str) -> bool {
+        self.issuers.iter().any(|known| *known.settings.issuer == *issuer)
+    }
+
     /// The refusal for a token that still [needs a key](Verdict::NeedsKey) when waiting for one is over.
     #[must_use]
     pub fn without_key(&self, issuer: IssuerId) -> Refusal {

@@ -337,12 +337,16 @@ impl Console {
             }
             Err(refusal) => statement.sqlstate = Some(refusal.code),
         }
-        let required = self.audit.is_some_and(|audit| audit.required);
-        let has_place = required
+        let has_place = self.has_place(running);
+        self.out.push_back(Output::Record(statement, has_place));
+    }
+
+    /// Whether a place in the trail was set aside for it.
+    fn has_place(&self, running: &Running) -> bool {
+        self.audit.is_some_and(|audit| audit.required)
             && matches!(running.command, Command::Verb(_))
             && running.stage == Stage::Errand
-            && self.visitor.standing == Standing::Admin;
-        self.out.push_back(Output::Record(statement, has_place));
+            && self.visitor.standing == Standing::Admin
     }
 
     fn statement(
@@ -373,9 +377,10 @@ impl Console {
     /// The session is over: what still runs gets its record.
     pub fn handle_end(&mut self, now: Now) {
         if let Some(running) = self.running.take() {
+            let has_place = self.has_place(&running);
             let statement = self.statement(running.text.as_bytes(), running.protocol(), None, running.began, now);
             if let Some(statement) = statement {
-                self.out.push_back(Output::Record(statement, false));
+                self.out.push_back(Output::Record(statement, has_place));
             }
         }
     }

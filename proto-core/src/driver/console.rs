@@ -6,7 +6,7 @@ use super::connection::{Connection, Slow};
 use super::control::Control;
 use super::runtime::Runtime;
 use super::shared::Shared;
-use crate::console::{Errand, Found, Show, Snapshot, Verb, Which, no_such_database, not_now};
+use crate::console::{Errand, Found, Show, Snapshot, Standing, Verb, Which, no_such_database, not_now};
 use crate::fault::{Refusal, SqlState};
 use crate::session::Reply;
 use crate::session_id::SessionId;
@@ -44,6 +44,13 @@ impl<R: Runtime> Connection<R> {
 
     pub(super) fn console(&mut self, errand: Errand, now: Now) {
         let found = match errand {
+            errand if !self.may_still(&errand) => Found::Refused(
+                Refusal::new(
+                    SqlState::INSUFFICIENT_PRIVILEGE,
+                    "the settings have changed, and this is not allowed any more",
+                )
+                .hint("Connect again."),
+            ),
             Errand::Look(Show::Config) => match self.shared.control.clone() {
                 Some(control) => {
                     return self.later(R::blocking(move || {
@@ -64,6 +71,16 @@ impl<R: Runtime> Connection<R> {
             }
         };
         self.reply(Reply::Console(found), now);
+    }
+
+    /// Whether the settings that hold now, and not those that held at the login, let this visitor do that.
+    fn may_still(&self, errand: &Errand) -> bool {
+        let terms = self.shared.terms();
+        let standing = self.session.visitor().and_then(|who| terms.profile.console.as_ref()?.standing(who));
+        match errand {
+            Errand::Look(_) => standing.is_some(),
+            Errand::Do(_) => standing == Some(Standing::Admin),
+        }
     }
 
     fn later(&mut self, job: impl Future<Output = Found> + Send + 'static) {

@@ -139,7 +139,7 @@ impl<R: Runtime> Connection<R> {
     fn renew(&mut self, now: Now) {
         let Some(wish) = self.wish.take() else { return };
         self.terms = self.shared.terms();
-        match self.session.renew(self.terms.profile.clone(), &wish) {
+        match self.session.renew(self.terms.profile.clone(), &self.shared.keyring(), &wish) {
             Ok(wish) => {
                 self.wish = Some(wish.into());
                 self.borrow(now);

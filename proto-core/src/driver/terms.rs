@@ -47,10 +47,12 @@ impl Terms {
 }
 
 fn same_password(before: &[Arc<Account>], after: &[Arc<Account>]) -> bool {
-    let password = |accounts: &[Arc<Account>]| {
-        accounts.first().map(|account| account.password.as_ref().map(|password| password.expose().clone()))
-    };
-    password(before) == password(after)
+    fn password(account: &Arc<Account>) -> Option<&[u8]> {
+        account.password.as_ref().map(|password| password.expose().as_slice())
+    }
+    // A role and a listed user may name the same account: each of its passwords counts.
+    let has = |one: &Arc<Account>, all: &[Arc<Account>]| all.iter().any(|other| password(other) == password(one));
+    before.iter().all(|one| has(one, after)) && after.iter().all(|one| has(one, before))
 }
 
 /// What a reload brings.

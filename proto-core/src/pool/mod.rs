@@ -186,7 +186,7 @@ impl fmt::Display for PoolKey {
 }
 
 /// Whose session state a connection may hold: an identity in one canonical spelling, compared and never read. `None`:
-/// nobody's, or that of people who trust each other.
+/// nobody's. People who trust each other are one owner.
 pub type Owner = Option<Arc<str>>;
 
 /// A session's wish for a server connection.

@@ -17,7 +17,11 @@ impl Pools {
             }
         }
         for slot in self.slots.values_mut() {
-            slot.stale |= matches!(slot.state, SlotState::Leased { .. }) && gone.contains(&slot.pool);
+            if matches!(slot.state, SlotState::Leased { .. }) && gone.contains(&slot.pool) {
+                slot.stale = true;
+                // Who opens it again does so by what held before, too.
+                slot.reuse = false;
+            }
         }
         self.close_idle_of(gone);
     }
@@ -80,6 +84,22 @@ mod tests {
         let (kept, how) = granted(&mut pools);
         assert_eq!(how, How::Reuse, "a pool that nothing has changed for");
         pools.handle_release(kept, Returned::Broken, now);
+        assert!(pools.is_empty());
+    }
+
+    #[test]
+    fn a_connection_that_is_opened_again_by_what_held_before_is_no_way_back_either() {
+        let now = corp::at(Tick::default());
+        let mut pools = Pools::new();
+        pools.handle_request(request(1, "old"), now);
+        let (lease, _) = granted(&mut pools);
+        pools.handle_opened(&lease, now);
+        pools.retire(|_| true);
+        // Its reset has failed, and its holder logs in once more.
+        pools.handle_reopen(&lease, now);
+        pools.handle_opened(&lease, now);
+        pools.handle_release(lease, Returned::Kept, now);
+        assert!(matches!(pools.poll_output(), Some(PoolOutput::Close { .. })));
         assert!(pools.is_empty());
     }
 

@@ -8,8 +8,9 @@
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+use super::meaning::Meaning;
 use super::names::Name;
-use super::prepared::{Before, Statements, Unnamed, Use, Way};
+use super::prepared::{Before, Statements, Text, Unnamed, Use, Way};
 use super::tracker::Op;
 use super::way::cstr;
 use super::{Relay, Step};
@@ -25,9 +26,9 @@ pub(super) struct Recent(VecDeque<u64>);
 
 impl Recent {
     /// Whether it was seen before. It is, from now on.
-    fn has_seen(&mut self, definition: &[u8]) -> bool {
+    fn has_seen(&mut self, definition: &[u8], settings: &[u8]) -> bool {
         let mut hasher = DefaultHasher::new();
-        definition.hash(&mut hasher);
+        (definition, settings).hash(&mut hasher);
         let hash = hasher.finish();
         if self.0.contains(&hash) {
             return true;
@@ -46,8 +47,10 @@ impl Statements {
         if !self.caches || !is_planned(definition) {
             return false;
         }
+        // What it will be understood as must be known, for others find it under that.
+        let Some(settings) = self.settings_now() else { return false };
         let Some(here) = self.here.as_mut().filter(|here| here.has_room_for_any()) else { return false };
-        here.find(definition).is_some() || here.recent.has_seen(definition)
+        here.find(definition, Some(&settings)).is_some() || here.recent.has_seen(definition, &settings)
     }
 
     /// Whether what decides on a statement of this name is still to be answered.
@@ -57,11 +60,12 @@ impl Statements {
 
     /// How a Parse of such a statement goes.
     fn cached_parse_of(&mut self, definition: &[u8]) -> Use {
+        let settings = self.settings_now();
         let Some(here) = &mut self.here else { return Use::Go(Way::Same) };
         if let Some(stale) = here.stale.pop() {
             return Use::First(Before::Close(stale));
         }
-        if let Some(known) = here.find(definition) {
+        if let Some(known) = here.find(definition, settings.as_ref()) {
             return Use::Go(Way::Answered(known));
         }
         if let Some(surplus) = here.surplus() {
@@ -72,25 +76,34 @@ impl Statements {
 
     /// How a message finds the unnamed statement that runs as a named one.
     pub(super) fn use_of_cached(&mut self) -> Use {
+        let now = self.settings_now();
         let Some(here) = &mut self.here else { return Use::Go(Way::Same) };
-        if let Some(known) = here.find(&self.unnamed_text) {
+        let Text { definition, settings } = &mut self.unnamed_text;
+        if let Some(known) = here.find(definition, settings.as_ref()) {
             here.note_use(&known);
             return Use::Go(Way::Renamed(known));
+        }
+        let Some(now) = now else { return Use::First(self.unnamed_anew()) };
+        if settings.as_ref() != Some(&now) {
+            *settings = Some(now);
+            return self.use_of_cached();
         }
         if let Some(surplus) = here.surplus() {
             return Use::First(Before::Close(surplus));
         }
         let name = here.free_name();
-        Use::First(Before::Parse(name, self.unnamed_text.as_slice().into()))
+        Use::First(Before::Parse(name, Meaning::new(definition.as_slice(), Some(now))))
     }
 
     /// The server has refused to run something as it was prepared.
     pub(super) fn handle_stale(&mut self) {
         if self.unnamed == Unnamed::Cached
             && let Some(here) = &mut self.here
-            && let Some(name) = here.find(&self.unnamed_text)
+            && let Some(name) = here.find(&self.unnamed_text.definition, self.unnamed_text.settings.as_ref())
         {
-            here.stale.push(name);
+            if !here.stale.contains(&name) {
+                here.stale.push(name);
+            }
         }
     }
 }
@@ -165,10 +178,10 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded() {
         let mut recent = Recent::default();
-        assert!(!recent.has_seen(b"a") && recent.has_seen(b"a"));
+        assert!(!recent.has_seen(b"a", b"") && recent.has_seen(b"a", b"") && !recent.has_seen(b"a", b"other settings"));
         for n in 0..RECENT {
-            assert!(!recent.has_seen(&n.to_be_bytes()));
+            assert!(!recent.has_seen(&n.to_be_bytes(), b""));
         }
-        assert!(recent.0.len() == RECENT && !recent.has_seen(b"a"), "the oldest is forgotten");
+        assert!(recent.0.len() == RECENT && !recent.has_seen(b"a", b""), "the oldest is forgotten");
     }
 }

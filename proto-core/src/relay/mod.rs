@@ -8,6 +8,7 @@ mod counts;
 mod framer;
 mod ledger;
 mod lookahead;
+mod meaning;
 mod names;
 mod own;
 pub mod pins;
@@ -31,7 +32,7 @@ pub use ledger::{Ledger, Outcome};
 pub use own::Pooled;
 pub use prepared::OnServer;
 use rules::Rule;
-use tracker::Tracker;
+use tracker::{Settled, Tracker};
 
 /// What the relay says of the bytes that it was shown.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -333,10 +334,13 @@ impl Relay {
         self.look_for_pins(tag, seen);
         self.counts.handle_frontend(tag);
         let op = self.tracker.handle_frontend(tag);
-        if let Some(pooled) = &mut self.pooled
-            && matches!(tag, front::PARSE | front::CLOSE)
-        {
-            pooled.statements.handle_whole(op.is_some());
+        if let Some(pooled) = &mut self.pooled {
+            match tag {
+                front::PARSE | front::CLOSE => pooled.statements.handle_whole(op.is_some()),
+                // A Bind evaluates, too.
+                front::BIND | front::EXECUTE | front::QUERY | front::FUNCTION_CALL => pooled.statements.has_run = true,
+                _ => {}
+            }
         }
         if let Some(ledger) = &mut self.ledger
             && !ledger.handle_frontend(tag, op, seen, body, now)
@@ -389,6 +393,11 @@ impl Relay {
                 settled
             }
         };
+        if let Some(pooled) = pooled
+            && matches!(settled, Settled::Ready(_))
+        {
+            pooled.statements.has_run = tracker.is_running();
+        }
         if let Some(pooled) = pooled
             && !pooled.handle_settled(settled, failed)
             && self.fault.is_none()

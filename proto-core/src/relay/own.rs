@@ -1,6 +1,7 @@
 //! What a session needs that changes its server connection: its reported parameters, what ties it to one, and queries of
 //! gprxy's own that bring a connection to the session's parameters.
 
+use super::meaning;
 use super::pins::{self, Pins};
 use super::prepared::{OnServer, Statements};
 use super::refusing::refused;
@@ -36,6 +37,11 @@ impl Pooled {
         Self { told, refuses, pins: pins::Book::default(), statements }
     }
 
+    /// Looks up the settings that decide what a text means, where they have changed.
+    pub(super) fn know_settings(&mut self) {
+        self.statements.settings.get_or_insert_with(|| meaning::settings(&self.told));
+    }
+
     /// What a statement leaves behind and clears; a zero byte ends it.
     pub(super) fn effect(&self, text: &[u8]) -> pins::Effect {
         let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
@@ -48,6 +54,9 @@ impl Pooled {
             back::PARAMETER_STATUS => {
                 if let Ok((name, value)) = parameter_status(seen) {
                     let _ = self.told.set(name, value);
+                    if meaning::decides(name) {
+                        self.statements.settings = None;
+                    }
                     if !value.is_ascii() {
                         // It cannot be said to another connection, whatever that one's encoding is.
                         self.pins.handle_unsettable();
@@ -131,6 +140,9 @@ impl Relay {
             return Differences::default();
         }
         let differences = pooled.told.bring_to(connection);
+        if !differences.tell.is_empty() {
+            pooled.statements.settings = None;
+        }
         if !differences.set.is_empty() {
             self.tracker.handle_own(Op::Own);
         }

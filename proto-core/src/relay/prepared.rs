@@ -5,7 +5,7 @@
 //!   name ──▶ definition                  name ──▶ definition, last use
 //! ```
 //! A client's name is used on the connection, too, as long as nothing else has it there; equal definitions are one,
-//! whoever made them. Before a message goes that names a statement, the connection is brought to have it.
+//! whoever made them, as far as they were prepared under equal settings (see [`super::meaning`]). Before a message goes that names a statement, the connection is brought to have it.
 //!
 //! Both books are ahead of the server: a Parse counts when it is sent. So each message that changes them leaves a note of
 //! how to undo it, and an error, behind which the server skips everything up to the next Sync, undoes them from the last to
@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::caching::Recent;
+use super::meaning::{Definition, Meaning, Settings, anew, are_one};
 use super::names::Name;
 
 /// The longest Parse that is kept, in bytes; a longer one ties its session to the connection.
@@ -23,9 +24,6 @@ pub(super) const MAX_PARSE: usize = 12 * 1024;
 const MAX_STATEMENTS: usize = 1000;
 /// How names of gprxy's own begin.
 const NAMES_OF_OURS: &str = "gprxy_";
-
-/// What a Parse says behind the name: the text with its zero byte, and the types of parameters.
-pub(super) type Definition = Arc<[u8]>;
 
 struct Prepared {
     definition: Definition,
@@ -89,7 +87,7 @@ impl OnServer {
     fn uses(&mut self, name: &Name, definition: &mut Definition) -> bool {
         let Some(prepared) = self.by_name.get_mut(name) else { return false };
         if !Arc::ptr_eq(&prepared.definition, definition) {
-            if prepared.definition != *definition {
+            if !are_one(&prepared.definition, definition) {
                 return false;
             }
             // From now on it is known to be the same.
@@ -100,10 +98,13 @@ impl OnServer {
         true
     }
 
-    /// The name of such a definition.
-    pub(super) fn find(&self, definition: &[u8]) -> Option<Name> {
-        let is_it = |prepared: &Prepared| *prepared.definition == *definition;
-        self.by_name.iter().find(|(_, prepared)| is_it(prepared)).map(|(name, _)| *name)
+    /// The name of what this text means under these settings.
+    pub(super) fn find(&self, text: &[u8], settings: Option<&Settings>) -> Option<Name> {
+        self.find_where(|definition| definition.is(text, settings))
+    }
+
+    fn find_where(&self, is_it: impl Fn(&Definition) -> bool) -> Option<Name> {
+        self.by_name.iter().find(|(_, prepared)| is_it(&prepared.definition)).map(|(name, _)| *name)
     }
 
     /// The one that was used least recently, when there is no room for another one.
@@ -179,7 +180,6 @@ pub(super) enum Unnamed {
 }
 
 /// What goes to the server in front of a message, so that the message finds what it names.
-#[derive(Clone, PartialEq, Eq)]
 pub(super) enum Before {
     /// Parse of gprxy's own.
     Parse(Name, Definition),
@@ -206,15 +206,27 @@ pub(super) enum Use {
     First(Before),
 }
 
+/// What a Parse of the unnamed statement said.
+#[derive(Default)]
+pub(super) struct Text {
+    /// Kept from one Parse to the next, so that none allocates.
+    pub(super) definition: Vec<u8>,
+    /// The settings under which it was prepared, where it runs as a named one.
+    pub(super) settings: Option<Settings>,
+}
+
 /// The prepared statements of one session, and those of the connection that it has.
 #[derive(Default)]
 pub(super) struct Statements {
     mine: BTreeMap<Name, Definition>,
     pub(super) unnamed: Unnamed,
-    /// Kept from one Parse to the next, so that none allocates.
-    pub(super) unnamed_text: Vec<u8>,
+    pub(super) unnamed_text: Text,
     /// The text before it, for the case that it comes to nothing.
-    text_before: Vec<u8>,
+    text_before: Text,
+    /// The session's settings that decide what a text means; `None` until somebody asks behind a change.
+    pub(super) settings: Option<Settings>,
+    /// Something has run since the server reported its settings.
+    pub(super) has_run: bool,
     pub(super) here: Option<Box<OnServer>>,
     undo: VecDeque<Undo>,
     /// Names that were prepared here for this session alone; it does not leave the connection.
@@ -253,7 +265,13 @@ impl Statements {
         self.fixed.clear();
         self.in_doubt = false;
         self.unsettled = 0;
+        self.has_run = false;
         self.here.take()
+    }
+
+    /// The settings under which a text that goes now is understood; `None` when that is not known.
+    pub(super) fn settings_now(&self) -> Option<Settings> {
+        self.settings.clone().filter(|_| !self.has_run)
     }
 
     /// Whether another name may be prepared.
@@ -319,10 +337,11 @@ impl Statements {
             return match self.unnamed {
                 Unnamed::Gone | Unnamed::Here | Unnamed::Long { .. } => Use::Go(Way::Same),
                 Unnamed::Cached => self.use_of_cached(),
-                Unnamed::Away => Use::First(Before::Parse(*name, self.unnamed_text.as_slice().into())),
+                Unnamed::Away => Use::First(self.unnamed_anew()),
                 Unnamed::Unknown => Use::First(Before::Close(*name)),
             };
         }
+        let settings = self.settings_now();
         let Some(here) = self.here.as_mut() else { return Use::Go(Way::Same) };
         let Some(definition) = self.mine.get_mut(name) else {
             let foreign = here.by_name.contains_key(name);
@@ -331,30 +350,43 @@ impl Statements {
         if here.uses(name, definition) {
             return Use::Go(Way::Same);
         }
-        if let Some(other) = here.find(definition) {
-            let _ = here.uses(&other, definition);
-            return Use::Go(Way::Renamed(other));
+        // As it was understood; or as it would be now, which is all that there is where nobody has it as it was.
+        let as_it_was = here.find_where(|known| are_one(known, definition));
+        if let Some(other) = as_it_was.or_else(|| here.find(&definition.text, settings.as_ref())) {
+            if let Some(known) = here.by_name.get(&other) {
+                *definition = known.definition.clone();
+            }
+            here.note_use(&other);
+            return Use::Go(if other == *name { Way::Same } else { Way::Renamed(other) });
         }
         if let Some(surplus) = here.surplus() {
             return Use::First(Before::Close(surplus));
         }
+        *definition = anew(definition, settings);
         let name = if here.by_name.contains_key(name) { here.free_name() } else { *name };
         Use::First(Before::Parse(name, definition.clone()))
     }
 
+    /// The unnamed statement is prepared once more.
+    pub(super) fn unnamed_anew(&self) -> Before {
+        Before::Parse(Name::new(b""), Meaning::new(self.unnamed_text.definition.as_slice(), None))
+    }
+
     /// How a Parse of a named statement goes; in a `failed` transaction the server has to refuse it.
     pub(super) fn parse_of(&mut self, name: &Name, definition: &[u8], failed: bool) -> Use {
-        if self.mine.contains_key(name) {
+        let settings = self.settings_now();
+        if let Some(mine) = self.mine.get(name) {
             // It is refused by the server, which must have something of that very name for it.
-            return match (&self.here, self.mine.get(name)) {
-                (Some(here), Some(mine)) if !here.by_name.contains_key(name) => {
-                    Use::First(here.surplus().map_or_else(|| Before::Parse(*name, mine.clone()), Before::Close))
+            return match &self.here {
+                Some(here) if !here.by_name.contains_key(name) => {
+                    let parse = || Before::Parse(*name, anew(mine, settings));
+                    Use::First(here.surplus().map_or_else(parse, Before::Close))
                 }
                 _ => Use::Go(Way::Same),
             };
         }
         let Some(here) = self.here.as_mut().filter(|_| !self.fixed.contains(name)) else { return Use::Go(Way::Same) };
-        if let Some(known) = here.find(definition).filter(|_| !failed) {
+        if let Some(known) = here.find(definition, settings.as_ref()).filter(|_| !failed) {
             return Use::Go(Way::Answered(known));
         }
         if let Some(surplus) = here.surplus() {
@@ -367,11 +399,12 @@ impl Statements {
     /// A Parse of the unnamed statement counts from here on; `None` when it is too long to be kept.
     pub(super) fn handle_unnamed(&mut self, definition: Option<&[u8]>) {
         std::mem::swap(&mut self.unnamed_text, &mut self.text_before);
-        self.unnamed_text.clear();
+        self.unnamed_text.definition.clear();
+        self.unnamed_text.settings = None;
         let before = self.unnamed;
         self.unnamed = match definition {
             Some(definition) => {
-                self.unnamed_text.extend_from_slice(definition);
+                self.unnamed_text.definition.extend_from_slice(definition);
                 Unnamed::Here
             }
             None => Unnamed::Long { bound: false },
@@ -382,13 +415,17 @@ impl Statements {
     /// A Parse of the unnamed statement counts from here on that runs as a named one.
     pub(super) fn handle_cached(&mut self, definition: &[u8], way: Way) {
         std::mem::swap(&mut self.unnamed_text, &mut self.text_before);
-        self.unnamed_text.clear();
-        self.unnamed_text.extend_from_slice(definition);
+        let settings = self.settings_now();
+        self.unnamed_text.definition.clear();
+        self.unnamed_text.definition.extend_from_slice(definition);
+        self.unnamed_text.settings.clone_from(&settings);
         let before = std::mem::replace(&mut self.unnamed, Unnamed::Cached);
         let mut undo = Undo { unnamed: Some(before), replaces_text: true, ..Undo::default() };
         if let Some(here) = &mut self.here {
             match way {
-                Way::Renamed(name) => undo.here = Some((name, here.insert(name, definition.into()))),
+                Way::Renamed(name) => {
+                    undo.here = Some((name, here.insert(name, Meaning::new(definition, settings))));
+                }
                 Way::Answered(name) => here.note_use(&name),
                 Way::Same => {}
             }
@@ -406,8 +443,8 @@ impl Statements {
     /// A Parse of the client counts from here on.
     pub(super) fn handle_parse(&mut self, name: Name, definition: &[u8], way: Way) {
         let mut undo = Undo::default();
+        let mut definition = Meaning::new(definition, self.settings_now());
         if !self.mine.contains_key(&name) {
-            let mut definition: Definition = definition.into();
             if let Some(here) = &mut self.here {
                 let on_server = match way {
                     Way::Same => Some(name),
@@ -421,7 +458,7 @@ impl Statements {
             }
             undo.mine = Some((name, self.mine.insert(name, definition)));
         } else {
-            undo.refused = Some((name, definition.into()));
+            undo.refused = Some((name, definition));
         }
         self.note(undo);
     }
@@ -604,12 +641,16 @@ impl Statements {
 
     /// What must go so that SQL finds by this name what the session has by it, and nothing else.
     pub(super) fn before_sql(&mut self, name: &Name) -> Option<Before> {
+        let settings = self.settings_now();
         let here = self.here.as_mut()?;
         let mine = self.mine.get_mut(name);
         if here.by_name.contains_key(name) {
             let same = mine.is_some_and(|definition| here.uses(name, definition));
             return (!same).then_some(Before::Close(*name));
         }
-        mine.map(|definition| Before::Parse(*name, definition.clone()))
+        mine.map(|definition| {
+            *definition = anew(definition, settings);
+            Before::Parse(*name, definition.clone())
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! The relay's steps, one by one. Whole conversations are in [`crate::session`]'s tests.
 
 mod pooled;
+mod settings;
 
 use super::*;
 use crate::audit::AuditProfile;

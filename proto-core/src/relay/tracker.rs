@@ -181,6 +181,12 @@ impl Tracker {
         self.skipping
     }
 
+    /// Whether something waits for an answer that may change the settings.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.ops.iter().any(|op| matches!(op, Op::Query | Op::Bind | Op::Execute | Op::FunctionCall))
+    }
+
     /// The operation that is to be answered next.
     #[inline]
     #[must_use]

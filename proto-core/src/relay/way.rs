@@ -37,6 +37,9 @@ impl Relay {
             Some(body) => Seen::All(body),
             None => Seen::Part(rest),
         };
+        if matches!(header.tag, front::PARSE | front::BIND | front::DESCRIBE) {
+            self.pooled.as_mut()?.know_settings();
+        }
         match header.tag {
             front::PARSE => self.way_of_parse(header, &seen, front, now),
             front::BIND => self.way_of_bind(header, &seen, front, now),
@@ -261,7 +264,7 @@ impl Relay {
         let mut bytes = Vec::new();
         match before {
             Before::Parse(name, definition) => {
-                emit_parse(&mut bytes, name.bytes(), definition);
+                emit_parse(&mut bytes, name.bytes(), &definition.text);
                 self.tracker.handle_own(Op::OwnParse);
                 self.counts.server_parses += 1;
             }

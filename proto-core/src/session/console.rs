@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::audit::{Event, Record, SessionEnd, SessionFacts};
-use crate::auth::Authenticated;
+use crate::auth::{Authenticated, Identity};
 use crate::cancel::CancelKey;
 use crate::codec::backend::{Severity, emit_authentication_ok, emit_backend_key_data, emit_error};
 use crate::codec::startup::PROTOCOL_3_2;
@@ -89,6 +89,15 @@ impl Session {
         }
         self.write(|out| emit_backend_key_data(out, key.pid(), key.key()));
         self.at_console(now, |console| console.handle_enrolled(key.pid()));
+    }
+
+    /// Who is at the console.
+    #[must_use]
+    pub fn visitor(&self) -> Option<&Identity> {
+        match &self.phase {
+            Phase::Console(consoling) => Some(consoling.who.identity()),
+            _ => None,
+        }
     }
 
     pub(super) fn console_input(&mut self, bytes: &[u8], now: Now) -> Verdict {

@@ -48,12 +48,13 @@ pub(super) fn terms(
     (settings.pool_mode, owner(who.identity(), settings.isolation), without_application(startup))
 }
 
-/// Whose state a connection holds that this identity has used.
+/// Whose state a connection holds that this identity has used. Those who trust each other are one owner, the empty one: what
+/// they leave behind is theirs, and not what a session of another mode may find.
 pub(super) fn owner(identity: &Identity, isolation: Isolation) -> Owner {
-    match isolation {
-        Isolation::PgBouncer => None,
-        Isolation::Identity => Some(canonical(identity)),
-    }
+    Some(match isolation {
+        Isolation::PgBouncer => "".into(),
+        Isolation::Identity => canonical(identity),
+    })
 }
 
 /// One spelling for each identity. No issuer contains a zero byte: it is part of a URL.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::auth::gate::Backing;
+use crate::auth::jwt::Keyring;
 use crate::auth::{Identity, Method};
 use crate::fault::{Refusal, SqlState};
 use crate::policy::Account;
@@ -18,12 +19,19 @@ impl Session {
     ///
     /// # Errors
     /// By the new settings it would not be let in. It may have no other server connection.
-    pub fn renew(&mut self, profile: Arc<Profile>, wish: &Wish) -> Result<Wish, Refusal> {
+    pub fn renew(&mut self, profile: Arc<Profile>, keyring: &Keyring, wish: &Wish) -> Result<Wish, Refusal> {
         let Phase::Relaying(relaying) = &self.phase else { return Err(no_longer(&wish.account)) };
         let identity = relaying.who.identity().clone();
         let Some(target) = profile.databases.find(&wish.database).cloned() else {
             return Err(no_database(&wish.database));
         };
+        let still_believed = match identity.method {
+            Method::Token => keyring.trusts(&identity.issuer),
+            method => profile.gate.as_ref().is_some_and(|gate| gate.still_takes(method)),
+        };
+        if !still_believed {
+            return Err(no_longer(&wish.account));
+        }
         let credential = credential(&profile, &identity, target.account.as_ref(), wish)?;
         let settings = profile.users.pool(&wish.role, &target.pool);
         let owner = match wish.mode {

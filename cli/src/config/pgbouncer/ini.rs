@@ -88,8 +88,8 @@ impl Reading<'_> {
             return self.wrong(origin, "a line that is none of these", "[section], key = value or %include FILE");
         };
         let Some(value) = rest.trim_start().strip_prefix('=') else {
-            let found = format!("no \"=\" behind {}", quoted(&key));
-            return self.wrong(origin, &found, "key = value");
+            // The word is not shown: it may be the rest of a password from the line before.
+            return self.wrong(origin, "a word without \"=\" behind it", "key = value");
         };
         let value = Secret::new(value.trim().to_owned());
         self.all.push(Assignment { section: self.section.clone(), key, value, origin: origin.clone() });

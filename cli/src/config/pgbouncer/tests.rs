@@ -115,7 +115,7 @@ fn what_would_let_somebody_in_is_refused() {
         ("max_client_conn = many", "max_client_conn"),
         ("query_timeout = -3", "query_timeout"),
         ("[databases]\nx = host=a connect_query='set role app'", "connect_query"),
-        ("[databases]\nx = hsot=a", "hsot"),
+        ("[databases]\nx = hsot=a", "the nearest is host"),
         ("[databases]\npgbouncer = host=a", "admin console"),
         ("[nonsense]\nx = 1", "nonsense"),
     ] {

@@ -195,7 +195,8 @@ impl Translation<'_> {
                     Some(near) => format!("a parameter of PgBouncer's; the nearest is {near}"),
                     None => "a parameter of PgBouncer's".to_owned(),
                 };
-                self.problem(place, origin, format!("the unknown name {}", quoted(name)), &expected);
+                // Not shown: with a quote forgotten before it, it is the rest of a password.
+                self.problem(place, origin, "an unknown name", &expected);
                 continue;
             };
             let value = match known.form {
@@ -345,7 +346,8 @@ impl Translation<'_> {
         // "allow" begins without TLS; "prefer" is the stronger of the two and serves the same servers.
         let mode = if mode == "allow" { "prefer" } else { &mode };
         for (_, entry) in &mut self.merged.databases {
-            let is_socket = entry.text("host").is_some_and(|host| host.starts_with('/'));
+            let is_socket =
+                entry.text("host").is_some_and(|hosts| hosts.split(',').all(|host| host.trim().starts_with('/')));
             entry.set("sslmode", if is_socket { "disable" } else { mode }, mode_origin.clone());
             if !authorities.is_empty() && mode.starts_with("verify") && !is_socket {
                 entry.set("sslrootcert", &authorities, file_origin.clone());

@@ -6,6 +6,12 @@ use crate::policy::SessionTerms;
 use crate::relay::{OnServer, Pooled};
 use crate::upstream::Reported;
 
+/// A client that has been told these values.
+pub(super) fn pooled_with(told: Reported, cache_unnamed_statements: bool) -> Relay {
+    let terms = SessionTerms { cache_unnamed_statements, ..SessionTerms::default() };
+    Relay::new(None, Some(Box::new(Pooled::new(told, &terms))))
+}
+
 fn pooled(audit: bool) -> Relay {
     let profile = AuditProfile { statement_bytes: 4096, required: false };
     let ledger = audit.then(|| Box::new(Ledger::new(profile)));
@@ -21,7 +27,7 @@ fn on(audit: bool, statements: Option<Box<OnServer>>) -> Relay {
 }
 
 /// Shows bytes until the relay wants no more. What goes to the server, and what is said to the client.
-fn client(relay: &mut Relay, mut bytes: &[u8]) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn client(relay: &mut Relay, mut bytes: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
     loop {
         match relay.handle_client(bytes, now()) {
@@ -38,7 +44,7 @@ fn client(relay: &mut Relay, mut bytes: &[u8]) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// Whether the relay goes on behind these bytes of the server.
-fn server(relay: &mut Relay, mut bytes: &[u8]) -> bool {
+pub(super) fn server(relay: &mut Relay, mut bytes: &[u8]) -> bool {
     loop {
         match relay.handle_server(bytes, now()) {
             Step::Forward(n) | Step::Discard(n) => bytes = &bytes[n..],
@@ -48,7 +54,7 @@ fn server(relay: &mut Relay, mut bytes: &[u8]) -> bool {
     }
 }
 
-fn tags(bytes: &[u8]) -> String {
+pub(super) fn tags(bytes: &[u8]) -> String {
     crate::testing::wire::messages(bytes).iter().map(|message| char::from(message.tag)).collect()
 }
 
@@ -158,9 +164,9 @@ fn what_is_prepared_behind_a_deallocate_all_is_known() {
 #[test]
 fn the_answer_to_what_goes_no_further_comes_in_its_turn() {
     let mut relay = on(true, with_s1(true));
-    let bytes = [front::bind("", "nothing"), front::sync(), front::parse("t", "good"), front::sync()].concat();
+    let bytes = [front::describe(b'S', "nothing"), front::sync(), front::parse("t", "good"), front::sync()].concat();
     let (sent, said) = client(&mut relay, &bytes);
-    assert_eq!((tags(&sent).as_str(), said.len()), ("BSS", 0), "not before those in front of it");
+    assert_eq!((tags(&sent).as_str(), said.len()), ("DSS", 0), "not before those in front of it");
     let (mut forwarded, mut rest) =
         (Vec::new(), [back::error("ERROR", "26000", "no"), back::ready(b'I'), back::ready(b'I')].concat());
     loop {
