@@ -11,7 +11,7 @@ use gprxy_proto::secret::Secret;
 
 use super::document::Value;
 use super::draft::{Draft, toml_string};
-use super::kinds::{Choice, Flag, Kind, List, Span, Words};
+use super::kinds::{Choice, Flag, Kind, List, Query, Span, Words};
 use super::problem::{Problem, quoted};
 use super::reader::{Entry, Reader};
 use super::schema;
@@ -113,6 +113,10 @@ fn database(name: &str, reader: &mut Reader<'_>, proof: &Proof, (pool, terms, co
             ),
             server_lifetime: reader.inherited("server_lifetime", &Span::ANY, pool.server_lifetime),
             server_idle_timeout: reader.inherited("server_idle_timeout", &Span::ANY, pool.server_idle_timeout),
+            server_check_delay: reader.inherited("server_check_delay", &Span::ANY, pool.server_check_delay),
+            server_check_query: reader
+                .inherited("server_check_query", &Query, pool.server_check_query.to_string())
+                .into(),
             query_wait_timeout: reader.inherited("query_wait_timeout", &Span::ANY, pool.query_wait_timeout),
             query_wait_notify: reader.inherited("query_wait_notify", &Span::ANY, pool.query_wait_notify),
             server_login_retry: reader.inherited("server_login_retry", &Span::ANY, pool.server_login_retry),

@@ -56,6 +56,26 @@ impl Kind for Words {
     }
 }
 
+/// SQL, or nothing.
+pub(crate) struct Query;
+
+impl Kind for Query {
+    type Out = String;
+
+    fn parse(&self, value: &Value) -> Option<String> {
+        let text = value.as_text()?.trim();
+        (text.len() <= 8192 && !text.contains('\0')).then(|| text.to_owned())
+    }
+
+    fn expected(&self) -> String {
+        "SQL of at most 8192 bytes, or \"\" for none".into()
+    }
+
+    fn show(&self, out: &String) -> String {
+        toml_string(out)
+    }
+}
+
 /// A list of such texts, or one text with commas.
 pub(crate) struct List(pub(crate) &'static str);
 

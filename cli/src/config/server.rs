@@ -8,7 +8,7 @@ use gprxy_proto::pool::{Isolation, PoolMode, PoolSettings};
 use log::LevelFilter;
 
 use super::draft::Draft;
-use super::kinds::{Choice, Flag, Size, Span, Whole, Words};
+use super::kinds::{Choice, Flag, Query, Size, Span, Whole, Words};
 use super::problem::Origin;
 use super::reader::{Entry, Reader};
 use super::schema;
@@ -90,6 +90,8 @@ pub(crate) fn pool(entry: Entry, draft: &mut Draft) -> (PoolSettings, SessionTer
         max_prepared_statements: reader.read("max_prepared_statements", &STATEMENTS),
         server_lifetime: reader.read("server_lifetime", &Span::ANY),
         server_idle_timeout: reader.read("server_idle_timeout", &Span::ANY),
+        server_check_delay: reader.read("server_check_delay", &Span::ANY),
+        server_check_query: reader.read("server_check_query", &Query).into(),
         query_wait_timeout: reader.read("query_wait_timeout", &Span::ANY),
         query_wait_notify: reader.read("query_wait_notify", &Span::ANY),
         server_login_retry: reader.read("server_login_retry", &Span::ANY),

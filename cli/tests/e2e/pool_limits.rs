@@ -82,3 +82,23 @@ fn an_idle_connection_that_the_server_has_ended_is_replaced_unnoticed() {
         assert_ne!(bob.value("select pg_backend_pid()"), pid);
     }
 }
+
+#[test]
+fn an_idle_connection_that_fails_its_check_is_replaced_unnoticed() {
+    let cases = [
+        ("", true),
+        ("<empty>", true),
+        ("select 1; select 2", true),
+        ("select 1 / 0", false),
+        ("begin", false),
+        ("select pg_terminate_backend(pg_backend_pid())", false),
+    ];
+    for (query, stays) in cases {
+        let gprxy = transaction(1).set("pool.server_check_delay", 0).set("pool.server_check_query", query).start();
+        let mut bob = Wire::login(&gprxy.target("bob")).unwrap();
+        let pid = bob.value("select pg_backend_pid()");
+        for _ in 0..3 {
+            assert_eq!(bob.value("select pg_backend_pid()") == pid, stays, "{query:?}");
+        }
+    }
+}

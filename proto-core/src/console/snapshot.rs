@@ -176,6 +176,8 @@ pub struct PoolFacts {
     pub oldest_wait: Duration,
     /// Nobody gets a connection until an operator says so.
     pub paused: bool,
+    /// Idle connections that were found dead or unfit when their turn came: new ones took their places.
+    pub replaced: u64,
 }
 
 /// A database.

@@ -167,8 +167,12 @@ impl<R: Runtime> Connection<R> {
         match (how, alive) {
             (How::Open, _) => self.open(lease),
             (How::Reuse, Some(connection)) => self.leased(lease, connection, None, now),
-            (How::Reset, Some(connection)) => self.reset(lease, connection),
-            (How::Reuse | How::Reset, None) => self.reopen(lease),
+            (How::Check, Some(connection)) => {
+                let query = self.wish.as_ref().and_then(|wish| wish.settings.check_query());
+                self.reset(lease, connection, |proof| check(query, proof));
+            }
+            (How::Reset, Some(connection)) => self.reset(lease, connection, full_reset),
+            (How::Reuse | How::Check | How::Reset, None) => self.reopen(lease),
         }
     }
 
@@ -178,11 +182,15 @@ impl<R: Runtime> Connection<R> {
         self.open(lease);
     }
 
-    /// Somebody else's state is in it.
-    fn reset(&mut self, lease: Lease, mut connection: ServerConnection<R::Socket>) {
-        let proof = self.shared.with_hub(|hub, _| hub.random());
+    /// Somebody else's state is in it, or nobody knows whether its server is still there.
+    fn reset(
+        &mut self,
+        lease: Lease,
+        mut connection: ServerConnection<R::Socket>,
+        plan: impl FnOnce([u8; 16]) -> ResetPlan,
+    ) {
+        let plan = plan(self.shared.with_hub(|hub, _| hub.random()));
         let job = async move {
-            let plan = ResetPlan { rollback: false, discard_all: true, proof };
             let reset = Reset::new(TransactionStatus::Idle, plan, RESET_TIME, R::now());
             server::reset::<R>(&mut connection, reset).await.then_some(connection)
         };
@@ -494,7 +502,7 @@ async fn give_back<R: Runtime>(
         ReturnState::Quiet { touched: false, .. } => true,
         ReturnState::Quiet { status, touched: true } => {
             let proof = shared.with_hub(|hub, _| hub.random());
-            let plan = ResetPlan { rollback: true, discard_all: true, proof };
+            let plan = ResetPlan { rollback: true, ..full_reset(proof) };
             server::reset::<R>(&mut connection, Reset::new(status, plan, RESET_TIME, R::now())).await
         }
         ReturnState::Busy => {
@@ -520,6 +528,16 @@ async fn give_back<R: Runtime>(
         }
         shared.with_hub(|hub, now| hub.pools.handle_release(lease, Returned::Broken, now));
     }
+}
+
+/// Of a connection that is between transactions.
+const fn full_reset(proof: [u8; 16]) -> ResetPlan {
+    ResetPlan { rollback: false, query: None, discard_all: true, prove: true, proof }
+}
+
+/// Of a connection that keeps its state.
+const fn check(query: Option<Arc<str>>, proof: [u8; 16]) -> ResetPlan {
+    ResetPlan { rollback: false, query, discard_all: false, prove: true, proof }
 }
 
 fn no_source() -> Refusal {

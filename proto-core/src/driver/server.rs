@@ -250,7 +250,7 @@ async fn start_tls<R: Runtime>(
     }
 }
 
-/// Drives a reset on a connection that came back. `true` when it may be used again.
+/// Drives a reset or a check on a connection that came back. `true` when it may be used again.
 pub(super) async fn reset<R: Runtime>(connection: &mut ServerConnection<R::Socket>, mut reset: Reset) -> bool {
     loop {
         while let Some(output) = reset.poll_output() {
@@ -262,8 +262,9 @@ pub(super) async fn reset<R: Runtime>(connection: &mut ServerConnection<R::Socke
                 }
                 ResetOutput::Finished(ResetOutcome::Clean(parameters)) => {
                     connection.parameters.set_all(&parameters);
-                    // DISCARD ALL is part of every reset.
-                    if let Some(statements) = &mut connection.statements {
+                    if let Some(statements) = &mut connection.statements
+                        && reset.has_deallocated()
+                    {
                         statements.clear();
                     }
                     return true;

@@ -3,6 +3,7 @@
 //! They are opened one at a time, with the parameters of the connection that was opened last for somebody, and only as
 //! long as sessions use the pool: one that nobody has asked for within `server_idle_timeout` may run empty.
 
+use super::How;
 use super::lease::{Lease, SlotId};
 use super::one::{Hold, Pool, PoolId, Slot, SlotState};
 use super::pools::{Pending, Pools};
@@ -33,7 +34,7 @@ impl Pools {
             return;
         }
         let slot = SlotId(self.next_serial());
-        let state = SlotState::Leased { session: None, opening: true, foreign: false, hold: Hold::Promised(None) };
+        let state = SlotState::Leased { session: None, opening: true, how: How::Open, hold: Hold::Promised(None) };
         let (opened, last_leased) = (now.tick, now.tick);
         let (owner, stale, generation, reuse) = (None, false, 0, true);
         let connection = Slot { pool: id, parameters, owner, opened, last_leased, stale, generation, reuse, state };

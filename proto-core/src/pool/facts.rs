@@ -46,6 +46,8 @@ pub struct PoolTotals {
     pub waited: Duration,
     /// Logins that succeeded.
     pub opened: u64,
+    /// Idle connections that were found dead or unfit when their turn came: new ones took their places.
+    pub replaced: u64,
 }
 
 impl PoolTotals {

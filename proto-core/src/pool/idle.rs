@@ -14,6 +14,8 @@ pub(super) struct Stamp(pub(super) u64);
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rest {
     pub(super) stamp: Stamp,
+    /// When it became idle.
+    pub(super) since: Tick,
     /// The earlier of its idle timeout and the end of its lifetime.
     pub(super) retire: Tick,
 }
@@ -30,7 +32,7 @@ struct Entry {
 /// An idle connection that serves a claim.
 pub(super) struct Match {
     pub(super) slot: SlotId,
-    pub(super) retire: Tick,
+    pub(super) rest: Rest,
     /// It holds somebody else's state.
     pub(super) foreign: bool,
 }
@@ -64,7 +66,7 @@ impl Idle {
         };
         let own = first(owner).or_else(|| first(&None));
         let found = own.or_else(|| self.0.iter().find(fits))?;
-        Some(Match { slot: found.slot, retire: found.rest.retire, foreign: own.is_none() })
+        Some(Match { slot: found.slot, rest: found.rest, foreign: own.is_none() })
     }
 
     pub(super) fn oldest(&self) -> Option<(Stamp, SlotId)> {

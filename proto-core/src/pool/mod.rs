@@ -27,6 +27,8 @@
 //! - A login that fails for a reason that others would meet too makes the pool back off for `server_login_retry`:
 //!   who needs a new connection meanwhile is told that reason at once. Then one login is tried, and the others wait for
 //!   how it ends.
+//! - A connection that nobody has used for `server_check_delay` is checked before it serves again ([`How::Check`]); a
+//!   reset checks by itself.
 //! - A paused pool gives nobody anything: those who ask wait in the queue, and what comes back is closed.
 //! - A session that gave up gets no output any more, not even one that was already queued.
 //! - Work per call is bounded. What is left over is due at once: [`Pools::poll_timeout`] then names a past tick.
@@ -114,12 +116,28 @@ pub struct PoolSettings {
     pub server_lifetime: Duration,
     /// An unused server connection is closed after this; zero: never.
     pub server_idle_timeout: Duration,
+    /// A server connection that nobody has used for this long is checked before somebody gets it.
+    pub server_check_delay: Duration,
+    /// By this query; [`PoolSettings::NO_QUERY`]: only by the proof that every check ends with. Empty: none is checked.
+    pub server_check_query: Arc<str>,
     /// A client that waits longer for a server connection is refused (53300); zero: never.
     pub query_wait_timeout: Duration,
     /// A client that waits this long is told so once by a NOTICE; zero: never.
     pub query_wait_notify: Duration,
     /// After a failed login to the server, the next try waits this long; zero: not at all.
     pub server_login_retry: Duration,
+}
+
+impl PoolSettings {
+    /// PgBouncer's word for a check without a query of the operator's.
+    pub const NO_QUERY: &str = "<empty>";
+
+    /// The query that is part of a check, if one is.
+    #[must_use]
+    pub fn check_query(&self) -> Option<Arc<str>> {
+        let query = &self.server_check_query;
+        (!query.is_empty() && **query != *Self::NO_QUERY).then(|| query.clone())
+    }
 }
 
 impl Default for PoolSettings {
@@ -139,6 +157,8 @@ impl Default for PoolSettings {
             max_prepared_statements: 200,
             server_lifetime: Duration::from_secs(3600),
             server_idle_timeout: Duration::from_secs(1800),
+            server_check_delay: Duration::from_secs(30),
+            server_check_query: Self::NO_QUERY.into(),
             query_wait_timeout: Duration::from_secs(120),
             query_wait_notify: Duration::from_secs(5),
             server_login_retry: Duration::from_secs(15),
@@ -193,6 +213,9 @@ pub enum How {
     Open,
     /// Take the idle connection of the lease's slot.
     Reuse,
+    /// Take the idle connection of the lease's slot, and check it before anything else: nobody has used it for
+    /// `server_check_delay`.
+    Check,
     /// Take the idle connection of the lease's slot, and reset it before anything else: somebody else's state is in it.
     Reset,
 }

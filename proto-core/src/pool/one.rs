@@ -7,7 +7,7 @@ use super::facts::PoolTotals;
 use super::groups::{Kind, Standing};
 use super::idle::{Idle, Match, Rest};
 use super::lease::SlotId;
-use super::{Counts, Owner, PoolKey, PoolSettings};
+use super::{Counts, How, Owner, PoolKey, PoolSettings};
 use crate::fault::{Refusal, SqlState};
 use crate::session_id::SessionId;
 use crate::time::Tick;
@@ -84,8 +84,8 @@ pub(super) enum SlotState {
         session: Option<SessionId>,
         /// Not yet logged in.
         opening: bool,
-        /// It holds somebody else's state until the holder has reset it.
-        foreign: bool,
+        /// How the holder began with it.
+        how: How,
         hold: Hold,
     },
     Idle(Rest),
@@ -140,8 +140,8 @@ pub(super) enum Turn {
     /// It takes this idle connection.
     Reuse {
         slot: SlotId,
-        /// It has to be reset first.
-        foreign: bool,
+        /// As it is, or after a check or a reset.
+        how: How,
     },
     /// It opens a new one; there is room.
     Open,
@@ -242,6 +242,18 @@ impl Pool {
         self.caution.is_some() || self.backoff.as_ref().is_some_and(|it| it.until <= now)
     }
 
+    /// What has to be done with an idle connection before it serves.
+    fn how(&self, rest: Rest, foreign: bool, now: Tick) -> How {
+        let settings = &self.settings;
+        let is_checked =
+            !settings.server_check_query.is_empty() && now.since(rest.since) >= settings.server_check_delay;
+        match (foreign, is_checked) {
+            (true, _) => How::Reset,
+            (false, true) => How::Check,
+            (false, false) => How::Reuse,
+        }
+    }
+
     /// Decides about the claim that is first in line. `since`: unless it has only just come and has not waited yet.
     /// `replaces`: a connection was closed for it, in whose place it may open another.
     pub(super) fn turn(&self, claim: &Claim, since: Option<Since>, replaces: bool, now: Tick) -> Turn {
@@ -249,11 +261,14 @@ impl Pool {
             return Turn::Wait;
         }
         if claim.reuse
-            && let Some(Match { slot, retire, foreign }) =
+            && let Some(Match { slot, rest, foreign }) =
                 self.idle.best(&claim.parameters, &claim.owner, self.settings.server_round_robin)
         {
             // Its timer may not have been handled yet.
-            return if retire <= now { Turn::Evict(slot) } else { Turn::Reuse { slot, foreign } };
+            return match rest.retire <= now {
+                true => Turn::Evict(slot),
+                false => Turn::Reuse { slot, how: self.how(rest, foreign, now) },
+            };
         }
         if self.backoff_for(claim.reuse, now).is_some() {
             // Who waits already stays while somebody may return a connection; but when one has come back and does not

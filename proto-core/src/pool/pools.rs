@@ -8,7 +8,7 @@ use super::groups::Groups;
 use super::lease::{Lease, SlotId};
 use super::one::{Backoff, Claim, Concerns, Hold, Pool, PoolId, Slot, SlotState, Ticket};
 use super::timers::{Due, Timers};
-use super::{Counts, How, PoolKey, PoolOutput, PoolSettings, Request, Returned, words};
+use super::{Counts, PoolKey, PoolOutput, PoolSettings, Request, Returned, words};
 use crate::fault::Refusal;
 use crate::session_id::SessionId;
 use crate::time::{Deadline, Now};
@@ -122,12 +122,16 @@ impl Pools {
         self.fill(id, now);
     }
 
-    /// The holder of a `Reuse` lease has found its connection dead before it used it, and opens a new one in its place.
+    /// The holder of an idle connection has found it dead, or unfit by its check or reset, before it used it, and opens a new one in its place.
     /// It goes on as with an `Open` lease.
     pub fn handle_reopen(&mut self, lease: &Lease, now: Now) {
         self.handle_timeout(now);
         if self.is_current(lease.slot(), lease.generation(), "to be reopened") {
             self.set_opening(lease.slot(), true, now);
+            let pool = self.slots.get(&lease.slot()).map(|slot| slot.pool);
+            if let Some(pool) = pool.and_then(|id| self.pools.get_mut(&id)) {
+                pool.totals.replaced += 1;
+            }
         }
     }
 
@@ -307,13 +311,9 @@ impl Pools {
     fn hand_out(&mut self, id: SlotId, expected: u32) -> Option<PoolOutput> {
         let slot = self.slots.get_mut(&id).filter(|it| it.generation == expected)?;
         match &mut slot.state {
-            SlotState::Leased { session, opening, foreign, hold: hold @ Hold::Promised(_) } => {
+            SlotState::Leased { session, how, hold: hold @ Hold::Promised(_), .. } => {
                 *hold = Hold::HandedOut;
-                let how = match (*opening, *foreign) {
-                    (true, _) => How::Open,
-                    (false, true) => How::Reset,
-                    (false, false) => How::Reuse,
-                };
+                let how = *how;
                 let lease = Lease::new(id, expected);
                 Some(match *session {
                     Some(session) => PoolOutput::Granted { session, lease, how },

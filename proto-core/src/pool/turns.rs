@@ -5,7 +5,7 @@ use super::lease::SlotId;
 use super::one::{Claim, Hold, PoolId, Since, Slot, SlotState, Ticket, Turn, Waiter};
 use super::pools::{Pending, Place, Pools};
 use super::timers::Due;
-use super::words;
+use super::{How, words};
 use crate::fault::Refusal;
 use crate::session_id::SessionId;
 use crate::time::{Now, Tick};
@@ -77,9 +77,9 @@ impl Pools {
                         self.tidy(other);
                     }
                 }
-                Turn::Reuse { slot, foreign } => {
+                Turn::Reuse { slot, how } => {
                     self.count_lease(id, since, now);
-                    self.grant_idle(slot, foreign, claim, now);
+                    self.grant_idle(slot, how, claim, now);
                     return None;
                 }
                 Turn::Open => {
@@ -111,7 +111,7 @@ impl Pools {
         let Claim { session, parameters, owner, reuse } = claim;
         let slot = SlotId(self.next_serial());
         let state =
-            SlotState::Leased { session: Some(session), opening: true, foreign: false, hold: Hold::Promised(None) };
+            SlotState::Leased { session: Some(session), opening: true, how: How::Open, hold: Hold::Promised(None) };
         let (opened, last_leased) = (now.tick, now.tick);
         let (stale, generation) = (false, 0);
         let connection = Slot { pool: id, parameters, owner, opened, last_leased, stale, generation, reuse, state };
@@ -124,7 +124,7 @@ impl Pools {
         self.outputs.push_back(Pending::Granted(slot, 0));
     }
 
-    fn grant_idle(&mut self, id: SlotId, foreign: bool, claim: Claim, now: Now) {
+    fn grant_idle(&mut self, id: SlotId, how: How, claim: Claim, now: Now) {
         let Some(rest) = self.leave_idle(id) else { return };
         let Some(slot) = self.slots.get_mut(&id) else { return };
         let session = claim.session;
@@ -133,7 +133,7 @@ impl Pools {
         slot.last_leased = now.tick;
         let before = std::mem::replace(&mut slot.owner, claim.owner);
         let (session, hold) = (Some(session), Hold::Promised(Some((rest, before))));
-        slot.state = SlotState::Leased { session, opening: false, foreign, hold };
+        slot.state = SlotState::Leased { session, opening: false, how, hold };
         self.outputs.push_back(Pending::Granted(id, slot.generation));
         if let Some(pool) = self.pools.get_mut(&slot.pool) {
             pool.active += 1;
@@ -204,7 +204,7 @@ impl Pools {
         let end = slot.opened.after(settings.server_lifetime);
         let unused = settings.server_idle_timeout;
         let retire = if unused.is_zero() { end } else { end.min(now.tick.after(unused)) };
-        self.rest(id, slot, Rest { stamp, retire });
+        self.rest(id, slot, Rest { stamp, since: now.tick, retire });
     }
 
     /// Puts a connection among the idle ones, unless the pool has become too small for it.

@@ -1,5 +1,5 @@
-//! Cleaning a server connection before somebody else gets it: `ROLLBACK` when it is in a transaction, then
-//! `DISCARD ALL`, then a `SELECT` of a random text.
+//! Cleaning a server connection before somebody else gets it: `ROLLBACK` when it is in a transaction, then a query of the
+//! operator's, then `DISCARD ALL`, then a `SELECT` of a random text. Without the `DISCARD ALL` it is a check.
 //!
 //! They go out together, as simple queries of their own (`DISCARD ALL` cannot run inside the implicit transaction
 //! of a shared one). Only the exact replies prove that the connection is clean; at the slightest doubt it is broken,
@@ -7,6 +7,7 @@
 //! behind, however much they look like those of a reset, do not contain it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::failure::ServerError;
@@ -18,12 +19,16 @@ use crate::fault::{Lost, Violation};
 use crate::time::{Deadline, Now, Timer};
 
 /// What may be done to the connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ResetPlan {
     /// Send `ROLLBACK` when a transaction is open. Without it, such a connection is broken.
     pub rollback: bool,
+    /// Send this query, whose replies may be any but an error.
+    pub query: Option<Arc<str>>,
     /// Send `DISCARD ALL`.
     pub discard_all: bool,
+    /// Have the proof repeated even when nothing else is sent.
+    pub prove: bool,
     /// Fresh random bytes: the server repeats them behind everything else.
     pub proof: [u8; 16],
 }
@@ -104,6 +109,8 @@ impl std::fmt::Display for ResetFault {
 enum Due {
     /// CommandComplete with a tag that begins with this word.
     Command(&'static str),
+    /// Whatever a query is answered with, up to its ReadyForQuery, outside of a transaction.
+    Replies,
     /// ReadyForQuery, outside of a transaction.
     Ready,
     /// The RowDescription in front of the proof.
@@ -120,6 +127,8 @@ pub struct Reset {
     frames: Frames,
     deadline: Deadline,
     parameters: Parameters,
+    /// Nothing is prepared there any more.
+    deallocated: bool,
     outputs: VecDeque<ResetOutput>,
 }
 
@@ -133,6 +142,7 @@ impl Reset {
             frames: Frames::new(),
             deadline: Deadline { at: now.tick.after(timeout), why: Timer::ServerReset },
             parameters: Vec::new(),
+            deallocated: plan.discard_all,
             outputs: VecDeque::new(),
         };
         let in_transaction = status != TransactionStatus::Idle;
@@ -145,10 +155,14 @@ impl Reset {
             frontend::emit_query(&mut bytes, b"ROLLBACK");
             reset.due.extend([Due::Command("ROLLBACK"), Due::Ready]);
         }
+        if let Some(query) = &plan.query {
+            frontend::emit_query(&mut bytes, query.as_bytes());
+            reset.due.push_back(Due::Replies);
+        }
         if plan.discard_all {
             reset.discard_all(&mut bytes);
         }
-        if !reset.due.is_empty() {
+        if plan.prove || !reset.due.is_empty() {
             reset.prove(&mut bytes);
         }
         if reset.due.is_empty() {
@@ -207,6 +221,12 @@ impl Reset {
         (!self.due.is_empty()).then_some(self.deadline)
     }
 
+    /// Whether the prepared statements went with it, once it has ended well.
+    #[must_use]
+    pub const fn has_deallocated(&self) -> bool {
+        self.deallocated
+    }
+
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<ResetOutput> {
         self.outputs.pop_front()
@@ -223,6 +243,15 @@ impl Reset {
                 let room = remember(&mut self.parameters, name, value);
                 return if room { Ok(()) } else { Err(ResetFault::TooManyParameters) };
             }
+            tag::COMMAND_COMPLETE if self.due.front() == Some(&Due::Replies) => {
+                self.deallocated |= matches!(body, b"DISCARD ALL\0" | b"DEALLOCATE ALL\0");
+                return Ok(());
+            }
+            tag::ROW_DESCRIPTION | tag::DATA_ROW | tag::EMPTY_QUERY_RESPONSE
+                if self.due.front() == Some(&Due::Replies) =>
+            {
+                return Ok(());
+            }
             _ => {}
         }
         // The right number of replies is not enough: these must be the replies to what was sent.
@@ -234,7 +263,7 @@ impl Reset {
                 let fits = command.split(|&byte| byte == b' ').next() == Some(word.as_bytes());
                 if fits { Ok(()) } else { Err(Violation::UnexpectedMessage(frame.tag).into()) }
             }
-            (Some(Due::Ready), tag::READY_FOR_QUERY) => self.handle_ready(body, more),
+            (Some(Due::Ready | Due::Replies), tag::READY_FOR_QUERY) => self.handle_ready(body, more),
             (Some(Due::Description), tag::ROW_DESCRIPTION) => Ok(()),
             (Some(Due::Proof), tag::DATA_ROW) if is_row_of(body, self.proof.as_bytes()) => Ok(()),
             (_, other) => Err(Violation::UnexpectedMessage(other).into()),

@@ -118,7 +118,7 @@ pub(super) static OPTIONS: &[Known] = &[
     of("sbuf_loopcnt", Number, "5", Without(BUFFERS)),
     of("scram_iterations", Number, "4096", Without("verifiers of plain passwords are made with 4096 rounds")),
     of("server_check_delay", Seconds, "30", Same),
-    of("server_check_query", Text, "", Same),
+    of("server_check_query", Text, "<empty>", Same),
     of("server_connect_timeout", Seconds, "15", Woven),
     of("server_fast_close", Flag, "0", Without("a connection is closed as soon as its transaction has ended")),
     of("server_idle_timeout", Seconds, "600", Same),

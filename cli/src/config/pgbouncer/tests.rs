@@ -226,8 +226,6 @@ fn what_is_carried_over_and_what_is_not() {
     }
     let expected = [
         "min_pool_size",
-        "server_check_delay",
-        "server_check_query",
         "server_reset_query",
         "server_reset_query_always",
         "tcp_defer_accept",

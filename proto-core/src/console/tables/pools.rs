@@ -24,6 +24,7 @@ pub(super) const COLUMNS: Columns = &[
     ("load_balance_hosts", Kind::Text),
     ("own_password", Kind::Int4),
     ("paused", Kind::Int4),
+    ("replaced", Kind::Int8),
 ];
 
 pub(super) fn row(it: &PoolFacts) -> Vec<Value> {
@@ -47,5 +48,6 @@ pub(super) fn row(it: &PoolFacts) -> Vec<Value> {
         Value::Null,
         Value::count(it.key.own_password),
         Value::count(it.paused),
+        Value::count(it.replaced),
     ]
 }

@@ -116,6 +116,7 @@ impl<R: Runtime> Shared<R> {
             opening: it.opening,
             oldest_wait: it.oldest_wait.map(|since| now.tick.since(since)).unwrap_or_default(),
             paused: it.paused,
+            replaced: it.totals.replaced,
         });
         pools.collect()
     }

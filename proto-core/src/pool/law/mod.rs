@@ -131,6 +131,8 @@ impl Walk {
             server_round_robin: pick(3) == 0,
             server_lifetime: secs(pick(60)),
             server_idle_timeout: secs(pick(20)),
+            server_check_delay: secs(pick(10)),
+            server_check_query: ["", "select 1"][pick(2)].into(),
             query_wait_timeout: secs(pick(15)),
             query_wait_notify: secs(pick(6)),
             server_login_retry: secs(pick(8)),

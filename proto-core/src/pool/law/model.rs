@@ -78,7 +78,7 @@ impl Walk {
         assert!(!self.is_paused(wish.key), "session {session} got a connection of a paused database");
         match how {
             How::Open => self.granted_new(wish, (since, order), lease.slot()),
-            How::Reuse | How::Reset => self.granted_idle(wish, lease.slot(), how),
+            How::Reuse | How::Check | How::Reset => self.granted_idle(wish, lease.slot(), how),
         }
         self.replaced = None;
         self.granted += 1;
@@ -120,12 +120,15 @@ impl Walk {
 
     fn granted_idle(&mut self, wish: Wish, slot: SlotId, how: How) {
         assert!(wish.reuse, "somebody with an own password got a used connection");
-        let Some((_, order)) = self.connections.get(&slot).and_then(|it| it.idle) else {
+        let Some((since, order)) = self.connections.get(&slot).and_then(|it| it.idle) else {
             panic!("connection {slot} has two owners, or does not exist")
         };
         let owner = self.connections.get(&slot).and_then(|it| it.owner);
         let foreign = owner.is_some_and(|owner| owner != wish.owner);
         assert_eq!(how == How::Reset, foreign, "somebody else's state, or a reset for nothing");
+        let unused = self.now.since(since) >= self.settings.server_check_delay;
+        let is_checked = !foreign && unused && !self.settings.server_check_query.is_empty();
+        assert!(self.lagging.is_some() || (how == How::Check) == is_checked, "no check, or one for nothing");
         // An own one before a clean one before a foreign one; the newest of the first two, the oldest of the last.
         let rank = |owner: Option<usize>| match owner {
             Some(owner) if owner == wish.owner => 0,

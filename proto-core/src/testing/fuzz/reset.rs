@@ -44,7 +44,7 @@ const fn status(setup: u8) -> TransactionStatus {
 }
 
 const fn plan(setup: u8) -> ResetPlan {
-    ResetPlan { rollback: setup & 4 == 0, discard_all: setup & 8 == 0, proof: PROOF }
+    ResetPlan { rollback: setup & 4 == 0, query: None, discard_all: setup & 8 == 0, prove: false, proof: PROOF }
 }
 
 fn play(setup: u8, bytes: &[u8], cut: Cut) -> (ResetOutcome, usize) {

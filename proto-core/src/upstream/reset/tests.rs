@@ -2,7 +2,7 @@ use super::*;
 use crate::fault::SqlState;
 use crate::time::Tick;
 
-const BOTH: ResetPlan = ResetPlan { rollback: true, discard_all: true, proof: [0xab; 16] };
+const BOTH: ResetPlan = ResetPlan { rollback: true, query: None, discard_all: true, prove: false, proof: [0xab; 16] };
 const SELECT: &[u8] = b"Q\0\0\0\x2eSELECT 'abababababababababababababababab'\0";
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -172,4 +172,54 @@ fn losses_and_timeouts_end_it_once() {
     reset.handle_timeout(at(100));
     reset.handle_close(Lost::Closed, at(100));
     assert_eq!(outcome(&mut reset), Some(ResetOutcome::Clean(vec![])));
+}
+
+fn check(query: Option<&str>) -> Reset {
+    let query = query.map(Arc::from);
+    begin(TransactionStatus::Idle, ResetPlan { rollback: false, query, discard_all: false, prove: true, ..BOTH })
+}
+
+#[test]
+fn a_check_asks_for_the_proof_behind_its_query_and_leaves_what_is_prepared() {
+    let mut plain = check(None);
+    assert_eq!(plain.poll_output(), Some(ResetOutput::Send(SELECT.into())));
+    plain.handle_input(&proven(), at(0));
+    assert_eq!(outcome(&mut plain), Some(ResetOutcome::Clean(vec![])));
+    assert!(!plain.has_deallocated());
+
+    let mut with_query = check(Some("select 1; "));
+    let query = msg(b'Q', b"select 1; \0");
+    assert_eq!(with_query.poll_output(), Some(ResetOutput::Send([&query, SELECT].concat())));
+    let rows = [msg(b'T', b"\0\0"), msg(b'D', b"\0\0"), done("SELECT 1", b'I'), proven()].concat();
+    with_query.handle_input(&rows, at(0));
+    assert_eq!(outcome(&mut with_query), Some(ResetOutcome::Clean(vec![])));
+    assert!(!with_query.has_deallocated());
+}
+
+#[test]
+fn a_query_that_deallocates_is_noticed() {
+    for (command, all) in [("DISCARD ALL", true), ("DEALLOCATE ALL", true), ("DEALLOCATE", false), ("RESET", false)] {
+        let mut reset = check(Some("..."));
+        reset.handle_input(&[done(command, b'I'), proven()].concat(), at(0));
+        assert!(matches!(outcome(&mut reset), Some(ResetOutcome::Clean(_)) | None));
+        assert_eq!(reset.has_deallocated(), all, "{command}");
+    }
+}
+
+#[test]
+fn a_check_fails_by_an_error_a_transaction_or_the_answers_to_something_else() {
+    let fault = |bytes: &[u8]| {
+        let mut check = check(Some("begin"));
+        check.handle_input(bytes, at(0));
+        match outcome(&mut check) {
+            Some(ResetOutcome::Broken(fault)) => fault,
+            other => panic!("expected a fault, got {other:?}"),
+        }
+    };
+    let error = msg(b'E', b"SERROR\0C22012\0Mno\0\0");
+    assert!(matches!(fault(&error), ResetFault::Server(_)));
+    assert_eq!(fault(&done("BEGIN", b'T')), ResetFault::NotIdle(TransactionStatus::InTransaction));
+    let stranger = [done("BEGIN", b'I'), proof(&b"cd".repeat(16))].concat();
+    assert!(matches!(fault(&stranger), ResetFault::Protocol(_)));
+    assert!(matches!(fault(&msg(b'G', b"\0\0\0")), ResetFault::Protocol(_)), "a COPY that waits for data");
 }
