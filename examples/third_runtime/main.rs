@@ -26,10 +26,11 @@ use gprxy_proto::driver::runtime::{Alarm, Caller, Listener, Runtime};
 use gprxy_proto::driver::shared::{Parts, Shared};
 use gprxy_proto::driver::{clock, entropy::SystemEntropy, serve::serve};
 use gprxy_proto::hub::Hub;
-use gprxy_proto::policy::{Database, Databases, Endpoint};
+use gprxy_proto::policy::{Database, Databases, Endpoint, SocketOptions};
 use gprxy_proto::session::Profile;
 use gprxy_proto::time::{Now, Tick};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use rustix::net::{AddressFamily, sockopt};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 
 /// A connected socket. To read(2), write(2) and shutdown(2) TCP is no different from a Unix socket.
 pub(crate) struct Socket(Source<UnixStream>);
@@ -43,6 +44,31 @@ impl Socket {
     fn tcp(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         Self::new(OwnedFd::from(stream).into())
+    }
+
+    fn tune(&self, options: &SocketOptions) -> io::Result<()> {
+        let socket = &self.0.io;
+        if sockopt::socket_domain(socket)? == AddressFamily::UNIX {
+            return Ok(());
+        }
+        sockopt::set_socket_keepalive(socket, options.keepalive)?;
+        if let Some(time) = options.keepidle {
+            sockopt::set_tcp_keepidle(socket, time)?;
+        }
+        if let Some(interval) = options.keepintvl {
+            sockopt::set_tcp_keepintvl(socket, interval)?;
+        }
+        if let Some(times) = options.keepcnt {
+            sockopt::set_tcp_keepcnt(socket, times)?;
+        }
+        if let Some(timeout) = options.user_timeout {
+            sockopt::set_tcp_user_timeout(socket, u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?;
+        }
+        if let Some(size) = options.buffer {
+            sockopt::set_socket_send_buffer_size(socket, size)?;
+            sockopt::set_socket_recv_buffer_size(socket, size)?;
+        }
+        Ok(())
     }
 }
 
@@ -89,7 +115,7 @@ impl Listener for Door {
             Self::Unix(door) => {
                 let accept = poll_fn(|context| door.attempt(Way::In, context, UnixListener::accept));
                 let stream = accept.await?.0;
-                let uid = rustix::net::sockopt::socket_peercred(&stream).ok().map(|peer| peer.uid.as_raw());
+                let uid = sockopt::socket_peercred(&stream).ok().map(|peer| peer.uid.as_raw());
                 Ok((Socket::new(stream)?, Caller::unix(uid)))
             }
         }
@@ -107,7 +133,7 @@ impl Alarm for Timer {
 }
 
 /// A pipe for each signal, into which its handler writes.
-pub(crate) struct Pipes([(Signal, Source<UnixStream>); 3]);
+pub(crate) struct Pipes(Vec<(Signal, Source<UnixStream>)>);
 
 impl Signals for Pipes {
     fn install() -> io::Result<Self> {
@@ -117,9 +143,15 @@ impl Signals for Pipes {
             signal_hook::low_level::pipe::register(number, theirs)?;
             io::Result::Ok((signal, Source::new(ours)))
         };
-        let pipes = [(Signal::Hangup, SIGHUP), (Signal::Interrupt, SIGINT), (Signal::Terminate, SIGTERM)];
-        let [hangup, interrupt, terminate] = pipes.map(|(signal, number)| pipe(signal, number));
-        Ok(Self([hangup?, interrupt?, terminate?]))
+        let numbers = [
+            (Signal::Hangup, SIGHUP),
+            (Signal::Interrupt, SIGINT),
+            (Signal::Terminate, SIGTERM),
+            (Signal::Quit, SIGQUIT),
+            (Signal::User1, SIGUSR1),
+            (Signal::User2, SIGUSR2),
+        ];
+        numbers.into_iter().map(|(signal, number)| pipe(signal, number)).collect::<io::Result<_>>().map(Self)
     }
 
     async fn next(&mut self) -> Signal {
@@ -155,6 +187,10 @@ impl Runtime for Polled {
             Endpoint::Unix(path) => Socket::new(UnixStream::connect(&*path)?),
         })
         .await
+    }
+
+    fn tune(socket: &Socket, options: &SocketOptions) -> io::Result<()> {
+        socket.tune(options)
     }
 
     fn spawn(future: impl Future<Output = ()> + Send + 'static) {
