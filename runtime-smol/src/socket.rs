@@ -18,6 +18,8 @@ pub struct SmolSocket {
     stream: Stream,
     /// The last read took all that was there. Another one would find nothing, most likely: first it is waited for.
     drained: bool,
+    /// Which task read last, by its address: compared, never followed.
+    reader: usize,
 }
 
 #[derive(Debug)]
@@ -50,7 +52,7 @@ impl SmolSocket {
 
     pub(crate) fn tcp(stream: Async<TcpStream>) -> io::Result<Self> {
         stream.get_ref().set_nodelay(true)?;
-        Ok(Self { stream: Stream::Tcp(stream), drained: false })
+        Ok(Self { stream: Stream::Tcp(stream), drained: false, reader: 0 })
     }
 
     /// What the kernel does for a TCP connection.
@@ -83,7 +85,7 @@ impl SmolSocket {
     }
 
     pub(crate) const fn unix(stream: Async<UnixStream>) -> Self {
-        Self { stream: Stream::Unix(stream), drained: false }
+        Self { stream: Stream::Unix(stream), drained: false, reader: 0 }
     }
 }
 
@@ -111,12 +113,18 @@ macro_rules! each {
 fn poll_read_from<'a, T>(
     io: &'a Async<T>,
     drained: &mut bool,
+    reader: &mut usize,
     context: &mut Context<'_>,
     buffer: &mut [u8],
 ) -> Poll<io::Result<usize>>
 where
     &'a T: Read,
 {
+    // What one reader has found says nothing to another, who comes later: only who waits is told when bytes come.
+    let asks = context.waker().data().addr();
+    if std::mem::replace(reader, asks) != asks {
+        *drained = false;
+    }
     loop {
         if *drained {
             ready!(io.poll_readable(context))?;
@@ -136,8 +144,8 @@ where
 
 impl AsyncRead for SmolSocket {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let Self { stream, drained } = self.get_mut();
-        each!(*stream, io => poll_read_from(io, drained, context, buffer))
+        let Self { stream, drained, reader } = self.get_mut();
+        each!(*stream, io => poll_read_from(io, drained, reader, context, buffer))
     }
 }
 

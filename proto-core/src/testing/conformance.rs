@@ -45,9 +45,9 @@ pub use sessions::{
     silent_clients_are_sent_away, slow_readers_and_writers_get_the_same_answers, thousands_of_sessions_share_a_pool,
 };
 pub use streams::{
-    a_full_peer_makes_the_writer_wait, a_half_closed_socket_still_carries_the_other_way, accepts_thousands_of_sockets,
-    callers_are_named, echoes_chopped_bytes, listeners_share_a_bound_socket, names_are_looked_up, sockets_are_tuned,
-    the_last_waker_is_the_one_that_is_woken,
+    a_full_peer_makes_the_writer_wait, a_half_closed_socket_still_carries_the_other_way, a_look_finds_what_has_come,
+    accepts_thousands_of_sockets, callers_are_named, echoes_chopped_bytes, listeners_share_a_bound_socket,
+    names_are_looked_up, sockets_are_tuned, the_last_waker_is_the_one_that_is_woken,
 };
 pub use tasks::{
     a_panic_ends_one_task, a_socket_moves_between_workers, blocking_calls_block_nobody, busy_tasks_starve_nobody,
@@ -89,6 +89,7 @@ macro_rules! conformance {
             alarms_that_are_cleared_stay_silent
             alarms_that_are_moved_ring_at_the_last_tick
             blocking_calls_block_nobody
+            a_look_finds_what_has_come
             busy_tasks_starve_nobody
             callers_are_named
             clocks_go_forward

@@ -256,6 +256,25 @@ pub fn callers_are_named<H: Host>() {
     });
 }
 
+/// Who reads without anybody to wake asks what has come by now, also behind a read that took all there was: so a parked
+/// connection is looked at before it serves again.
+pub fn a_look_finds_what_has_come<H: Host>() {
+    run::<H, _>(async {
+        for kind in KINDS {
+            let (mut ours, mut theirs) = pair::<H>(kind).await;
+            let mut buffer = [0; 64];
+            write_all(&mut theirs, b"first").await.expect("written");
+            assert_eq!(read(&mut ours, &mut buffer).await.expect("read"), 5);
+            // Nobody waits for this one.
+            write_all(&mut theirs, b"x").await.expect("written");
+            crate::driver::serve::pause::<H>(Duration::from_millis(20)).await;
+            let context = &mut Context::from_waker(Waker::noop());
+            let look = Pin::new(&mut ours).poll_read(context, &mut buffer);
+            assert!(matches!(look, Poll::Ready(Ok(1))), "{look:?}");
+        }
+    });
+}
+
 /// What the kernel is asked for on a TCP connection, it does; a Unix socket has none of it.
 pub fn sockets_are_tuned<H: Host>() {
     run::<H, _>(async {
