@@ -76,7 +76,7 @@ impl<R: Runtime> Connection<R> {
     /// Whether the settings that hold now, and not those that held at the login, let this visitor do that.
     fn may_still(&self, errand: &Errand) -> bool {
         let terms = self.shared.terms();
-        let standing = self.session.visitor().and_then(|who| terms.profile.console.as_ref()?.standing(who));
+        let standing = self.session.identity().and_then(|who| terms.profile.console.as_ref()?.standing(who));
         match errand {
             Errand::Look(_) => standing.is_some(),
             Errand::Do(_) => standing == Some(Standing::Admin),
@@ -131,7 +131,7 @@ fn perform<R: Runtime>(shared: &Arc<Shared<R>>, verb: Verb) -> Result<Done, Refu
 /// Whether there is such a database, and it is none of gprxy's own.
 fn check<R: Runtime>(shared: &Shared<R>, name: Option<&str>, verb: &str) -> Result<(), Refusal> {
     let Some(name) = name else { return Ok(()) };
-    if shared.is_console(name).is_some() {
+    if shared.terms().profile.is_console(name) {
         return Err(not_now(format!("cannot {verb} admin db: {name}")));
     }
     shared.terms().profile.databases.find(name).map(|_| ()).ok_or_else(|| no_such_database(name))

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use crate::audit::{Event, Record, SessionEnd, SessionFacts};
-use crate::auth::{Authenticated, Identity};
+use crate::auth::Authenticated;
 use crate::cancel::CancelKey;
 use crate::codec::backend::{Severity, emit_authentication_ok, emit_backend_key_data, emit_error};
 use crate::codec::startup::PROTOCOL_3_2;
-use crate::console::{self, Console, ConsoleAccess, Found, Input, Visitor};
+use crate::console::{self, Console, Found, Input, Visitor};
 use crate::fault::{Lost, Refusal, SqlState};
 use crate::preamble::Startup;
 use crate::time::{Now, Tick};
@@ -27,16 +27,10 @@ pub(super) struct Consoling {
 }
 
 impl Session {
-    /// Whether a client that asks for this database means the console: a database of that name goes before.
-    pub(super) fn means_console(&self, startup: &Startup) -> bool {
-        let name = &*startup.database;
-        self.profile.console.is_some() && ConsoleAccess::is_console(name) && !self.profile.databases.has(name)
-    }
-
     /// Lets gprxy's own user of this machine in without a question. `false`: it is somebody else.
     pub(super) fn console_without_password(&mut self, startup: &Startup, now: Now) -> bool {
         let Some(access) = self.profile.console.clone() else { return false };
-        if !self.means_console(startup) || !access.is_own(&startup.user, self.peer.uid) {
+        if !self.profile.is_console(&startup.database) || !access.is_own(&startup.user, self.peer.uid) {
             return false;
         }
         let Some(who) = Authenticated::by_peer(self.peer.uid, access.own_uid, &startup.user) else { return false };
@@ -89,15 +83,6 @@ impl Session {
         }
         self.write(|out| emit_backend_key_data(out, key.pid(), key.key()));
         self.at_console(now, |console| console.handle_enrolled(key.pid()));
-    }
-
-    /// Who is at the console.
-    #[must_use]
-    pub fn visitor(&self) -> Option<&Identity> {
-        match &self.phase {
-            Phase::Console(consoling) => Some(consoling.who.identity()),
-            _ => None,
-        }
     }
 
     pub(super) fn console_input(&mut self, bytes: &[u8], now: Now) -> Verdict {
@@ -186,11 +171,11 @@ impl Session {
 
     /// A client that may be let in although there are too many waits for its proof.
     pub(super) fn may_enter_crowded(&self, startup: &Startup) -> bool {
-        self.crowded.is_none() || self.means_console(startup)
+        self.crowded.is_none() || self.profile.is_console(&startup.database)
     }
 
     pub(super) fn proves_for_console(&self, proving: &Proving) -> bool {
-        self.means_console(&proving.startup)
+        self.profile.is_console(&proving.startup.database)
     }
 }
 

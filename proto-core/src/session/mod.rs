@@ -116,6 +116,14 @@ pub struct Profile {
     pub audit: Option<AuditProfile>,
 }
 
+impl Profile {
+    /// Whether a client that asks for this database means the admin console: a database of that name goes before.
+    #[must_use]
+    pub fn is_console(&self, database: &str) -> bool {
+        self.console.is_some() && ConsoleAccess::is_console(database) && !self.databases.has(database)
+    }
+}
+
 impl Default for Profile {
     /// The narrowest one: no TLS, secrets in clear from this machine only, no roles, no databases, so that nobody gets in;
     /// the usual limits, and no audit trail.

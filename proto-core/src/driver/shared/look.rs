@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Shared;
+use crate::console::Show;
 use crate::console::snapshot::{
     ClientFacts, ClientState, DatabaseFacts, DatabaseStatistics, Figures, MemoryFacts, PoolFacts, ServerFacts,
     ServerState, Snapshot, State, UserFacts,
 };
-use crate::console::{ConsoleAccess, Show};
 use crate::driver::card::Card;
 use crate::driver::connection::Connection;
 use crate::driver::mailbox::{Mail, lock};
@@ -165,7 +165,7 @@ impl<R: Runtime> Shared<R> {
         let others =
             counted.0.iter().filter(|(name, _)| !profile.databases.has(name) && **name != Databases::ANY.into());
         let others = others
-            .filter(|(name, _)| self.is_console(name).is_none())
+            .filter(|(name, _)| !profile.is_console(name))
             .filter_map(|(name, counts)| profile.databases.find(name).map(|database| facts(name, database, *counts)));
         named.chain(others).collect()
     }
@@ -211,20 +211,11 @@ impl<R: Runtime> Shared<R> {
         lock(&self.statistics).turn(Self::live_figures(&cards), now);
     }
 
-    /// Whether the name is the console's.
-    pub(in crate::driver) fn is_console(&self, name: &str) -> Option<()> {
-        if !ConsoleAccess::is_console(name) {
-            return None;
-        }
-        let profile = &self.terms().profile;
-        let is = profile.console.is_some() && !profile.databases.has(name);
-        is.then_some(())
-    }
-
     /// The sessions that this is true of; those at the console are not asked.
     pub(in crate::driver) fn sessions_of(&self, database: Option<&str>) -> Vec<SessionId> {
+        let profile = &self.terms().profile;
         let cards =
-            self.cards().into_iter().filter(|card| self.is_console(card.database().map_or("", |it| it)).is_none());
+            self.cards().into_iter().filter(|card| !card.database().is_some_and(|name| profile.is_console(name)));
         let of = cards.filter(|card| match (database, card.database()) {
             (None, _) => true,
             (Some(wanted), Some(database)) => **database == *wanted,
