@@ -3,10 +3,9 @@
 //! They are opened one at a time, with the parameters of the connection that was opened last for somebody, and only as
 //! long as sessions use the pool: one that nobody has asked for within `server_idle_timeout` may run empty.
 
-use super::How;
-use super::lease::{Lease, SlotId};
-use super::one::{Hold, Pool, PoolId, Slot, SlotState};
-use super::pools::{Pending, Pools};
+use super::lease::Lease;
+use super::one::{Opening, Pool, PoolId};
+use super::pools::Pools;
 use crate::time::{Now, Tick};
 
 impl Pool {
@@ -33,17 +32,7 @@ impl Pools {
         if !self.has_room(pool) {
             return;
         }
-        let slot = SlotId(self.next_serial());
-        let state = SlotState::Leased { session: None, opening: true, how: How::Open, hold: Hold::Promised(None) };
-        let (opened, last_leased) = (now.tick, now.tick);
-        let (owner, stale, generation, reuse) = (None, false, 0, true);
-        let connection = Slot { pool: id, parameters, owner, opened, last_leased, stale, generation, reuse, state };
-        self.slots.insert(slot, connection);
-        if let Some(pool) = self.pools.get_mut(&id) {
-            pool.opening += 1;
-            self.groups.opened(&pool.key);
-        }
-        self.outputs.push_back(Pending::Granted(slot, generation));
+        self.begin_slot(id, None, Opening { parameters, owner: None, reuse: true }, now);
     }
 
     /// The connection of a [`super::PoolOutput::Open`] cannot be opened, for a reason that is no server's. No other is tried

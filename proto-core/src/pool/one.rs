@@ -58,6 +58,13 @@ impl Waiter {
     }
 }
 
+/// What a new connection is opened as.
+pub(super) struct Opening {
+    pub(super) parameters: Arc<[u8]>,
+    pub(super) owner: Owner,
+    pub(super) reuse: bool,
+}
+
 /// A server connection.
 pub(super) struct Slot {
     pub(super) pool: PoolId,

@@ -2,7 +2,7 @@
 
 use super::idle::{Rest, Stamp};
 use super::lease::SlotId;
-use super::one::{Claim, Hold, PoolId, Since, Slot, SlotState, Ticket, Turn, Waiter};
+use super::one::{Claim, Hold, Opening, PoolId, Since, Slot, SlotState, Ticket, Turn, Waiter};
 use super::pools::{Pending, Place, Pools};
 use super::timers::Due;
 use super::{How, words};
@@ -109,9 +109,15 @@ impl Pools {
 
     fn grant_new(&mut self, id: PoolId, claim: Claim, now: Now) {
         let Claim { session, parameters, owner, reuse } = claim;
+        let slot = self.begin_slot(id, Some(session), Opening { parameters, owner, reuse }, now);
+        self.places.insert(session, Place::Leased(slot));
+    }
+
+    /// A connection is to be opened: for a session, or ahead of whoever comes next.
+    pub(super) fn begin_slot(&mut self, id: PoolId, session: Option<SessionId>, what: Opening, now: Now) -> SlotId {
         let slot = SlotId(self.next_serial());
-        let state =
-            SlotState::Leased { session: Some(session), opening: true, how: How::Open, hold: Hold::Promised(None) };
+        let Opening { parameters, owner, reuse } = what;
+        let state = SlotState::Leased { session, opening: true, how: How::Open, hold: Hold::Promised(None) };
         let (opened, last_leased) = (now.tick, now.tick);
         let (stale, generation) = (false, 0);
         let connection = Slot { pool: id, parameters, owner, opened, last_leased, stale, generation, reuse, state };
@@ -120,8 +126,8 @@ impl Pools {
             pool.opening += 1;
             self.groups.opened(&pool.key);
         }
-        self.places.insert(session, Place::Leased(slot));
-        self.outputs.push_back(Pending::Granted(slot, 0));
+        self.outputs.push_back(Pending::Granted(slot, generation));
+        slot
     }
 
     fn grant_idle(&mut self, id: SlotId, how: How, claim: Claim, now: Now) {
