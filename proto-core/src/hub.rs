@@ -120,18 +120,6 @@ impl Hub {
         self.admitted.admit(session, client, &self.limits, self.clients)
     }
 
-    /// Clients of a database that were let in.
-    #[must_use]
-    pub fn clients_of_database(&self, name: &str) -> u32 {
-        self.admitted.of_database(name)
-    }
-
-    /// Clients that were let in and run as an account.
-    #[must_use]
-    pub fn clients_of_account(&self, name: &str) -> u32 {
-        self.admitted.of_account(name)
-    }
-
     /// Whether no client has a place any more.
     #[must_use]
     pub fn is_deserted(&self) -> bool {

@@ -119,16 +119,6 @@ impl Clients {
         }
     }
 
-    /// Clients of a database.
-    pub(super) fn of_database(&self, name: &str) -> u32 {
-        self.databases.of(name)
-    }
-
-    /// Clients that run as an account.
-    pub(super) fn of_account(&self, name: &str) -> u32 {
-        self.accounts.of(name)
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         let counts = [&self.databases, &self.accounts, &self.identities];
         self.places.is_empty() && counts.iter().all(|it| it.0.is_empty())

@@ -322,6 +322,7 @@ impl World {
             (hub.clients(), hub.cancels.orders(), hub.cancels.enrolled(), counts)
         });
         assert_eq!((clients, orders, enrolled), (0, 0, 0), "clients, cancels on their way, cancel keys");
+        assert!(self.shared.inspect(crate::hub::Hub::is_deserted), "places of clients are left");
         for (key, counts) in &counts {
             let busy = (counts.active, counts.opening, counts.waiting);
             assert_eq!(busy, (0, 0, 0), "{key} has active, opening, waiting left");
