@@ -202,7 +202,8 @@ impl<R: Runtime> Shared<R> {
     /// Under the hub's lock, so before anybody can learn that a fetch has ended or that keys were dropped.
     fn publish_keys(&self, hub: &Hub) {
         let current = hub.keys.keyring();
-        if !Arc::ptr_eq(&self.keyring(), current) {
+        let is_current = Arc::ptr_eq(&self.keyring.read().unwrap_or_else(std::sync::PoisonError::into_inner), current);
+        if !is_current {
             *self.keyring.write().unwrap_or_else(std::sync::PoisonError::into_inner) = current.clone();
         }
     }

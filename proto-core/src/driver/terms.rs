@@ -90,7 +90,7 @@ impl<R: Runtime> Shared<R> {
             hub.pools.retire(|key| !before.keeps(key, &after));
             Ok(())
         });
-        self.forget_welcomes();
+        self.forget_servers();
         result
     }
 }

@@ -66,9 +66,10 @@ impl<R: Runtime> Shared<R> {
         lock(&self.scram).insert((account.clone(), endpoint.clone()), keys);
     }
 
-    /// What servers said of themselves may be said by others now.
-    pub(in crate::driver) fn forget_welcomes(&self) {
+    /// What servers said of themselves may be said by others now, and an account's keys may be those of another password.
+    pub(in crate::driver) fn forget_servers(&self) {
         lock(&self.welcomes).clear();
+        lock(&self.scram).clear();
     }
 
     /// What a client of that pool will be told, when somebody has been told it before.
