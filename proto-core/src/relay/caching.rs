@@ -50,7 +50,7 @@ impl Statements {
         // What it will be understood as must be known, for others find it under that.
         let Some(settings) = self.settings_now() else { return false };
         let Some(here) = self.here.as_mut().filter(|here| here.has_room_for_any()) else { return false };
-        here.find(definition, Some(&settings)).is_some() || here.recent.has_seen(definition, &settings)
+        here.find_again(definition, Some(&settings)).is_some() || here.recent.has_seen(definition, &settings)
     }
 
     /// Whether what decides on a statement of this name is still to be answered.
@@ -65,7 +65,7 @@ impl Statements {
         if let Some(stale) = here.stale.pop() {
             return Use::First(Before::Close(stale));
         }
-        if let Some(known) = here.find(definition, settings.as_ref()) {
+        if let Some(known) = here.find_again(definition, settings.as_ref()) {
             return Use::Go(Way::Answered(known));
         }
         if let Some(surplus) = here.surplus() {
@@ -79,7 +79,7 @@ impl Statements {
         let now = self.settings_now();
         let Some(here) = &mut self.here else { return Use::Go(Way::Same) };
         let Text { definition, settings } = &mut self.unnamed_text;
-        if let Some(known) = here.find(definition, settings.as_ref()) {
+        if let Some(known) = here.find_again(definition, settings.as_ref()) {
             here.note_use(&known);
             return Use::Go(Way::Renamed(known));
         }

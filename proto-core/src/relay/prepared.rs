@@ -39,6 +39,8 @@ pub struct OnServer {
     clock: u64,
     /// For names of gprxy's own.
     named: u64,
+    /// What was found last.
+    found: Option<Name>,
     /// Unnamed statements that were prepared here not long ago.
     pub(super) recent: Recent,
     /// Names whose statements have come to answer otherwise than when they were prepared.
@@ -49,7 +51,15 @@ impl OnServer {
     /// A connection that has none, and is to have no more than this many.
     #[must_use]
     pub fn new(most: usize) -> Self {
-        Self { by_name: BTreeMap::new(), most, clock: 0, named: 0, recent: Recent::default(), stale: Vec::new() }
+        Self {
+            by_name: BTreeMap::new(),
+            most,
+            clock: 0,
+            named: 0,
+            found: None,
+            recent: Recent::default(),
+            stale: Vec::new(),
+        }
     }
 
     /// All are gone.
@@ -101,6 +111,14 @@ impl OnServer {
     /// The name of what this text means under these settings.
     pub(super) fn find(&self, text: &[u8], settings: Option<&Settings>) -> Option<Name> {
         self.find_where(|definition| definition.is(text, settings))
+    }
+
+    /// The same for what is looked for several times in a row: where it stood the last time is looked at first.
+    pub(super) fn find_again(&mut self, text: &[u8], settings: Option<&Settings>) -> Option<Name> {
+        let is_it = |prepared: &Prepared| prepared.definition.is(text, settings);
+        let found = self.found.filter(|name| self.by_name.get(name).is_some_and(is_it));
+        self.found = found.or_else(|| self.find(text, settings));
+        self.found
     }
 
     fn find_where(&self, is_it: impl Fn(&Definition) -> bool) -> Option<Name> {
