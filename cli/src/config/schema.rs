@@ -269,6 +269,7 @@ pub(crate) static LIMITS: Section = Section {
     keys: &[
         key("max_client_conn", "10000"),
         key("max_client_conn_per_identity", "0"),
+        key("reserved_for_admins", "0"),
         key("client_login_timeout", "1m"),
         key("max_password_bytes", "64KiB"),
         key("cancel_wait_timeout", "10s"),

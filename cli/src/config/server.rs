@@ -143,7 +143,7 @@ pub(crate) fn limits(entry: Entry, drain_timeout: Duration, draft: &mut Draft) -
         max_client_conn: reader
             .read("max_client_conn", &Whole { what: "a number of connections", min: 1, max: 1_000_000 }),
         max_client_conn_per_identity: reader.read("max_client_conn_per_identity", &ANY_NUMBER),
-        reserved_for_admins: 0,
+        reserved_for_admins: reader.read("reserved_for_admins", &ANY_NUMBER),
         client_login_timeout: reader.read("client_login_timeout", &short()),
         // PostgreSQL takes no longer passwords (PG_MAX_AUTH_TOKEN_LENGTH); below 1 KiB no provider's token would fit.
         max_password_bytes: reader.read("max_password_bytes", &Size { min: 1 << 10, max: 1 << 16 }),

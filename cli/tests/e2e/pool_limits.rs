@@ -36,6 +36,18 @@ fn a_person_has_so_many_sessions_and_gets_the_place_back_of_one_that_ends() {
 }
 
 #[test]
+fn the_last_places_are_for_those_who_administer() {
+    let config = Config::new(Version::V15).pool_of(5).set("limits.max_client_conn", 2);
+    let gprxy = config.set("limits.reserved_for_admins", 1).set("admin.admin_roles", "writer").start();
+    let _alice = Wire::login(&gprxy.target("alice")).unwrap();
+    let error = Wire::login(&gprxy.target("alice")).err().expect("the last place is not for her");
+    assert_eq!((error.severity.as_str(), error.code.as_str()), ("FATAL", "53300"), "{error:?}");
+    assert!(error.message.contains("administrators"), "{error:?}");
+    let mut bob = eventually("her second connection is gone", || Wire::login(&gprxy.target("bob")).ok());
+    assert_eq!(bob.value("select 1"), "1");
+}
+
+#[test]
 fn a_database_has_so_many_connections_and_the_idle_one_of_another_account_makes_room() {
     let server = Cluster::shared(Version::V15);
     server.create_database("shared_places");

@@ -13,6 +13,7 @@ use crate::auth::jwks::Unknown;
 use crate::auth::jwt::{IssuerId, Verdict};
 use crate::cancel::{BackendTarget, CancelOrder, Decision};
 use crate::codec::backend::TransactionStatus;
+use crate::console::Standing;
 use crate::fault::{Refusal, SqlState};
 use crate::hub::Applicant;
 use crate::pool::{How, Lease, PoolMode, Returned};
@@ -81,12 +82,15 @@ impl<R: Runtime> Connection<R> {
     /// same greeting instead of the connection.
     pub(super) fn request(&mut self, wish: Box<Wish>, now: Now) {
         let session = self.session.id();
+        let who = self.session.about().and_then(|about| about.identity);
+        let console = self.terms.profile.console.as_ref();
+        let standing = who.and_then(|who| console?.standing(&who));
         let admitted = self.shared.with_hub(|hub, _| {
             let applicant = Applicant {
                 database: &wish.database,
                 account: &wish.account,
                 identity: wish.identity.as_ref(),
-                is_admin: false,
+                is_admin: standing == Some(Standing::Admin),
                 settings: &wish.settings,
             };
             hub.admit(session, &applicant)?;
