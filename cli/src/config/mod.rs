@@ -104,7 +104,7 @@ fn read_toml(sources: &Sources, draft: &mut Draft) -> Option<Settings> {
 fn read_ini(path: &Path, sources: &Sources, draft: &mut Draft) -> Option<Settings> {
     let mut merged = pgbouncer::read(path, draft)?;
     merge::lay_set_values(&mut merged, &sources.overlay);
-    let nothing = Sources::nothing();
+    let nothing = Sources::default();
     let variables = Variables::read(&nothing, draft);
     Some(settle(merged, &variables, sources, draft))
 }

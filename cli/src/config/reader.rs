@@ -106,13 +106,15 @@ impl<'d> Reader<'d> {
         out
     }
 
+    /// A setting that need not be there, and is not spoken of then.
+    pub(crate) fn own<K: Kind>(&mut self, name: &str, kind: &K) -> Option<K::Out> {
+        let key = self.key(name);
+        if self.is_set(key.name) { self.optional(key.name, kind) } else { None }
+    }
+
     /// A setting that falls back to another one, which is shown in its place.
     pub(crate) fn inherited<K: Kind>(&mut self, name: &str, kind: &K, fallback: K::Out) -> K::Out {
-        let key = self.key(name);
-        if !self.is_set(name) {
-            return fallback;
-        }
-        self.optional(key.name, kind).unwrap_or(fallback)
+        self.own(name, kind).unwrap_or(fallback)
     }
 
     /// A secret: never shown, neither where it is right nor where it is wrong.

@@ -13,6 +13,7 @@ use super::problem::{Origin, Problem};
 use super::schema::env;
 
 /// What [`super::load`] reads. Tests and the demo make their own; the command line takes those of the process.
+#[derive(Default)]
 pub(crate) struct Sources {
     /// The environment; it wins over everything but the command line.
     pub(crate) environment: Environment,
@@ -36,32 +37,9 @@ pub(crate) struct Sources {
 pub(crate) type Overlay = BTreeMap<(&'static str, &'static str), String>;
 
 impl Sources {
-    /// No source at all.
-    pub(crate) fn nothing() -> Self {
-        Self {
-            environment: Environment::default(),
-            dotenv: None,
-            file: None,
-            ini: None,
-            allow_demo_issuer: false,
-            quiet: false,
-            verbose: 0,
-            overlay: Overlay::new(),
-        }
-    }
-
     /// Those of this process: its environment, and `.env` in the working directory.
     pub(crate) fn of_process(file: Option<PathBuf>) -> Self {
-        Self {
-            environment: Environment::of_process(),
-            dotenv: Some(PathBuf::from(".env")),
-            file,
-            allow_demo_issuer: false,
-            quiet: false,
-            verbose: 0,
-            overlay: crate::config::Overlay::default(),
-            ini: None,
-        }
+        Self { environment: Environment::of_process(), dotenv: Some(PathBuf::from(".env")), file, ..Self::default() }
     }
 }
 
@@ -255,16 +233,7 @@ mod tests {
         let path = dir.join(".env");
         std::fs::write(&path, dotenv).unwrap();
         let environment = Environment::from_pairs(pairs.iter().copied());
-        Sources {
-            environment,
-            dotenv: Some(path),
-            file: None,
-            allow_demo_issuer: false,
-            quiet: false,
-            verbose: 0,
-            overlay: crate::config::Overlay::default(),
-            ini: None,
-        }
+        Sources { environment, dotenv: Some(path), ..Sources::default() }
     }
 
     #[test]
@@ -309,16 +278,7 @@ mod tests {
     fn our_own_variables_must_be_text_and_others_may_be_anything() {
         let unreadable = vec!["PROXY_HOST".to_owned(), "ROLE_MAPPING_x".to_owned(), "OTHER".to_owned()];
         let environment = Environment { vars: BTreeMap::new(), unreadable };
-        let sources = Sources {
-            environment,
-            dotenv: None,
-            file: None,
-            allow_demo_issuer: false,
-            quiet: false,
-            verbose: 0,
-            overlay: crate::config::Overlay::default(),
-            ini: None,
-        };
+        let sources = Sources { environment, ..Sources::default() };
         let mut draft = Draft::default();
         Variables::read(&sources, &mut draft);
         let settings: Vec<_> = draft.problems.iter().map(|problem| problem.setting.as_str()).collect();
@@ -328,16 +288,7 @@ mod tests {
     #[test]
     fn a_dotenv_that_is_a_directory_is_a_problem_and_a_missing_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
-        let mut sources = Sources {
-            environment: Environment::default(),
-            dotenv: Some(dir.path().join("none")),
-            file: None,
-            allow_demo_issuer: false,
-            quiet: false,
-            verbose: 0,
-            overlay: crate::config::Overlay::default(),
-            ini: None,
-        };
+        let mut sources = Sources { dotenv: Some(dir.path().join("none")), ..Sources::default() };
         let mut draft = Draft::default();
         Variables::read(&sources, &mut draft);
         assert!(draft.problems.is_empty());

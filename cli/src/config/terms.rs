@@ -36,7 +36,7 @@ pub(super) fn of_database(reader: &mut Reader<'_>, usual: &SessionTerms) -> Sess
 
 /// Of a role.
 pub(super) fn own_timeouts(reader: &mut Reader<'_>) -> OwnTimeouts {
-    let mut own = |name| if reader.is_set(name) { reader.optional(name, &Span::ANY) } else { None };
+    let mut own = |name| reader.own(name, &Span::ANY);
     OwnTimeouts {
         query: own("query_timeout"),
         idle_transaction: own("idle_transaction_timeout"),
@@ -70,16 +70,12 @@ pub(super) fn sockets(reader: &mut Reader<'_>) -> SocketOptions {
 
 /// Of a role's pools.
 pub(super) fn own_pool(reader: &mut Reader<'_>) -> OwnPool {
-    let pool_mode = if reader.is_set("pool_mode") { reader.optional("pool_mode", &POOL_MODE) } else { None };
-    let query_wait_timeout =
-        if reader.is_set("query_wait_timeout") { reader.optional("query_wait_timeout", &Span::ANY) } else { None };
-    let mut own = |name, kind| if reader.is_set(name) { reader.optional(name, kind) } else { None };
     OwnPool {
-        pool_mode,
-        pool_size: own("pool_size", &POOL_SIZE),
-        reserve_pool_size: own("reserve_pool_size", &ANY_NUMBER),
-        max_user_connections: own("max_user_connections", &ANY_NUMBER),
-        max_user_client_connections: own("max_user_client_connections", &ANY_NUMBER),
-        query_wait_timeout,
+        pool_mode: reader.own("pool_mode", &POOL_MODE),
+        pool_size: reader.own("pool_size", &POOL_SIZE),
+        reserve_pool_size: reader.own("reserve_pool_size", &ANY_NUMBER),
+        max_user_connections: reader.own("max_user_connections", &ANY_NUMBER),
+        max_user_client_connections: reader.own("max_user_client_connections", &ANY_NUMBER),
+        query_wait_timeout: reader.own("query_wait_timeout", &Span::ANY),
     }
 }

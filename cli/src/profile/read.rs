@@ -239,16 +239,7 @@ mod tests {
         let path = dir.path().join(".env");
         std::fs::write(&path, dotenv).unwrap();
         let environment = Environment::from_pairs(environment.iter().copied());
-        let sources = Sources {
-            environment,
-            dotenv: Some(path),
-            file: None,
-            allow_demo_issuer: false,
-            quiet: false,
-            verbose: 0,
-            overlay: crate::config::Overlay::default(),
-            ini: None,
-        };
+        let sources = Sources { environment, dotenv: Some(path), ..Sources::default() };
         let (variables, warnings) = config::variables(&sources);
         let table: Table = toml::from_str(table).unwrap();
         Reader { variables: &variables, table, layers }.profile("x".into(), warnings)

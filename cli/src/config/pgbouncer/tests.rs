@@ -32,7 +32,7 @@ impl Case {
     }
 
     fn load(&self) -> Loaded {
-        load(&Sources { ini: Some(self.dir.path().join("pgbouncer.ini")), ..Sources::nothing() })
+        load(&Sources { ini: Some(self.dir.path().join("pgbouncer.ini")), ..Sources::default() })
     }
 
     #[track_caller]
@@ -156,7 +156,7 @@ fn what_convert_prints_comes_to_the_same_settings() {
     assert!(converted.text.contains("# ") && converted.text.contains("dns_max_ttl"), "{}", converted.text);
     case.write("gprxy.toml", &converted.text);
     let environment = super::super::sources::Environment::from_pairs([("DB_FORCEDB_PASSWORD", "it's secret")]);
-    let loaded = load(&Sources { environment, file: Some(case.dir.path().join("gprxy.toml")), ..Sources::nothing() });
+    let loaded = load(&Sources { environment, file: Some(case.dir.path().join("gprxy.toml")), ..Sources::default() });
     assert!(loaded.settings.is_ok(), "{:#?}", loaded.settings.err());
     let (toml, ini) = (loaded.effective, case.load().effective);
     let lines = |effective: &super::super::Effective| {

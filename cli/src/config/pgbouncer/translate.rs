@@ -29,16 +29,11 @@ pub(crate) fn read(path: &Path, draft: &mut Draft) -> Option<Merged> {
     translation.fill_in();
     if translation.secrets && files::readable_by_all(path) {
         let path = path.display();
-        draft_warn(
-            translation.draft,
-            &format!("{path} holds passwords and is readable by every user of this machine: chmod 600 {path}"),
-        );
+        translation
+            .draft
+            .warn(format!("{path} holds passwords and is readable by every user of this machine: chmod 600 {path}"));
     }
     Some(translation.merged)
-}
-
-fn draft_warn(draft: &mut Draft, words: &str) {
-    draft.warn(words);
 }
 
 struct Translation<'d> {

@@ -35,16 +35,7 @@ impl Case {
     /// No file, no `.env`, an empty environment.
     pub(crate) fn empty() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let sources = Sources {
-            environment: Environment::default(),
-            dotenv: Some(dir.path().join(".env")),
-            file: None,
-            allow_demo_issuer: false,
-            quiet: false,
-            verbose: 0,
-            overlay: crate::config::Overlay::default(),
-            ini: None,
-        };
+        let sources = Sources { dotenv: Some(dir.path().join(".env")), ..Sources::default() };
         Self { dir, sources }
     }
 
