@@ -170,6 +170,7 @@ fn settle(merged: Merged, variables: &Variables<'_>, sources: &Sources, draft: &
         roles,
         check_account,
         databases,
+        pool,
         admin,
         audit,
         limits,
