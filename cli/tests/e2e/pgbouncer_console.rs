@@ -102,3 +102,15 @@ fn set_changes_options_that_are_several_settings() {
     root.rows("RELOAD").unwrap();
     assert_eq!(row(&mut root, "SHOW CONFIG", "server_tls_sslmode", &["value"]), ["prefer"], "the file decides");
 }
+
+#[test]
+fn statistics_count_the_command_that_shows_them() {
+    let bouncer = trusting(Cluster::shared(Version::V15)).start(Kind::Gprxy);
+    let mut root = log_in(&bouncer, "pgbouncer", "root");
+    let counts = ["query_count", "xact_count"];
+    for nth in ["1", "2"] {
+        let totals = table(&mut root, "SHOW STATS_TOTALS");
+        let own = totals.iter().find(|row| row["database"] == "pgbouncer").expect("the console's");
+        assert_eq!(counts.map(|column| own[column].as_str()), [nth, nth]);
+    }
+}

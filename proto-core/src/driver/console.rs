@@ -80,7 +80,17 @@ impl<R: Runtime> Connection<R> {
                 }
                 None => Found::Snapshot(Box::default()),
             },
-            Errand::Look(show) => Found::Snapshot(Box::new(self.shared.look(show, now))),
+            Errand::Look(show) => {
+                let mut snapshot = self.shared.look(show, now);
+                // This very command counts, as it does with PgBouncer.
+                let database = self.gauge.card().database();
+                let own = snapshot.statistics.iter_mut().find(|it| Some(&it.name) == database);
+                if let Some(own) = own {
+                    own.now.queries += 1;
+                    own.now.transactions += 1;
+                }
+                Found::Snapshot(Box::new(snapshot))
+            }
             Errand::Do(verb) => {
                 log::info!("session {}: {verb:?} at the admin console", self.session.id());
                 match perform(&self.shared, verb) {
