@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::by_sql::{EMPTY, UnderWay};
 use super::caching::Recent;
 use super::meaning::{Definition, Meaning, Settings, anew, are_one};
 use super::names::Name;
@@ -251,6 +252,9 @@ pub(super) struct Statements {
     fixed: BTreeSet<Name>,
     /// SQL has deallocated something.
     in_doubt: bool,
+    pub(super) by_sql: UnderWay,
+    /// The Syncs that were sent before the newest simple query.
+    queried: Option<u32>,
     /// The newest note is about a message that is not all sent.
     open: bool,
     /// Unnamed statements that are prepared again and again run as named ones.
@@ -282,6 +286,9 @@ impl Statements {
         self.undo.clear();
         self.fixed.clear();
         self.in_doubt = false;
+        self.handle_ready();
+        self.handle_all_answered();
+        self.queried = None;
         self.unsettled = 0;
         self.has_run = false;
         self.here.take()
@@ -303,7 +310,7 @@ impl Statements {
 
     /// Whether something of before an earlier Sync is not answered that decides which statements there are.
     pub(super) const fn is_unsettled(&self) -> bool {
-        self.unsettled > 0
+        self.unsettled > 0 || self.is_freeing()
     }
 
     /// A Sync of the client goes.
@@ -393,11 +400,12 @@ impl Statements {
     /// How a Parse of a named statement goes; in a `failed` transaction the server has to refuse it.
     pub(super) fn parse_of(&mut self, name: &Name, definition: &[u8], failed: bool) -> Use {
         let settings = self.settings_now();
-        if let Some(mine) = self.mine.get(name) {
-            // It is refused by the server, which must have something of that very name for it.
+        if self.mine.contains_key(name) {
+            // It is refused by the server, which must have something of that very name for it; what the session has may not
+            // be parsed any more.
             return match &self.here {
                 Some(here) if !here.by_name.contains_key(name) => {
-                    let parse = || Before::Parse(*name, anew(mine, settings));
+                    let parse = || Before::Parse(*name, Meaning::new(EMPTY, None));
                     Use::First(here.surplus().map_or_else(parse, Before::Close))
                 }
                 _ => Use::Go(Way::Same),
@@ -453,6 +461,7 @@ impl Statements {
 
     /// A Bind of the unnamed statement.
     pub(super) const fn handle_bound(&mut self) {
+        self.handle_bound_by_sql();
         if let Unnamed::Long { bound } = &mut self.unnamed {
             *bound = true;
         }
@@ -546,13 +555,53 @@ impl Statements {
         self.note(undo);
     }
 
-    /// The oldest Parse or Close is done. `false` when the server has accepted what it had to refuse: it has other
-    /// statements than are known here.
+    /// The oldest Parse or Close is done. `false` when none was sent.
     #[must_use]
     pub(super) fn handle_done(&mut self) -> bool {
         let Some(undo) = self.undo.pop_front() else { return false };
         self.settle(&undo);
-        undo.refused.is_none()
+        if let Some((name, definition)) = undo.refused {
+            self.handle_accepted(name, definition);
+        }
+        true
+    }
+
+    /// The server has accepted a Parse that it had to refuse: something unseen, a function it may be, has freed the name,
+    /// and perhaps others. The session goes on with what the server has, and nobody else gets the connection as it is.
+    fn handle_accepted(&mut self, name: Name, definition: Definition) {
+        self.in_doubt = true;
+        let (mut mine, mut here) = (true, true);
+        // What was sent behind it has changed it again, and is undone to this.
+        for undo in &mut self.undo {
+            if let Some((_, before)) = undo.mine.as_mut().filter(|(other, _)| mine && *other == name) {
+                *before = Some(definition.clone());
+                mine = false;
+            }
+            if let Some((_, before)) = undo.here.as_mut().filter(|(other, _)| here && *other == name) {
+                *before = Some(Prepared { definition: definition.clone(), used: 0 });
+                here = false;
+            }
+        }
+        if let Some(on_server) = self.here.as_mut().filter(|_| here) {
+            drop(on_server.insert(name, definition.clone()));
+        }
+        if mine {
+            self.mine.insert(name, definition);
+        }
+    }
+
+    /// SQL has freed a name.
+    pub(super) fn forget(&mut self, name: &Name) {
+        self.mine.remove(name);
+        self.fixed.remove(name);
+        if let Some(here) = &mut self.here {
+            here.by_name.remove(name);
+        }
+    }
+
+    /// Whether the connection has something of this name.
+    pub(super) fn is_here(&self, name: &Name) -> bool {
+        self.here.as_ref().is_some_and(|here| here.by_name.contains_key(name)) || self.fixed.contains(name)
     }
 
     /// The oldest of these have failed, or will not happen because of it; `itself`: the first is what has failed.
@@ -567,7 +616,7 @@ impl Statements {
             self.settle(undo);
         }
         // One that was sent behind a later Sync stands on its own feet.
-        let replaced = self.undo.iter().any(|undo| undo.unnamed.is_some());
+        let replaced = self.undo.iter().any(|undo| undo.unnamed.is_some()) || self.is_queried_behind(&failed);
         for unnamed in self.undo.iter_mut().filter_map(|undo| undo.unnamed.as_mut()) {
             *unnamed = Unnamed::Unknown;
         }
@@ -589,6 +638,12 @@ impl Statements {
         }
     }
 
+    /// Whether a simple query was sent behind the Sync that ends what these belong to.
+    fn is_queried_behind(&self, failed: &[Undo]) -> bool {
+        let behind = |group: u32, failed: &Undo| group.wrapping_sub(failed.group).cast_signed() > 0;
+        self.queried.zip(failed.first()).is_some_and(|(group, failed)| behind(group, failed))
+    }
+
     fn revert(&mut self, undo: Undo, replaced: bool) {
         match undo.mine {
             Some((name, Some(definition))) => drop(self.mine.insert(name, definition)),
@@ -606,6 +661,7 @@ impl Statements {
     /// A simple query goes: it uses the place of the unnamed statement itself (manual, section 54.2.3).
     pub(super) fn handle_query(&mut self) {
         self.unnamed = Unnamed::Gone;
+        self.queried = Some(self.group);
     }
 
     /// `DEALLOCATE ALL`, `DISCARD ALL`: what was there is gone; what was sent behind it is still to come.
