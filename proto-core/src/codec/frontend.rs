@@ -90,6 +90,11 @@ pub fn emit_close(out: &mut Vec<u8>, target: Target, name: &[u8]) {
     });
 }
 
+/// Appends a Sync.
+pub fn emit_sync(out: &mut Vec<u8>) {
+    message(out, tag::SYNC, |_| {});
+}
+
 /// Appends a PasswordMessage.
 pub fn emit_password(out: &mut Vec<u8>, password: &[u8]) {
     message(out, tag::PASSWORD, |out| cstr(out, password));

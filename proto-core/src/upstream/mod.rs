@@ -22,7 +22,7 @@ pub use cancel_wire::{CancelFailure, CancelOutput, CancelRequest};
 pub use failure::{LoginFailure, ServerError};
 pub use login::{Login, LoginOutput};
 pub use parameters::{Differences, Reported};
-pub use reset::{Reset, ResetFault, ResetOutcome, ResetOutput, ResetPlan};
+pub use reset::{Discard, Reset, ResetFault, ResetOutcome, ResetOutput, ResetPlan};
 pub use settings::{Credential, LoginSettings};
 
 /// Server parameters as told in ParameterStatus: name and value.

@@ -24,11 +24,9 @@ pub(super) enum Fate {
     Woven,
     /// It has no effect: what holds instead.
     Without(&'static str),
-    /// Going on without would let in somebody whom PgBouncer would not, or run as somebody else: the reason.
-    Refused(&'static str),
 }
 
-use Fate::{Refused, Same, Without, Woven};
+use Fate::{Same, Without, Woven};
 use Form::{Flag, Millis, Number, Seconds, Text};
 
 /// An option of the section `[pgbouncer]`.
@@ -165,7 +163,7 @@ pub(super) static OF_DATABASES: &[Known] = &[
     of("auth_query", Text, "", Without(QUERY)),
     of("auth_user", Text, "", Without(QUERY)),
     of("client_encoding", Text, "", Without("the client's own parameters reach the server")),
-    of("connect_query", Text, "", Refused("statements that nobody runs any more may be what the application needs")),
+    of("connect_query", Text, "", Same),
     of("datestyle", Text, "", Without("the client's own parameters reach the server")),
     of("dbname", Text, "", Same),
     of("host", Text, "", Woven),
