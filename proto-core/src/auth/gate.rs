@@ -125,6 +125,21 @@ impl Gate {
         })
     }
 
+    /// Whether the names of those who are let in say who they are.
+    #[must_use]
+    pub const fn knows_names(&self) -> bool {
+        matches!(self.users, Users::Listed(_))
+    }
+
+    /// The names of a list, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        let list = match &self.users {
+            Users::Listed(list) => Some(list),
+            Users::Anyone(_) => None,
+        };
+        list.into_iter().flat_map(UserList::names)
+    }
+
     /// The account of a listed user.
     #[cfg(feature = "driver")]
     pub(crate) fn account(&self, name: &str) -> Option<Arc<Account>> {

@@ -21,15 +21,18 @@ impl<R: Runtime> Connection<R> {
     /// same greeting instead of the connection.
     pub(super) fn request(&mut self, wish: Box<Wish>, now: Now) {
         let session = self.session.id();
-        let who = self.session.about().and_then(|about| about.identity);
-        let console = self.terms.profile.console.as_ref();
-        let standing = who.and_then(|who| console?.standing(&who));
+        let profile = self.terms.profile.clone();
+        let about = self.session.about();
+        let user = about.as_ref().map_or(&wish.account, |about| profile.counted_as(&about.user, &wish.account));
+        let who = about.as_ref().and_then(|about| about.identity.as_ref());
+        let standing = who.and_then(|who| profile.console.as_ref()?.standing(who));
         let admitted = self.shared.with_hub(|hub, _| {
             let applicant = Applicant {
                 database: &wish.database,
-                account: &wish.account,
+                user: Some(user),
                 identity: wish.identity.as_ref(),
                 is_admin: standing == Some(Standing::Admin),
+                at_console: false,
                 settings: &wish.settings,
             };
             hub.admit(session, &applicant)?;
