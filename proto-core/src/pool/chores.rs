@@ -82,7 +82,7 @@ impl Pools {
     /// Begins to reset an idle connection for nobody in particular, where somebody else than its owner may come next.
     pub(super) fn clean(&mut self, id: PoolId, now: Now) {
         let Some(pool) = self.pools.get_mut(&id) else { return };
-        if !pool.company.is_several(now.tick) || pool.company.cleaning.is_some() {
+        if !pool.company.is_several(now.tick) || pool.company.cleaning.is_some() || !pool.waiters.is_empty() {
             return;
         }
         let Some((slot_id, since)) = pool.idle.to_be_cleaned() else { return };

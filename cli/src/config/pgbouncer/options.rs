@@ -212,7 +212,6 @@ pub(crate) fn settable(name: &str) -> Option<Result<&'static str, String>> {
     let fixed = FIXED.contains(&name) || home.is_some_and(|(_, key)| key.fixed);
     Some(match known.fate {
         Without(instead) => Err(format!("{name} has no effect: {instead}")),
-        Refused(why) => Err(format!("{name} is not supported: {why}")),
         Same if home.is_none() => Err(format!("{name} has no effect: gprxy has no such setting")),
         Same | Woven if fixed => Err(format!("{name} cannot be changed while gprxy runs")),
         Same | Woven => Ok(known.name),
