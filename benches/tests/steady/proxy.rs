@@ -51,6 +51,7 @@ pub(crate) fn in_mode<R: Runtime>(server: Endpoint, audited: bool, pool_mode: Po
         password_fallback: true,
         roles: RoleMap::default(),
         databases: Databases::new([(Databases::ANY.into(), database)]),
+        pool: Arc::default(),
         limits,
         users: Users::default(),
         startup: StartupRules::default(),

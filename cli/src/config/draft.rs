@@ -35,6 +35,8 @@ impl Draft {
 #[derive(Default)]
 pub(crate) struct Effective {
     tables: Vec<Block>,
+    /// PgBouncer's options that are no setting of one name here, with their values as its file has them.
+    pub(crate) options: Vec<(&'static str, String)>,
 }
 
 /// One table of the effective settings.

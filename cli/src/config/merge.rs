@@ -80,7 +80,7 @@ pub(crate) fn merge(
 
 /// What was `SET` at the admin console wins.
 pub(crate) fn lay_set_values(merged: &mut Merged, overlay: &Overlay) {
-    for (&(section, key), value) in overlay {
+    for (&(section, key), value) in &overlay.settings {
         let Some(entry) = merged.single(section) else { continue };
         if value.is_empty() {
             entry.values.remove(key);

@@ -43,7 +43,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use draft::Effective;
 pub(crate) use files::words as io_words;
-pub(crate) use pgbouncer::convert;
+pub(crate) use pgbouncer::{convert, default_of as pgbouncer_default};
 pub(crate) use problem::Problem;
 pub(crate) use schema::{by_console_name, console_name};
 pub(crate) use settings::*;
@@ -67,6 +67,28 @@ use sources::Variables;
 
 /// The path that marks the development issuer of `gprxy demo`. `gprxy start` refuses every issuer that has it.
 pub(crate) const DEMO_ISSUER_PATH: &str = "/gprxy-demo-not-for-production";
+
+/// What `SET` changes.
+pub(crate) enum Settable {
+    /// A setting of a section that stands once.
+    Setting(&'static str, &'static str),
+    /// An option of PgBouncer, whose file the settings come from.
+    Option(&'static str),
+}
+
+/// What `SET` changes by this name; the error says why nothing.
+pub(crate) fn settable(sources: &Sources, name: &str) -> Result<Settable, String> {
+    if sources.ini.is_some()
+        && let Some(option) = pgbouncer::settable(name)
+    {
+        return option.map(Settable::Option);
+    }
+    match by_console_name(name) {
+        None => Err(format!("there is no setting {name:?}")),
+        Some((_, key)) if key.fixed => Err(format!("{name} cannot be changed while gprxy runs")),
+        Some((section, key)) => Ok(Settable::Setting(section.name, key.name)),
+    }
+}
 
 /// What loading gives, right or wrong.
 pub(crate) struct Loaded {
@@ -102,7 +124,7 @@ fn read_toml(sources: &Sources, draft: &mut Draft) -> Option<Settings> {
 
 /// PgBouncer's own file. The environment and `.env` have no say: PgBouncer knows neither.
 fn read_ini(path: &Path, sources: &Sources, draft: &mut Draft) -> Option<Settings> {
-    let mut merged = pgbouncer::read(path, draft)?;
+    let mut merged = pgbouncer::read(path, &sources.overlay.options, draft)?;
     merge::lay_set_values(&mut merged, &sources.overlay);
     let nothing = Sources::default();
     let variables = Variables::read(&nothing, draft);
@@ -147,6 +169,7 @@ fn settle(merged: Merged, variables: &Variables<'_>, sources: &Sources, draft: &
         roles,
         check_account,
         databases,
+        pool,
         admin,
         audit,
         limits,

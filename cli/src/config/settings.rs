@@ -10,6 +10,7 @@ use gprxy_proto::console::ConsoleAccess;
 use gprxy_proto::policy::{
     Account, AllowPlaintext, AuthQuery, AuthType, Database, Limits, OwnPool, OwnTimeouts, SocketOptions, StartupRules,
 };
+use gprxy_proto::pool::PoolSettings;
 use gprxy_proto::secret::Secret;
 
 /// Everything that `gprxy start` needs.
@@ -30,6 +31,8 @@ pub(crate) struct Settings {
     pub(crate) check_account: Option<Account>,
     /// By the name that clients ask for; `*` stands for all that are not named. At least one.
     pub(crate) databases: BTreeMap<Arc<str>, Database>,
+    /// What holds for pools of databases that say nothing else.
+    pub(crate) pool: PoolSettings,
     /// Who may use the admin console.
     pub(crate) admin: AdminSettings,
     /// Who ran what.

@@ -33,8 +33,14 @@ pub(crate) struct Sources {
     pub(crate) overlay: Overlay,
 }
 
-/// Values of settings that stand once, by section and key.
-pub(crate) type Overlay = BTreeMap<(&'static str, &'static str), String>;
+/// What was `SET`.
+#[derive(Clone, Default)]
+pub(crate) struct Overlay {
+    /// Values of settings that stand once, by section and key.
+    pub(crate) settings: BTreeMap<(&'static str, &'static str), String>,
+    /// Values of PgBouncer's options, as they would stand in its file.
+    pub(crate) options: BTreeMap<&'static str, String>,
+}
 
 impl Sources {
     /// Those of this process: its environment, and `.env` in the working directory.

@@ -12,7 +12,7 @@ use gprxy_proto::driver::shared::Shared;
 use gprxy_proto::fault::{Refusal, SqlState};
 
 use super::parts::{self, Mock};
-use crate::config::{self, AuditSettings, Loaded, Overlay, Settings, Sources};
+use crate::config::{self, AuditSettings, Loaded, Overlay, Settable, Settings, Sources};
 use crate::logging;
 
 /// One for each process; the admin console and the signals come here.
@@ -34,6 +34,8 @@ struct State {
     drain_timeout: Duration,
     cancel_wait_timeout: Duration,
     stats_period: Duration,
+    /// What an operator was told last: `SET` tells what is new.
+    warnings: Vec<String>,
 }
 
 #[derive(Default)]
@@ -57,6 +59,7 @@ impl<H: Host> Desk<H> {
             drain_timeout: settings.limits.drain_timeout,
             cancel_wait_timeout: settings.limits.cancel_wait_timeout,
             stats_period: settings.admin.stats_period,
+            warnings: Vec::new(),
         };
         Arc::new(Self { shared: OnceLock::new(), state: Mutex::new(state), orders: Mutex::default() })
     }
@@ -124,9 +127,10 @@ impl<H: Host> Desk<H> {
         if let Err(problem) = logging::install(&log) {
             log::error!("{problem}");
         }
-        for warning in &warnings {
+        for warning in warnings.iter().filter(|warning| !state.warnings.contains(warning)) {
             log::warn!("{warning}");
         }
+        state.warnings = warnings;
         let shown = shown(&effective);
         for (name, before) in &state.shown {
             let after = shown.get(name).map_or("", String::as_str);
@@ -144,10 +148,18 @@ impl<H: Host> Desk<H> {
 }
 
 fn shown(effective: &config::Effective) -> BTreeMap<String, String> {
+    let options = effective.options.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
     effective
         .shown()
         .filter_map(|line| Some((config::console_name(line.section, line.key)?, line.value.to_owned())))
+        .chain(options)
         .collect()
+}
+
+/// What holds where nothing is configured; PgBouncer's, where the settings come from its file.
+fn default_of(sources: &Sources, name: &str) -> &'static str {
+    let theirs = sources.ini.is_some().then(|| config::pgbouncer_default(name)).flatten();
+    theirs.or_else(|| config::by_console_name(name).map(|(_, key)| key.default)).unwrap_or_default()
 }
 
 fn is_fixed(name: &str) -> bool {
@@ -171,6 +183,7 @@ impl<H: Host> Control for Desk<H> {
     fn reload(&self) -> Result<(), Refusal> {
         let state = &mut *lock(&self.state);
         let set = std::mem::take(&mut state.sources.overlay);
+        state.warnings.clear();
         let result = self.load(state);
         match &result {
             Ok(()) => log::info!("the settings were read anew and are in force"),
@@ -183,16 +196,16 @@ impl<H: Host> Control for Desk<H> {
     }
 
     fn set(&self, key: &str, value: &str) -> Result<(), Refusal> {
-        let wrong = |words: String| Refusal::new(SqlState::INVALID_PARAMETER_VALUE, words);
-        let Some((section, found)) = config::by_console_name(key) else {
-            return Err(wrong(format!("there is no setting {key:?}")).hint("SHOW CONFIG lists all."));
-        };
-        if found.fixed {
-            return Err(wrong(format!("{key} cannot be changed while gprxy runs")));
-        }
         let state = &mut *lock(&self.state);
+        let settable = config::settable(&state.sources, key).map_err(|why| {
+            Refusal::new(SqlState::INVALID_PARAMETER_VALUE, why).hint("SHOW CONFIG lists what can be changed.")
+        })?;
         let before: Overlay = state.sources.overlay.clone();
-        state.sources.overlay.insert((section.name, found.name), value.to_owned());
+        let overlay = &mut state.sources.overlay;
+        match settable {
+            Settable::Setting(section, key) => overlay.settings.insert((section, key), value.to_owned()),
+            Settable::Option(name) => overlay.options.insert(name, value.to_owned()),
+        };
         let result = self.load(state);
         if result.is_err() {
             state.sources.overlay = before;
@@ -205,8 +218,8 @@ impl<H: Host> Control for Desk<H> {
         let rows = state.shown.iter().map(|(name, value)| Setting {
             key: name.clone(),
             value: value.clone(),
-            default: config::by_console_name(name).map_or_else(String::new, |(_, key)| key.default.to_owned()),
-            changeable: !is_fixed(name),
+            default: default_of(&state.sources, name).to_owned(),
+            changeable: config::settable(&state.sources, name).is_ok(),
         });
         rows.collect()
     }

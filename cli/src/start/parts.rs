@@ -54,6 +54,7 @@ pub(super) fn policy(settings: Settings, audit: &AuditSettings, mock: &Mock) -> 
         password_fallback: settings.access.password_fallback,
         roles: role_map(settings.roles)?,
         databases: Databases::new(settings.databases),
+        pool: Arc::new(settings.pool),
         limits: settings.limits,
         users,
         startup: settings.startup,

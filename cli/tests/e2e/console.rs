@@ -36,7 +36,7 @@ fn log_in(target: &Target) -> Wire {
 }
 
 /// The rows of a table by the names of their columns.
-fn table(wire: &mut Wire, show: &str) -> Vec<BTreeMap<String, String>> {
+pub(crate) fn table(wire: &mut Wire, show: &str) -> Vec<BTreeMap<String, String>> {
     wire.send(&query(show));
     let messages = wire.read_until_ready();
     let Some(description) = messages.iter().find(|message| message.tag == 'T') else { panic!("{show}: {messages:?}") };

@@ -22,6 +22,7 @@ mod isolation;
 mod login;
 mod never_again;
 mod operations;
+mod pgbouncer_console;
 mod pgbouncer_ini;
 mod pool;
 mod pool_limits;

@@ -169,11 +169,25 @@ impl Gate {
     /// Whether both have the same secret for this name, or none.
     #[cfg(feature = "driver")]
     pub(crate) fn has_same(&self, other: &Self, name: &str) -> bool {
-        let secret = |gate: &Self| gate.find(name).map(|user| user.secret.clone());
-        match (secret(self), secret(other)) {
-            (Some(one), Some(other)) => one.is_same(&other),
+        match (self.find(name), other.find(name)) {
+            (Some(one), Some(other)) => one.secret.is_same(&other.secret),
             (one, other) => one.is_none() && other.is_none(),
         }
+    }
+
+    /// Whether the names of those who are let in say who they are.
+    #[must_use]
+    pub const fn knows_names(&self) -> bool {
+        matches!(self.users, Users::Listed(_))
+    }
+
+    /// The names of a list, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        let list = match &self.users {
+            Users::Listed(list) => Some(list),
+            Users::Anyone(_) => None,
+        };
+        list.into_iter().flat_map(UserList::names)
     }
 
     /// The account of a listed user.

@@ -175,6 +175,11 @@ impl UserList {
         self.find(name)?.account.password.clone()
     }
 
+    /// All names, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.users.keys()
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::policy::OwnPool;
 use crate::pool::{PoolKey, PoolMode, PoolSettings};
 use crate::relay::pins::Pins;
 use crate::session_id::SessionId;
@@ -32,7 +33,7 @@ pub struct Snapshot {
     pub pools: Vec<PoolFacts>,
     /// Databases.
     pub databases: Vec<DatabaseFacts>,
-    /// Accounts that have a connection, or a client.
+    /// Names that may log in, or have a connection.
     pub users: Vec<UserFacts>,
     /// What has happened in each database.
     pub statistics: Vec<DatabaseStatistics>,
@@ -191,6 +192,8 @@ pub struct DatabaseFacts {
     pub port: u16,
     /// Its name there.
     pub dbname: Arc<str>,
+    /// Whom everybody runs as there.
+    pub user: Option<Arc<str>>,
     /// Limits.
     pub settings: Arc<PoolSettings>,
     /// Server connections.
@@ -203,15 +206,19 @@ pub struct DatabaseFacts {
     pub disabled: bool,
 }
 
-/// A PostgreSQL role that sessions run as.
+/// A name that clients log in as, or server connections do.
 #[derive(Clone, Debug)]
 pub struct UserFacts {
-    /// Its name.
+    /// The name.
     pub name: Arc<str>,
-    /// What holds for one of its pools.
-    pub settings: Option<Arc<PoolSettings>>,
+    /// What it has of its own, and not as everybody has it.
+    pub own: OwnPool,
+    /// Server connections that it may have; zero: any number.
+    pub max_connections: u32,
     /// Its server connections.
     pub connections: usize,
+    /// Sessions that it may have; zero: any number.
+    pub max_clients: u32,
     /// Its sessions.
     pub clients: usize,
 }

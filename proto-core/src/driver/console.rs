@@ -6,8 +6,9 @@ use super::connection::{Connection, Slow};
 use super::control::Control;
 use super::runtime::Runtime;
 use super::shared::Shared;
-use crate::console::{Errand, Found, Show, Snapshot, Standing, Verb, Which, no_such_database, not_now};
+use crate::console::{ConsoleAccess, Errand, Found, Show, Snapshot, Standing, Verb, Which, no_such_database, not_now};
 use crate::fault::{Refusal, SqlState};
+use crate::hub::Applicant;
 use crate::session::Reply;
 use crate::session_id::SessionId;
 use crate::time::Now;
@@ -31,15 +32,34 @@ impl<R: Runtime> Connection<R> {
     /// The session is at the console: it gets a cancel key.
     pub(super) fn enroll(&mut self, wide_key: bool, now: Now) {
         let session = self.session.id();
-        self.shared.enter_console(self.gauge.card());
-        let key = self.shared.with_hub(|hub, _| {
+        let profile = self.terms.profile.clone();
+        let about = self.session.about();
+        let names = profile.gate.as_ref().is_some_and(|gate| gate.knows_names());
+        let user = about.as_ref().map(|about| &about.user).filter(|_| names);
+        let settings = profile.pool_settings("", user.map_or("", |user| user), &profile.pool);
+        let admitted = self.shared.with_hub(|hub, _| {
+            let applicant = Applicant {
+                database: &ConsoleAccess::DATABASES[0].into(),
+                user,
+                identity: None,
+                is_admin: self.standing() == Some(Standing::Admin),
+                at_console: true,
+                settings: &settings,
+            };
+            hub.admit(session, &applicant)?;
             let key = hub.enroll(session, wide_key);
             // What there is to cancel is a wait.
             hub.cancels.handle_waiting(session);
-            key
+            Ok(key)
         });
-        self.introduce(key.pid());
-        self.reply(Reply::Enrolled(key), now);
+        match admitted {
+            Ok(key) => {
+                self.shared.enter_console(self.gauge.card());
+                self.introduce(key.pid());
+                self.reply(Reply::Enrolled(key), now);
+            }
+            Err(refusal) => self.reply(Reply::Refused(refusal), now),
+        }
     }
 
     pub(super) fn console(&mut self, errand: Errand, now: Now) {
@@ -60,7 +80,17 @@ impl<R: Runtime> Connection<R> {
                 }
                 None => Found::Snapshot(Box::default()),
             },
-            Errand::Look(show) => Found::Snapshot(Box::new(self.shared.look(show, now))),
+            Errand::Look(show) => {
+                let mut snapshot = self.shared.look(show, now);
+                // This very command counts, as it does with PgBouncer.
+                let database = self.gauge.card().database();
+                let own = snapshot.statistics.iter_mut().find(|it| Some(&it.name) == database);
+                if let Some(own) = own {
+                    own.now.queries += 1;
+                    own.now.transactions += 1;
+                }
+                Found::Snapshot(Box::new(snapshot))
+            }
             Errand::Do(verb) => {
                 log::info!("session {}: {verb:?} at the admin console", self.session.id());
                 match perform(&self.shared, verb) {
@@ -75,12 +105,15 @@ impl<R: Runtime> Connection<R> {
 
     /// Whether the settings that hold now, and not those that held at the login, let this visitor do that.
     fn may_still(&self, errand: &Errand) -> bool {
-        let terms = self.shared.terms();
-        let standing = self.session.identity().and_then(|who| terms.profile.console.as_ref()?.standing(who));
         match errand {
-            Errand::Look(_) => standing.is_some(),
-            Errand::Do(_) => standing == Some(Standing::Admin),
+            Errand::Look(_) => self.standing().is_some(),
+            Errand::Do(_) => self.standing() == Some(Standing::Admin),
         }
+    }
+
+    fn standing(&self) -> Option<Standing> {
+        let terms = self.shared.terms();
+        self.session.identity().and_then(|who| terms.profile.console.as_ref()?.standing(who))
     }
 
     fn later(&mut self, job: impl Future<Output = Found> + Send + 'static) {

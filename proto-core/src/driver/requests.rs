@@ -82,15 +82,18 @@ impl<R: Runtime> Connection<R> {
     /// same greeting instead of the connection.
     pub(super) fn request(&mut self, wish: Box<Wish>, now: Now) {
         let session = self.session.id();
-        let who = self.session.about().and_then(|about| about.identity);
-        let console = self.terms.profile.console.as_ref();
-        let standing = who.and_then(|who| console?.standing(&who));
+        let profile = self.terms.profile.clone();
+        let about = self.session.about();
+        let user = about.as_ref().map_or(&wish.account, |about| profile.counted_as(&about.user, &wish.account));
+        let who = about.as_ref().and_then(|about| about.identity.as_ref());
+        let standing = who.and_then(|who| profile.console.as_ref()?.standing(who));
         let admitted = self.shared.with_hub(|hub, _| {
             let applicant = Applicant {
                 database: &wish.database,
-                account: &wish.account,
+                user: Some(user),
                 identity: wish.identity.as_ref(),
                 is_admin: standing == Some(Standing::Admin),
+                at_console: false,
                 settings: &wish.settings,
             };
             hub.admit(session, &applicant)?;
@@ -446,17 +449,12 @@ pub(super) fn warn_of_login(wish: &Wish, failure: &OpenFailure) {
     let (Wish { account, database, .. }, refusal) = (wish, failure.refusal());
     match failure {
         OpenFailure::Login { failure: LoginFailure::Server(error), .. } => {
-            let (severity, code) = (String::from_utf8_lossy(error.fields().severity).into_owned(), refusal.code);
-            let words = one_line(&format!("{severity} {}", refusal.message));
-            log::warn!("server login failed: {words} ({code}, as {account} to database {database})");
+            let (severity, Refusal { code, message, .. }) =
+                (String::from_utf8_lossy(error.fields().severity), &refusal);
+            log::warn!("server login failed: {severity} {message} ({code}, as {account} to database {database})");
         }
         _ => log::warn!("login as {account} to database {database} failed: {refusal}"),
     }
-}
-
-/// A server's text may hold line breaks and other control characters; a log line may not.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// What a connection needs that was opened by a wish, and what is kept of its login.

@@ -1,4 +1,4 @@
-//! How many clients there are of each database, account and identity.
+//! How many clients there are of each database, user and identity.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,12 +13,14 @@ use crate::session_id::SessionId;
 pub struct Applicant<'a> {
     /// The database that it names.
     pub database: &'a Arc<str>,
-    /// The account that it runs as.
-    pub account: &'a Arc<str>,
+    /// The name that it is counted under; `None`: nobody's.
+    pub user: Option<&'a Arc<str>>,
     /// Its verified identity in one canonical spelling; `None` while PostgreSQL has to check its password.
     pub identity: Option<&'a Arc<str>>,
     /// Whether the places that are kept for administrators are for it, too.
     pub is_admin: bool,
+    /// Whether it is at the console, which administrators reach in any case.
+    pub at_console: bool,
     /// What holds for its pool.
     pub settings: &'a PoolSettings,
 }
@@ -27,7 +29,7 @@ pub struct Applicant<'a> {
 #[derive(Default)]
 pub(super) struct Clients {
     databases: Counts,
-    accounts: Counts,
+    users: Counts,
     identities: Counts,
     places: BTreeMap<SessionId, Place>,
 }
@@ -35,7 +37,7 @@ pub(super) struct Clients {
 /// What a client is counted under.
 struct Place {
     database: Arc<str>,
-    account: Arc<str>,
+    user: Option<Arc<str>>,
     identity: Option<Arc<str>>,
 }
 
@@ -75,8 +77,28 @@ impl Clients {
         limits: &Limits,
         connected: u32,
     ) -> Result<(), Refusal> {
+        if !(client.at_console && client.is_admin) {
+            self.refuse(client, limits, connected)?;
+        }
+        if self.places.contains_key(&session) {
+            return Ok(());
+        }
+        let (user, identity) = (client.user.cloned(), client.identity.cloned());
+        let database = client.database.clone();
+        self.databases.add(&database);
+        for (counts, name) in [(&mut self.users, &user), (&mut self.identities, &identity)] {
+            if let Some(name) = name {
+                counts.add(name);
+            }
+        }
+        self.places.insert(session, Place { database, user, identity });
+        Ok(())
+    }
+
+    /// Whether a limit is in the way.
+    fn refuse(&self, client: &Applicant<'_>, limits: &Limits, connected: u32) -> Result<(), Refusal> {
         let open = limits.max_client_conn.saturating_sub(limits.reserved_for_admins);
-        let (database, account, settings) = (client.database, client.account, client.settings);
+        let (database, settings) = (client.database, client.settings);
         let per_identity = limits.max_client_conn_per_identity;
         if !client.is_admin && limits.reserved_for_admins > 0 && connected > open {
             let message = "no more connections allowed: the remaining ones are kept for administrators";
@@ -87,40 +109,31 @@ impl Clients {
             let message = format!("no more connections allowed: database \"{database}\" has its {limit} clients");
             return Err(refusal(message, "max_db_client_connections"));
         }
-        if is_reached(settings.max_user_client_connections, self.accounts.of(account)) {
-            let limit = settings.max_user_client_connections;
-            let message = format!("no more connections allowed: account \"{account}\" has its {limit} clients");
+        let limit = settings.max_user_client_connections;
+        if let Some(user) = client.user.filter(|user| is_reached(limit, self.users.of(user))) {
+            let message = format!("no more connections allowed: user \"{user}\" has its {limit} clients");
             return Err(refusal(message, "max_user_client_connections"));
         }
         if client.identity.is_some_and(|identity| is_reached(per_identity, self.identities.of(identity))) {
             let message = format!("no more connections allowed: you have {per_identity} already");
             return Err(refusal(message, "max_client_conn_per_identity"));
         }
-        if self.places.contains_key(&session) {
-            return Ok(());
-        }
-        self.databases.add(database);
-        self.accounts.add(account);
-        if let Some(identity) = client.identity {
-            self.identities.add(identity);
-        }
-        let identity = client.identity.cloned();
-        self.places.insert(session, Place { database: database.clone(), account: account.clone(), identity });
         Ok(())
     }
 
     /// Frees the place of a session, if it has one.
     pub(super) fn depart(&mut self, session: SessionId) {
-        let Some(Place { database, account, identity }) = self.places.remove(&session) else { return };
+        let Some(Place { database, user, identity }) = self.places.remove(&session) else { return };
         self.databases.remove(&database);
-        self.accounts.remove(&account);
-        if let Some(identity) = identity {
-            self.identities.remove(&identity);
+        for (counts, name) in [(&mut self.users, user), (&mut self.identities, identity)] {
+            if let Some(name) = name {
+                counts.remove(&name);
+            }
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        let counts = [&self.databases, &self.accounts, &self.identities];
+        let counts = [&self.databases, &self.users, &self.identities];
         self.places.is_empty() && counts.iter().all(|it| it.0.is_empty())
     }
 }
@@ -139,13 +152,14 @@ mod tests {
     }
 
     fn admit(clients: &mut Clients, session: u64, names: [&str; 3], limits: &Limits) -> Result<(), Refusal> {
-        let [database, account, identity] = names.map(Arc::<str>::from);
+        let [database, user, identity] = names.map(Arc::<str>::from);
         let settings = settings();
         let applicant = Applicant {
             database: &database,
-            account: &account,
+            user: (!user.is_empty()).then_some(&user),
             identity: (!identity.is_empty()).then_some(&identity),
             is_admin: &*identity == "root",
+            at_console: &*database == "pgbouncer",
             settings: &settings,
         };
         clients.admit(SessionId(session), &applicant, limits, u32::try_from(clients.places.len()).unwrap() + 1)
@@ -185,5 +199,16 @@ mod tests {
         let refusal = admit(&mut clients, 2, ["d", "b", "ben"], &limits).unwrap_err();
         assert!(refusal.message.contains("administrators"), "{}", refusal.message);
         admit(&mut clients, 3, ["d", "b", "root"], &limits).unwrap();
+    }
+
+    #[test]
+    fn an_administrator_gets_to_the_console_in_any_case_and_counts() {
+        let limits = Limits::default();
+        let mut clients = Clients::default();
+        for session in 0..4 {
+            admit(&mut clients, session, ["pgbouncer", "", "root"], &limits).unwrap();
+        }
+        assert!(admit(&mut clients, 5, ["pgbouncer", "", "mona"], &limits).is_err(), "who only looks is limited");
+        assert!(admit(&mut clients, 6, ["d", "a", "root"], &limits).is_ok());
     }
 }

@@ -1,6 +1,6 @@
 //! What a session may do on its database, and for how long.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +71,7 @@ pub struct OwnPool {
 /// Roles, or users where a gate lets them in under their own names, that have timeouts or a pool of their own.
 #[derive(Clone, Debug, Default)]
 pub struct Users {
+    named: BTreeSet<Arc<str>>,
     timeouts: BTreeMap<Arc<str>, OwnTimeouts>,
     pools: BTreeMap<Arc<str>, OwnPool>,
 }
@@ -79,8 +80,10 @@ impl Users {
     /// By the name of the role as the configuration spells it, or of the user.
     #[must_use]
     pub fn new(users: impl IntoIterator<Item = (Arc<str>, OwnTimeouts)>) -> Self {
-        let timeouts = users.into_iter().filter(|(_, own)| *own != OwnTimeouts::default()).collect();
-        Self { timeouts, pools: BTreeMap::new() }
+        let all: Vec<_> = users.into_iter().collect();
+        let named = all.iter().map(|(name, _)| name.clone()).collect();
+        let timeouts = all.into_iter().filter(|(_, own)| *own != OwnTimeouts::default()).collect();
+        Self { named, timeouts, pools: BTreeMap::new() }
     }
 
     /// With these pools of their own, by the same names.
@@ -90,19 +93,36 @@ impl Users {
         self
     }
 
-    /// What holds for the pool of a role or user on a database whose pools have these settings.
+    /// What holds for a role or user on a database whose pools have these settings. `pool`: whose server connections it uses,
+    /// which is somebody else where a database has a user of its own.
     #[must_use]
-    pub fn pool(&self, name: &str, usual: &Arc<PoolSettings>) -> Arc<PoolSettings> {
-        let Some(own) = self.pools.get(name) else { return usual.clone() };
+    pub fn pool(&self, pool: &str, name: &str, usual: &Arc<PoolSettings>) -> Arc<PoolSettings> {
+        let none = OwnPool::default();
+        let (shared, own) = (self.own_pool(pool), self.own_pool(name));
+        if shared.is_none() && own.is_none() {
+            return usual.clone();
+        }
+        let (shared, own) = (shared.unwrap_or(&none), own.unwrap_or(&none));
         Arc::new(PoolSettings {
-            pool_mode: own.pool_mode.unwrap_or(usual.pool_mode),
-            default_pool_size: own.pool_size.unwrap_or(usual.default_pool_size),
-            reserve_pool_size: own.reserve_pool_size.unwrap_or(usual.reserve_pool_size),
-            max_user_connections: own.max_user_connections.unwrap_or(usual.max_user_connections),
+            pool_mode: shared.pool_mode.unwrap_or(usual.pool_mode),
+            default_pool_size: shared.pool_size.unwrap_or(usual.default_pool_size),
+            reserve_pool_size: shared.reserve_pool_size.unwrap_or(usual.reserve_pool_size),
+            max_user_connections: shared.max_user_connections.unwrap_or(usual.max_user_connections),
             max_user_client_connections: own.max_user_client_connections.unwrap_or(usual.max_user_client_connections),
             query_wait_timeout: own.query_wait_timeout.unwrap_or(usual.query_wait_timeout),
             ..(**usual).clone()
         })
+    }
+
+    /// What a role or user has of its own.
+    #[must_use]
+    pub fn own_pool(&self, name: &str) -> Option<&OwnPool> {
+        self.pools.get(name)
+    }
+
+    /// Those that anything was said about.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.named.iter()
     }
 
     /// The timeouts of a role or user on a database that has these.
@@ -153,11 +173,18 @@ mod tests {
             query_wait_timeout: Some(Duration::from_secs(3)),
             ..OwnPool::default()
         };
-        let users = Users::default().with_pools([("ann".into(), own), ("bob".into(), OwnPool::default())]);
+        let big = OwnPool { pool_size: Some(30), query_wait_timeout: Some(Duration::MAX), ..OwnPool::default() };
+        let users =
+            Users::default().with_pools([("ann".into(), own), ("bob".into(), OwnPool::default()), ("app".into(), big)]);
         let usual = Arc::new(PoolSettings { default_pool_size: 9, ..PoolSettings::default() });
-        let pool = users.pool("ann", &usual);
+        let pool = users.pool("ann", "ann", &usual);
         assert_eq!((pool.reserve_pool_size, pool.query_wait_timeout), (2, Duration::from_secs(3)));
         assert_eq!(pool.default_pool_size, 9, "what it leaves open");
-        assert!(Arc::ptr_eq(&users.pool("bob", &usual), &usual) && Arc::ptr_eq(&users.pool("eve", &usual), &usual));
+        let forced = users.pool("app", "ann", &usual);
+        assert_eq!((forced.default_pool_size, forced.reserve_pool_size), (30, 0), "the connections are app's");
+        assert_eq!(forced.query_wait_timeout, Duration::from_secs(3), "and the patience ann's");
+        for nobody in ["bob", "eve"] {
+            assert!(Arc::ptr_eq(&users.pool(nobody, nobody, &usual), &usual));
+        }
     }
 }

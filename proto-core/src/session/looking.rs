@@ -98,7 +98,7 @@ impl Session {
             database: place.database.clone(),
             target: place.target.clone(),
             role: user.clone(),
-            settings: self.profile.users.pool(user, &place.target.pool),
+            settings: self.profile.pool_settings(user, user, &place.target.pool),
             identity: None,
             // Not the client's: they could change what the query means.
             parameters: Arc::new([]),

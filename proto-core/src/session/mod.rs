@@ -38,6 +38,7 @@ use crate::codec::backend::{Severity, emit_error};
 use crate::console::ConsoleAccess;
 use crate::fault::{Lost, Refusal, SqlState, Violation};
 use crate::policy::{AllowPlaintext, AuthQuery, Databases, Limits, SocketOptions, StartupRules, Users};
+use crate::pool::PoolSettings;
 use crate::preamble::Startup;
 use crate::relay::Step;
 use crate::relay::pins::Pin;
@@ -106,6 +107,8 @@ pub struct Profile {
     pub roles: RoleMap,
     /// Where the databases are.
     pub databases: Databases,
+    /// What holds for pools of databases that say nothing else.
+    pub pool: Arc<PoolSettings>,
     /// Bounds.
     pub limits: Limits,
     /// Who has timeouts of their own.
@@ -126,6 +129,20 @@ impl Profile {
     pub fn is_console(&self, database: &str) -> bool {
         self.console.is_some() && ConsoleAccess::is_console(database) && !self.databases.has(database)
     }
+
+    /// What holds for the pool of an account, as far as a session in this role, or of this user, is concerned. Where users log
+    /// in under names of their own, the account is one of these names, too.
+    #[must_use]
+    pub fn pool_settings(&self, account: &str, role: &str, usual: &Arc<PoolSettings>) -> Arc<PoolSettings> {
+        let pool = if self.gate.is_some() { account } else { role };
+        self.users.pool(pool, role, usual)
+    }
+
+    /// The name that the clients of a user are counted under: its own where it has proven that, else the account.
+    #[must_use]
+    pub fn counted_as<'a>(&self, user: &'a Arc<str>, account: &'a Arc<str>) -> &'a Arc<str> {
+        if self.gate.as_ref().is_some_and(|gate| gate.knows_names()) { user } else { account }
+    }
 }
 
 impl Default for Profile {
@@ -141,6 +158,7 @@ impl Default for Profile {
             password_fallback: false,
             roles: RoleMap::default(),
             databases: Databases::default(),
+            pool: Arc::default(),
             limits: Limits::default(),
             users: Users::default(),
             startup: StartupRules::default(),
@@ -338,6 +356,7 @@ impl Session {
             Reply::Enrolled(key) => self.leasing_enrolled(key),
             Reply::Welcome(reported) => self.leasing_welcome(reported, now),
             Reply::Leased(leased) => self.leased(leased, now),
+            Reply::Refused(refusal) if self.is_at_console() => self.console_killed(refusal, now),
             Reply::Refused(refusal) => self.leasing_refused(refusal, now),
             Reply::RefusedByServer(message, refusal) => self.leasing_refused_by_server(message, refusal, now),
             Reply::Waiting(notice) => self.leasing_waiting(&notice),

@@ -170,7 +170,7 @@ impl Session {
             let refusal = no_database(&startup.database);
             return self.refuse(refusal, now);
         };
-        let settings = self.profile.users.pool(name, &target.pool);
+        let settings = self.profile.pool_settings(&account, name, &target.pool);
         let (mode, owner, parameters) = pooling::terms(startup, leasing.who.as_ref(), &credential, &settings);
         leasing.mode = mode;
         leasing.terms = target.session.clone();

@@ -35,7 +35,7 @@ impl Session {
             return Err(no_longer(&wish.account));
         }
         let credential = credential(&profile, &identity, &target, wish)?;
-        let settings = profile.users.pool(&wish.role, &target.pool);
+        let settings = profile.pool_settings(&wish.account, &wish.role, &target.pool);
         let owner = match wish.mode {
             PoolMode::Session => wish.owner.clone(),
             PoolMode::Transaction | PoolMode::Statement => pooling::owner(&identity, settings.isolation),

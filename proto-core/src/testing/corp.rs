@@ -167,6 +167,7 @@ pub fn profile() -> Profile {
         password_fallback: true,
         roles: roles(),
         databases: databases(PoolSettings::default()),
+        pool: Arc::default(),
         limits: Limits::default(),
         users: Users::default(),
         startup: StartupRules::default(),

@@ -14,5 +14,6 @@ mod tests;
 mod toml;
 mod translate;
 
+pub(crate) use self::options::{default_of, settable};
 pub(crate) use self::toml::convert;
 pub(super) use translate::read;

@@ -203,6 +203,28 @@ pub(super) fn find(table: &'static [Known], name: &str) -> Option<&'static Known
     table.iter().find(|known| known.name == name)
 }
 
+/// Those that hold from the start to the end of a process, and have no setting of one name here that says so.
+const FIXED: [&str; 2] = ["disable_pqexec", "user"];
+
+/// Whether `SET` changes the option of this name; the error says why it would have no effect. `None`: PgBouncer has none.
+pub(crate) fn settable(name: &str) -> Option<Result<&'static str, String>> {
+    let known = find(OPTIONS, name)?;
+    let home = super::translate::home(name);
+    let fixed = FIXED.contains(&name) || home.is_some_and(|(_, key)| key.fixed);
+    Some(match known.fate {
+        Without(instead) => Err(format!("{name} has no effect: {instead}")),
+        Refused(why) => Err(format!("{name} is not supported: {why}")),
+        Same if home.is_none() => Err(format!("{name} has no effect: gprxy has no such setting")),
+        Same | Woven if fixed => Err(format!("{name} cannot be changed while gprxy runs")),
+        Same | Woven => Ok(known.name),
+    })
+}
+
+/// What PgBouncer has for an option that is not given.
+pub(crate) fn default_of(name: &str) -> Option<&'static str> {
+    find(OPTIONS, name).map(|known| known.default)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::super::{Loaded, Settings, Sources, load};
+use super::super::{Loaded, Overlay, Settable, Settings, Sources, load, settable};
 use super::options::{Fate, OF_DATABASES, OF_USERS, OPTIONS};
 use super::{convert, translate};
 use crate::config::settings::Proof;
@@ -38,6 +38,14 @@ impl Case {
     #[track_caller]
     fn settings(&self) -> Settings {
         self.load().settings.unwrap_or_else(|problems| panic!("{problems:#?}"))
+    }
+
+    /// With this `SET` at the admin console.
+    fn with_set(&self, name: &str, value: &str) -> Loaded {
+        let mut sources = Sources { ini: Some(self.dir.path().join("pgbouncer.ini")), ..Sources::default() };
+        let Ok(Settable::Option(name)) = settable(&sources, name) else { panic!("{name} is not settable") };
+        sources.overlay = Overlay { options: [(name, value.to_owned())].into(), ..Overlay::default() };
+        load(&sources)
     }
 
     fn problems(&self) -> Vec<String> {
@@ -234,4 +242,40 @@ fn what_is_carried_over_and_what_is_not() {
     ];
     let later: Vec<&String> = absent.iter().filter(|name| !expected.contains(&name.as_str())).collect();
     assert!(later.is_empty(), "no setting any more: {later:?}");
+}
+
+#[test]
+fn set_takes_every_option_as_the_file_does() {
+    let case = Case::new(TYPICAL);
+    let set = |name, value| {
+        let Loaded { settings, effective, warnings } = case.with_set(name, value);
+        let settings = settings.unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
+        (settings, effective, warnings)
+    };
+    let (settings, effective, _) = set("server_tls_sslmode", "require");
+    assert_eq!(settings.databases["bardb"].sslmode, gprxy_proto::policy::SslMode::Require);
+    assert!(effective.options.contains(&("server_tls_sslmode", "require".into())), "{:?}", effective.options);
+    assert_eq!(set("verbose", "2").0.log.level, log::LevelFilter::Trace);
+    assert_eq!(set("cancel_wait_timeout", "2.5").0.limits.cancel_wait_timeout, Duration::from_millis(2500));
+    assert_eq!(set("default_pool_size", "7").0.databases["bardb"].pool.default_pool_size, 7);
+    let problems = case.with_set("server_tls_sslmode", "always").settings.err().expect("no such mode");
+    assert!(problems[0].to_string().contains("SET"), "{}", problems[0]);
+}
+
+#[test]
+fn set_takes_nothing_that_would_have_no_effect() {
+    let sources = Sources { ini: Some("pgbouncer.ini".into()), ..Sources::default() };
+    for (name, why) in [
+        ("pkt_buf", "has no effect"),
+        ("syslog", "has no effect"),
+        ("listen_port", "cannot be changed while"),
+        ("user", "cannot be changed while"),
+        ("no_such_option", "there is no setting"),
+    ] {
+        let refused = settable(&sources, name).err().unwrap_or_else(|| panic!("{name} is taken"));
+        assert!(refused.contains(why), "{refused}");
+    }
+    // What PgBouncer does not have is gprxy's own.
+    assert!(matches!(settable(&sources, "isolation"), Ok(Settable::Setting("pool", "isolation"))));
+    assert!(settable(&Sources::default(), "verbose").is_err(), "there is no file of PgBouncer's");
 }

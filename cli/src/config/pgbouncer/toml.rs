@@ -1,5 +1,6 @@
 //! `gprxy convert`: what PgBouncer's configuration comes to, as a settings file.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -23,7 +24,7 @@ pub(crate) struct Converted {
 /// Reads PgBouncer's configuration and writes it as TOML, with comments on what could not be carried over.
 pub(crate) fn convert(path: &Path) -> Converted {
     let mut draft = Draft::default();
-    let merged = super::read(path, &mut draft);
+    let merged = super::read(path, &BTreeMap::new(), &mut draft);
     let mut writer = Writer { text: String::new(), secrets: Vec::new() };
     let _ = writeln!(writer.text, "# From {}, by `gprxy convert`.", one_line(&path.display().to_string()));
     for warning in &draft.warnings {

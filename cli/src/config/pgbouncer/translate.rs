@@ -1,5 +1,6 @@
 //! From PgBouncer's options to the settings of the house.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,16 +18,23 @@ use super::super::units::show_duration;
 use super::ini::{self, Assignment};
 use super::options::{self, Fate, Form, Known, OF_DATABASES, OF_USERS, OPTIONS};
 
-/// Reads the file; everything that is wrong with it, and everything that has no effect, is noted. `None`: it cannot be
-/// read as a whole.
-pub(crate) fn read(path: &Path, draft: &mut Draft) -> Option<Merged> {
-    let all = ini::read(path, draft)?;
+/// Reads the file, and what was `SET` over it; everything that is wrong with it, and everything that has no effect, is noted.
+/// `None`: it cannot be read as a whole.
+pub(crate) fn read(path: &Path, set: &BTreeMap<&'static str, String>, draft: &mut Draft) -> Option<Merged> {
+    let mut all = ini::read(path, draft)?;
+    all.extend(set.iter().map(|(name, value)| Assignment {
+        section: "pgbouncer".into(),
+        key: (*name).to_owned(),
+        value: Secret::new(value.clone()),
+        origin: Origin::Console,
+    }));
     let mut translation = Translation { merged: Merged::default(), given: Vec::new(), secrets: false, draft };
     for assignment in all {
         translation.take(assignment);
     }
     translation.weave();
     translation.fill_in();
+    translation.show();
     if translation.secrets && files::readable_by_all(path) {
         let path = path.display();
         translation
@@ -376,6 +384,21 @@ impl Translation<'_> {
             let Some((_, key)) = home(name) else { continue };
             let seconds = seconds(&value).unwrap_or(value);
             self.set(section, key.name, if seconds == "0s" { "1h" } else { &seconds }, origin);
+        }
+    }
+
+    /// What the admin console shows of options that are several settings here.
+    fn show(&mut self) {
+        let woven = OPTIONS.iter().filter(|known| known.fate == Fate::Woven && home(known.name).is_none());
+        for known in woven {
+            let name = known.name;
+            let value = match self.given(name) {
+                (value, Origin::PgBouncer) => value,
+                // As it was written: 0 and 1 for what is true or false here.
+                (value, _) if known.form == Form::Flag => u8::from(value == "true").to_string(),
+                (value, _) => value,
+            };
+            self.draft.effective.options.push((name, value));
         }
     }
 

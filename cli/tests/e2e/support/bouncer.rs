@@ -27,6 +27,7 @@ pub(crate) struct Ini {
     pub(crate) server: &'static Cluster,
     databases: Vec<String>,
     users: String,
+    of_users: Vec<String>,
     options: Vec<(String, String)>,
 }
 
@@ -38,14 +39,22 @@ impl Ini {
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).unwrap();
         let port = free_port();
         let text = |path: PathBuf| path.to_str().unwrap().to_owned();
-        Self { port, server, databases: Vec::new(), users: String::new(), options: Vec::new(), dir: dir.clone() }
-            .set("listen_addr", "127.0.0.1")
-            .set("listen_port", &port.to_string())
-            .set("unix_socket_dir", &text(dir.clone()))
-            .set("auth_file", &text(dir.join("userlist.txt")))
-            .set("logfile", &text(dir.join("bouncer.log")))
-            .set("pidfile", &text(dir.join("bouncer.pid")))
-            .set("ignore_startup_parameters", "extra_float_digits")
+        Self {
+            port,
+            server,
+            databases: Vec::new(),
+            users: String::new(),
+            of_users: Vec::new(),
+            options: Vec::new(),
+            dir: dir.clone(),
+        }
+        .set("listen_addr", "127.0.0.1")
+        .set("listen_port", &port.to_string())
+        .set("unix_socket_dir", &text(dir.clone()))
+        .set("auth_file", &text(dir.join("userlist.txt")))
+        .set("logfile", &text(dir.join("bouncer.log")))
+        .set("pidfile", &text(dir.join("bouncer.pid")))
+        .set("ignore_startup_parameters", "extra_float_digits")
     }
 
     pub(crate) fn set(mut self, name: &str, value: &str) -> Self {
@@ -71,6 +80,12 @@ impl Ini {
         self
     }
 
+    /// A line of `[users]`.
+    pub(crate) fn of_user(mut self, line: &str) -> Self {
+        self.of_users.push(line.to_owned());
+        self
+    }
+
     pub(crate) fn file(&self) -> PathBuf {
         self.dir.join("pgbouncer.ini")
     }
@@ -78,8 +93,9 @@ impl Ini {
     pub(crate) fn write(&self) {
         let options: Vec<_> = self.options.iter().map(|(name, value)| format!("{name} = {value}")).collect();
         let text = format!(
-            "; written by a test\n[databases]\n{}\n\n[pgbouncer]\n{}\n",
+            "; written by a test\n[databases]\n{}\n\n[users]\n{}\n\n[pgbouncer]\n{}\n",
             self.databases.join("\n"),
+            self.of_users.join("\n"),
             options.join("\n")
         );
         for (path, text) in [(self.file(), &text), (self.dir.join("userlist.txt"), &self.users)] {

@@ -1,6 +1,6 @@
-//! SHOW USERS: the PostgreSQL roles that sessions run as.
+//! SHOW USERS: who may log in, and whom server connections log in as.
 
-use super::Columns;
+use super::{Columns, mode};
 use crate::console::snapshot::UserFacts;
 use crate::console::table::{Kind, Value};
 
@@ -16,15 +16,15 @@ pub(super) const COLUMNS: Columns = &[
 ];
 
 pub(super) fn row(it: &UserFacts) -> Vec<Value> {
-    let limits = it.settings.as_deref();
+    let own = |size: Option<u32>| Value::text(size.map_or_else(String::new, |size| size.to_string()));
     vec![
         Value::text(&*it.name),
-        Value::text(""),
-        Value::text(""),
-        Value::Null,
-        Value::count(limits.map_or(0, |limits| limits.max_user_connections)),
+        own(it.own.pool_size),
+        own(it.own.reserve_pool_size),
+        it.own.pool_mode.map_or(Value::Null, |own| Value::text(mode(own))),
+        Value::count(it.max_connections),
         Value::count(it.connections),
-        Value::count(limits.map_or(0, |limits| limits.max_user_client_connections)),
+        Value::count(it.max_clients),
         Value::count(it.clients),
     ]
 }

@@ -4,21 +4,24 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Shared;
-use crate::console::Show;
 use crate::console::snapshot::{
     ClientFacts, ClientState, DatabaseFacts, DatabaseStatistics, Figures, MemoryFacts, PoolFacts, ServerFacts,
     ServerState, Snapshot, State, UserFacts,
 };
+use crate::console::{ConsoleAccess, Show};
 use crate::driver::card::Card;
 use crate::driver::connection::Connection;
 use crate::driver::mailbox::{Mail, lock};
 use crate::driver::runtime::Runtime;
 use crate::driver::server::ServerConnection;
 use crate::fault::Refusal;
-use crate::policy::{Databases, Endpoint};
-use crate::pool;
+use crate::policy::{Database, Databases, Endpoint};
+use crate::pool::{self, PoolMode, PoolSettings};
 use crate::session_id::SessionId;
 use crate::time::{Now, Tick, UnixMicros};
+
+/// The console's own name among databases.
+const OWN: &str = ConsoleAccess::DATABASES[0];
 
 /// Sessions and server connections, counted by a name.
 #[derive(Default)]
@@ -142,7 +145,7 @@ impl<R: Runtime> Shared<R> {
         let counted = self.counted(clients, |client| client.database.as_ref(), |key| &key.database);
         let profile = &self.terms().profile;
         let hub = lock(&self.hub);
-        let facts = |name: &str, database: &crate::policy::Database, (connections, clients): (usize, usize)| {
+        let facts = |name: &str, database: &Database, (connections, clients): (usize, usize)| {
             let hosts: Vec<String> = database.endpoints.iter().map(host).collect();
             let port = database.endpoints.first().map_or(0, |endpoint| match endpoint {
                 Endpoint::Tcp { port, .. } => *port,
@@ -153,6 +156,7 @@ impl<R: Runtime> Shared<R> {
                 host: hosts.join(","),
                 port,
                 dbname: database.dbname.clone().unwrap_or_else(|| name.into()),
+                user: database.account.as_ref().map(|account| account.name.clone()),
                 settings: database.pool.clone(),
                 connections,
                 clients,
@@ -167,16 +171,40 @@ impl<R: Runtime> Shared<R> {
         let others = others
             .filter(|(name, _)| !profile.is_console(name))
             .filter_map(|(name, counts)| profile.databases.find(name).map(|database| facts(name, database, *counts)));
-        named.chain(others).collect()
+        let at_console = counted.0.iter().filter(|(name, _)| profile.is_console(name)).map(|(_, (_, clients))| clients);
+        let console = profile.is_console(OWN).then(|| console_facts(&profile.pool, at_console.sum()));
+        named.chain(others).chain(console).collect()
     }
 
+    /// Everybody who may log in by a password of gprxy's own, or whom a server connection or a session runs as.
     fn users(&self, clients: &[ClientFacts]) -> Vec<UserFacts> {
-        let counted = self.counted(clients, |client| client.account.as_ref(), |key| &key.account);
-        let hub = lock(&self.hub);
+        let profile = &self.terms().profile;
+        let by_name = profile.gate.as_ref().is_some_and(|gate| gate.knows_names());
+        let of_client = |client: &'_ ClientFacts| if by_name { client.user.clone() } else { client.account.clone() };
+        let names: Vec<_> = clients.iter().map(of_client).collect();
+        let mut counted = Counted::default();
+        for pool in lock(&self.hub).pools.snapshot() {
+            counted.0.entry(pool.key.account.clone()).or_default().0 += pool.active + pool.idle + pool.opening;
+        }
+        for name in names.into_iter().flatten() {
+            counted.0.entry(name).or_default().1 += 1;
+        }
+        let listed = profile.gate.iter().flat_map(|gate| gate.names());
+        let configured = profile.users.names().filter(|_| by_name);
+        for name in listed.chain(configured).chain(profile.roles.accounts().map(|account| &account.name)) {
+            counted.0.entry(name.clone()).or_default();
+        }
+        let usual = &profile.pool;
         let users = counted.0.into_iter().map(|(name, (connections, clients))| {
-            let settings = hub.pools.snapshot().find(|pool| pool.key.account == name);
-            let settings = settings.map(|pool| pool.settings.clone());
-            UserFacts { name, settings, connections, clients }
+            let own = profile.users.own_pool(&name).copied().unwrap_or_default();
+            UserFacts {
+                name,
+                own,
+                max_connections: own.max_user_connections.unwrap_or(usual.max_user_connections),
+                connections,
+                max_clients: own.max_user_client_connections.unwrap_or(usual.max_user_client_connections),
+                clients,
+            }
         });
         users.collect()
     }
@@ -271,6 +299,22 @@ fn server_facts(it: &pool::ServerFacts<'_>, now: Now) -> ServerFacts {
         application: None,
         identity,
         prepared: 0,
+    }
+}
+
+/// The console as a database of its own, as PgBouncer shows it.
+fn console_facts(usual: &PoolSettings, clients: usize) -> DatabaseFacts {
+    DatabaseFacts {
+        name: OWN.into(),
+        host: String::new(),
+        port: 0,
+        dbname: OWN.into(),
+        user: Some(OWN.into()),
+        settings: Arc::new(PoolSettings { pool_mode: PoolMode::Statement, min_pool_size: 0, ..usual.clone() }),
+        connections: 0,
+        clients,
+        paused: false,
+        disabled: false,
     }
 }
 

@@ -132,8 +132,9 @@ fn anything_but_the_exact_replies_is_a_fault() {
     broken([opening(), row(&[Some(b"ann"), None, None])].concat(), "not 3");
     broken([opening(), row(&[None, Some(b"x")])].concat(), "without a user name");
     broken([opening(), ann(Some(b"a\0b"))].concat(), "no password can be");
-    broken([answer(&[one.clone()]), back::ready(b'I')].concat(), "more than the answer");
-    broken([answer(&[one.clone()]), back::notice("late")].concat(), "more than the answer");
+    let whole = answer(std::slice::from_ref(&one));
+    broken([whole.clone(), back::ready(b'I')].concat(), "more than the answer");
+    broken([whole, back::notice("late")].concat(), "more than the answer");
     broken([opening(), one.clone(), back::complete("SELECT 1"), back::ready(b'T')].concat(), "transaction open");
     broken([opening(), one.clone(), back::complete("SELECT 1"), message(b'Z', b"II")].concat(), "protocol");
     broken([opening(), one.clone(), back::bare(b's')].concat(), "protocol");

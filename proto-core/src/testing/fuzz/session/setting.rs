@@ -60,6 +60,7 @@ pub(super) fn profile(setup: u8) -> Profile {
         roles: RoleMap::new([role("reader", "app_reader"), role("writer", "app_writer")], None)
             .expect("the mapping is good"),
         databases: Databases::new([("app".into(), database)]),
+        pool: Arc::default(),
         limits: Limits { max_password_bytes: 2048, ..Limits::default() },
         users: Users::default(),
         startup: StartupRules::default(),

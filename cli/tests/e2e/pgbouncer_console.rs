@@ -1,0 +1,116 @@
+//! The admin console of a gprxy in PgBouncer's place: what its users look for there.
+
+use crate::console::table;
+use crate::support::bouncer::{Bouncer, Ini, Kind};
+use crate::support::fixtures::{DATABASE, MD5, READER, SCRAM};
+use crate::support::postgres::{Cluster, Version};
+use crate::support::wire::Wire;
+
+fn trusting(server: &'static Cluster) -> Ini {
+    Ini::new(server)
+        .database(&format!("{DATABASE} = SERVER"))
+        .database(&format!("shared = SERVER dbname={DATABASE} user={} pool_size=3", SCRAM.0))
+        .user(SCRAM)
+        .user(MD5)
+        .user(READER)
+        .user(("root", "x"))
+        .user(("mona", "x"))
+        .set("auth_type", "trust")
+        .set("admin_users", "root")
+        .set("stats_users", "mona")
+        .set("pool_mode", "transaction")
+}
+
+fn log_in(bouncer: &Bouncer, database: &str, user: &str) -> Wire {
+    Wire::login(&bouncer.target(database, (user, "x"))).unwrap_or_else(|error| panic!("{error:?}"))
+}
+
+/// Some columns of the row with this name.
+fn row(wire: &mut Wire, show: &str, name: &str, columns: &[&str]) -> Vec<String> {
+    let rows = table(wire, show);
+    let named = |row: &&std::collections::BTreeMap<String, String>| {
+        row.get("name").or_else(|| row.get("key")).is_some_and(|it| it == name)
+    };
+    let found = rows.iter().find(named).unwrap_or_else(|| panic!("no {name} in {show}: {rows:?}"));
+    columns.iter().map(|column| found[*column].clone()).collect()
+}
+
+#[test]
+fn users_are_those_who_may_log_in_with_their_own_limits_and_counts() {
+    let ini = trusting(Cluster::shared(Version::V15))
+        .of_user(&format!("{} = pool_size=2 max_user_client_connections=2", READER.0))
+        .set("max_user_client_connections", "4");
+    let bouncer = ini.start(Kind::Gprxy);
+    let mut root = log_in(&bouncer, "pgbouncer", "root");
+    let columns = ["pool_size", "max_user_client_connections", "current_client_connections"];
+    assert_eq!(row(&mut root, "SHOW USERS", READER.0, &columns), ["2", "2", "0"]);
+    assert_eq!(row(&mut root, "SHOW USERS", MD5.0, &columns), ["", "4", "0"]);
+    assert_eq!(row(&mut root, "SHOW USERS", "root", &columns), ["", "4", "1"]);
+    let mut first = log_in(&bouncer, "shared", READER.0);
+    assert_eq!(first.value("select session_user"), SCRAM.0);
+    let second = log_in(&bouncer, "shared", READER.0);
+    let both = ["current_connections", "current_client_connections"];
+    // Clients are counted under the name that they log in as, server connections under the one that they run as.
+    assert_eq!(row(&mut root, "SHOW USERS", READER.0, &both), ["0", "2"]);
+    assert_eq!(row(&mut root, "SHOW USERS", SCRAM.0, &both), ["1", "0"]);
+    let refused = Wire::login(&bouncer.target("shared", (READER.0, "x"))).err().expect("the third");
+    assert!(refused.message.contains("max_user_client_connections"), "{}", refused.message);
+    drop((first, second));
+}
+
+#[test]
+fn the_console_is_a_database_whose_sessions_count() {
+    let bouncer = trusting(Cluster::shared(Version::V15)).set("max_db_client_connections", "2").start(Kind::Gprxy);
+    let mut root = log_in(&bouncer, "pgbouncer", "root");
+    let columns = ["force_user", "max_client_connections", "current_client_connections"];
+    assert_eq!(row(&mut root, "SHOW DATABASES", "pgbouncer", &columns), ["pgbouncer", "2", "1"]);
+    assert_eq!(row(&mut root, "SHOW DATABASES", "shared", &columns), [SCRAM.0, "2", "0"]);
+    let _mona = log_in(&bouncer, "pgbouncer", "mona");
+    let refused = Wire::login(&bouncer.target("pgbouncer", ("mona", "x"))).err().expect("the third");
+    assert!(refused.message.contains("max_db_client_connections"), "{}", refused.message);
+    let _second = log_in(&bouncer, "pgbouncer", "root");
+    assert_eq!(
+        row(&mut root, "SHOW DATABASES", "pgbouncer", &["current_client_connections"]),
+        ["3"],
+        "an administrator gets in"
+    );
+}
+
+#[test]
+fn set_changes_options_that_are_several_settings() {
+    let bouncer = trusting(Cluster::shared(Version::V15)).start(Kind::Gprxy);
+    let mut root = log_in(&bouncer, "pgbouncer", "root");
+    let mut reader = log_in(&bouncer, "shared", READER.0);
+    let encrypted = "select ssl from pg_stat_ssl where pid = pg_backend_pid()";
+    assert_eq!(reader.value(encrypted), "t");
+    root.rows("SET server_tls_sslmode = 'disable'").unwrap();
+    assert_eq!(
+        row(&mut root, "SHOW CONFIG", "server_tls_sslmode", &["value", "default", "changeable"]),
+        ["disable", "prefer", "yes"]
+    );
+    assert_eq!(reader.value(encrypted), "f", "the next connection");
+    root.rows("SET verbose = 1").unwrap();
+    assert_eq!(row(&mut root, "SHOW CONFIG", "verbose", &["value"]), ["1"]);
+    for (set, why) in [
+        ("SET pkt_buf = 4096", "has no effect"),
+        ("SET listen_port = 1", "cannot be changed"),
+        ("SET server_tls_sslmode = 'sometimes'", "sometimes"),
+    ] {
+        let refused = root.rows(set).expect_err(set);
+        assert!(refused.message.contains(why), "{set}: {}", refused.message);
+    }
+    root.rows("RELOAD").unwrap();
+    assert_eq!(row(&mut root, "SHOW CONFIG", "server_tls_sslmode", &["value"]), ["prefer"], "the file decides");
+}
+
+#[test]
+fn statistics_count_the_command_that_shows_them() {
+    let bouncer = trusting(Cluster::shared(Version::V15)).start(Kind::Gprxy);
+    let mut root = log_in(&bouncer, "pgbouncer", "root");
+    let counts = ["query_count", "xact_count"];
+    for nth in ["1", "2"] {
+        let totals = table(&mut root, "SHOW STATS_TOTALS");
+        let own = totals.iter().find(|row| row["database"] == "pgbouncer").expect("the console's");
+        assert_eq!(counts.map(|column| own[column].as_str()), [nth, nth]);
+    }
+}
