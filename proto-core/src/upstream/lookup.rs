@@ -45,7 +45,7 @@ pub enum LookupOutput {
 pub enum LookupOutcome {
     /// The user exists. What is kept of the password; empty where that is NULL, which lets nobody in who is asked for one.
     Found(Secret<Vec<u8>>, Parameters),
-    /// There is no such user, as far as the query tells.
+    /// There is no such user, as far as the query tells: no row, or one without a name.
     Nobody(Parameters),
     /// The query has told of another user than it was asked for: this one is not known.
     SomebodyElse(Parameters),
@@ -65,8 +65,6 @@ pub enum LookupFault {
     Columns(i16),
     /// The query gave more than one row.
     TwoRows,
-    /// The row has no name.
-    NoName,
     /// What the row has as a password is longer than a password may be, or holds a zero byte.
     NoPassword,
     /// The query left a transaction open.
@@ -101,7 +99,6 @@ impl std::fmt::Display for LookupFault {
             Self::Server(error) => write!(f, "the server refused the query: {}", error.one_line()),
             Self::Columns(n) => write!(f, "expected 2 columns from auth_query, name and password, not {n}"),
             Self::TwoRows => f.write_str("auth_query gave more than one row: it must select one user by $1"),
-            Self::NoName => f.write_str("auth_query gave a row without a user name"),
             Self::NoPassword => f.write_str("auth_query gave what no password can be: too long, or with a zero byte"),
             Self::NotIdle(_) => f.write_str("auth_query left a transaction open"),
             Self::Protocol(violation) => write!(f, "the server broke the protocol: {}", violation.describe()),
@@ -128,6 +125,7 @@ enum Due {
 enum Row {
     None,
     Of(Secret<Vec<u8>>),
+    OfNobody,
     OfSomebodyElse,
 }
 
@@ -264,14 +262,18 @@ impl Lookup {
             COLUMNS => {}
             other => return Err(LookupFault::Columns(other)),
         }
-        let name = value(&mut reader)?.ok_or(LookupFault::NoName)?;
+        let name = value(&mut reader)?;
         let password = value(&mut reader)?.unwrap_or_default();
         reader.finish()?;
         if password.len() > MAX_SECRET || password.contains(&0) {
             return Err(LookupFault::NoPassword);
         }
-        self.row =
-            if name == self.user.as_bytes() { Row::Of(Secret::new(password.to_vec())) } else { Row::OfSomebodyElse };
+        self.row = match name {
+            Some(name) if name == self.user.as_bytes() => Row::Of(Secret::new(password.to_vec())),
+            Some(_) => Row::OfSomebodyElse,
+            // What a function with two OUT parameters gives that has found nobody.
+            None => Row::OfNobody,
+        };
         Ok(())
     }
 
@@ -282,7 +284,7 @@ impl Lookup {
             TransactionStatus::Idle => {
                 let parameters = std::mem::take(&mut self.parameters);
                 let outcome = match std::mem::replace(&mut self.row, Row::None) {
-                    Row::None => LookupOutcome::Nobody(parameters),
+                    Row::None | Row::OfNobody => LookupOutcome::Nobody(parameters),
                     Row::Of(password) => LookupOutcome::Found(password, parameters),
                     Row::OfSomebodyElse => LookupOutcome::SomebodyElse(parameters),
                 };

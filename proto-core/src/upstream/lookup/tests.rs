@@ -89,6 +89,9 @@ fn one_row_no_row_and_no_password() {
     assert_eq!(after(&answer(&[ann(Some(b"md5x"))])).unwrap(), "found md5x +0");
     assert_eq!(after(&answer(&[ann(None)])).unwrap(), "found  +0", "there, and without a password");
     assert_eq!(after(&answer(&[])).unwrap(), "nobody");
+    for password in [None, Some(&b"x"[..])] {
+        assert_eq!(after(&answer(&[row(&[None, password])])).unwrap(), "nobody", "a function that found nobody");
+    }
     assert_eq!(after(&answer(&[row(&[Some(b"anna"), Some(b"x")])])).unwrap(), "somebody else");
     let talkative = [
         back::notice("hello"),
@@ -130,7 +133,7 @@ fn anything_but_the_exact_replies_is_a_fault() {
     broken([back::bare(b'1'), back::bare(b'2'), back::bare(b'n')].concat(), "not 0");
     broken([opening(), row(&[Some(b"ann")])].concat(), "not 1");
     broken([opening(), row(&[Some(b"ann"), None, None])].concat(), "not 3");
-    broken([opening(), row(&[None, Some(b"x")])].concat(), "without a user name");
+    broken([opening(), row(&[None, None]), one.clone()].concat(), "more than one row");
     broken([opening(), ann(Some(b"a\0b"))].concat(), "no password can be");
     let whole = answer(std::slice::from_ref(&one));
     broken([whole.clone(), back::ready(b'I')].concat(), "more than the answer");
