@@ -64,8 +64,7 @@ fn users_of_the_server_log_in_with_what_it_keeps_of_them() {
             assert_eq!(wrong, unknown, "{auth_type}: nobody learns who exists");
             assert!(wrong.contains("password authentication failed"), "{wrong}");
             // All of them were asked for over the same connection.
-            let askers = format!("select count(*) from pg_stat_activity where usename = '{}'", ASKER.0);
-            assert_eq!(server.sql(&askers), "1");
+            assert_eq!(server.connections_to("auth_kept"), (1, 0), "{auth_type}");
             drop(bouncer);
             server.await_idle("auth_kept", 0);
         }
