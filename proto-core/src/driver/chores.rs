@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use super::mailbox::lock;
-use super::opening::{furnish, log_in};
+use super::opening::{furnish, log_in, warn_of_login};
 use super::runtime::Runtime;
 use super::server;
 use super::shared::Shared;
@@ -95,7 +95,7 @@ impl<R: Runtime> Shared<R> {
                 }
                 Err(failure) => {
                     let refusal = failure.refusal();
-                    log::warn!("login as {} to database {} failed: {refusal}", wish.account, wish.database);
+                    warn_of_login(&wish, &failure);
                     shared.with_hub(|hub, now| match failure.concerns_others() {
                         true => hub.pools.handle_open_failed(lease, refusal, now),
                         false => hub.pools.handle_chore_failed(lease, now),

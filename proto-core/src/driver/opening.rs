@@ -61,7 +61,7 @@ impl<R: Runtime> Connection<R> {
         let refusal = failure.refusal();
         let own_password = self.wish.as_ref().is_some_and(|wish| matches!(wish.credential, Credential::Own(_)));
         if !own_password && let Some(wish) = &self.wish {
-            log::warn!("login as {} to database {} failed: {refusal}", wish.account, wish.database);
+            warn_of_login(wish, failure);
         }
         // A person's wrong password says nothing about the server, and must not hold up the others.
         if own_password || !failure.concerns_others() {
@@ -108,6 +108,19 @@ pub(super) async fn log_in<R: Runtime>(shared: &Arc<Shared<R>>, wish: &Wish) -> 
         login.parameters = connection.parameters.iter().map(|(name, value)| (name.into(), value.into())).collect();
     }
     Ok((connection, login))
+}
+
+/// For the log. The server's own refusal is told in PgBouncer's words, which those who came from it look for.
+pub(super) fn warn_of_login(wish: &Wish, failure: &OpenFailure) {
+    let (Wish { account, database, .. }, refusal) = (wish, failure.refusal());
+    match failure {
+        OpenFailure::Login { failure: LoginFailure::Server(error), .. } => {
+            let (severity, Refusal { code, message, .. }) =
+                (String::from_utf8_lossy(error.fields().severity), &refusal);
+            log::warn!("server login failed: {severity} {message} ({code}, as {account} to database {database})");
+        }
+        _ => log::warn!("login as {account} to database {database} failed: {refusal}"),
+    }
 }
 
 /// What a connection needs that was opened by a wish, and what is kept of its login.
