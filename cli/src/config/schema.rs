@@ -94,6 +94,11 @@ pub(crate) fn by_console_name(name: &str) -> Option<(&'static Section, &'static 
         .find(|(section, key)| console_name(section.name, key.name).is_some_and(|known| known == name))
 }
 
+/// What PostgreSQL keeps of a password that has not expired, of a role that may log in; what PgBouncer asks, too. Whatever
+/// the search path of `auth_user` is, these are the system's own tables.
+const AUTH_QUERY: &str = "SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END \
+                          FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin";
+
 /// Where the proxy listens and whom it lets in.
 pub(crate) static SERVER: Section = Section {
     name: "server",
@@ -106,10 +111,14 @@ pub(crate) static SERVER: Section = Section {
         key("unix_socket_group", "").fixed(),
         key("listen_backlog", "4096").fixed(),
         key("so_reuseport", "false").fixed(),
+        key("tcp_defer_accept", "0s").fixed(),
         key("pidfile", "").fixed(),
         key("workers", "").fixed(),
         key("auth_type", "oidc"),
         key("auth_file", ""),
+        key("auth_user", ""),
+        key("auth_query", AUTH_QUERY),
+        key("auth_dbname", ""),
         key("allow_plaintext", "loopback"),
         key("password_fallback", "true"),
         key("default_role", "").env("DEFAULT_ROLE"),
@@ -197,10 +206,13 @@ pub(crate) static POOL: Section = Section {
         key("server_idle_timeout", "30m"),
         key("server_check_delay", "30s"),
         key("server_check_query", "<empty>"),
+        key("server_reset_query", "DISCARD ALL"),
+        key("server_reset_query_always", "false"),
         key("server_connect_timeout", "5s"),
         key("server_login_retry", "15s"),
         key("query_wait_timeout", "2m"),
         key("query_wait_notify", "5s"),
+        key("track_extra_parameters", "IntervalStyle"),
         key("session_state", "pin"),
         key("cache_unnamed_statements", "false"),
         key("query_timeout", "0s"),
@@ -220,6 +232,9 @@ pub(crate) static DATABASES: Section = Section {
         key("dbname", ""),
         key("user", ""),
         key("password", "").secret(),
+        key("auth_user", ""),
+        key("auth_query", ""),
+        key("auth_dbname", ""),
         key("sslmode", "prefer"),
         key("sslrootcert", ""),
         key("connect_timeout", ""),
@@ -234,6 +249,9 @@ pub(crate) static DATABASES: Section = Section {
         key("server_idle_timeout", ""),
         key("server_check_delay", ""),
         key("server_check_query", ""),
+        key("server_reset_query", ""),
+        key("server_reset_query_always", ""),
+        key("connect_query", ""),
         key("pool_mode", ""),
         key("isolation", ""),
         key("max_prepared_statements", ""),

@@ -8,6 +8,7 @@ mod support;
 
 mod audit_trail;
 #[cfg(feature = "tokio")]
+mod auth_query;
 mod auth_types;
 mod cancel;
 mod console;
@@ -31,6 +32,7 @@ mod pooling;
 mod providers;
 mod relay;
 mod reload;
+mod reset_queries;
 mod rig;
 #[cfg(all(feature = "tokio", feature = "smol"))]
 mod runtimes;

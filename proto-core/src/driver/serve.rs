@@ -185,7 +185,10 @@ fn log_end(id: SessionId, peer: &Peer, finish: &Finish) {
         Finish::Untouched | Finish::Cancel | Finish::Terminated | Finish::Drained => {
             log::debug!("session {id} from {address} ended: {finish:?}");
         }
-        Finish::Refused(refusal) => log::info!("session {id} from {address} refused: {refusal}"),
+        // PgBouncer's words, which those who came from it look for.
+        Finish::Refused(Refusal { code, message, .. }) => {
+            log::info!("session {id} from {address}: closing because: {message} ({code})");
+        }
         Finish::Lost(side, _) => log::info!("session {id} from {address} ended: {side:?} closed the connection"),
         Finish::Broken(side, violation) => {
             log::warn!("session {id} from {address} ended: {side:?} broke the protocol: {}", violation.describe());

@@ -108,6 +108,8 @@ pub struct Shared<R: Runtime> {
     scram: Mutex<ScramCache>,
     welcomes: Mutex<Welcomes>,
     pub(super) recipes: Recipes,
+    /// What an operator has been told does not follow sessions.
+    untracked: Mutex<BTreeSet<Box<str>>>,
     draining: AtomicBool,
     /// Nobody is accepted any more.
     closed: AtomicBool,
@@ -149,6 +151,7 @@ impl<R: Runtime> Shared<R> {
             scram: Mutex::default(),
             welcomes: Mutex::default(),
             recipes: Recipes::default(),
+            untracked: Mutex::default(),
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             returning: AtomicUsize::new(0),
@@ -220,6 +223,7 @@ impl<R: Runtime> Shared<R> {
                 self.post(session, Mail::Granted(lease, how));
             }
             HubOutput::Pool(PoolOutput::Open { key, parameters, lease }) => self.open_ahead(&key, &parameters, lease),
+            HubOutput::Pool(PoolOutput::Clean { lease }) => self.clean_ahead(lease),
             HubOutput::Pool(PoolOutput::Refused { session, refusal }) => self.post(session, Mail::Refused(refusal)),
             HubOutput::Pool(PoolOutput::Notice { session, text }) => {
                 self.post(session, Mail::Notice(Refusal::new(SqlState::SUCCESS, text)));

@@ -35,7 +35,20 @@ impl Terms {
         // A connection that nobody owns by the old settings may hold the state of people who trusted each other.
         old.is_where(&new)
             && old.pool.isolation == new.pool.isolation
+            // In session mode nobody writes down what is prepared on a connection.
+            && old.pool.pool_mode == new.pool.pool_mode
+            && self.profile.users.have_same_modes(&after.profile.users)
+            && old.pool.connect_query == new.pool.connect_query
             && (key.own_password || same_password(&self.accounts(key), &after.accounts(key)))
+            && self.same_user(key, after)
+    }
+
+    /// Whether the list of users has the same hash or verifier for them.
+    fn same_user(&self, key: &PoolKey, after: &Self) -> bool {
+        match (&self.profile.gate, &after.profile.gate) {
+            (Some(before), Some(after)) => before.has_same(after, &key.account),
+            _ => true,
+        }
     }
 
     /// Who opens the connections of a pool, as far as the settings tell.

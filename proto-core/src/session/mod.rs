@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  Opening ──startup──▶ Proving ──proof──▶ Leasing ──lease──▶ Relaying ──▶ Closing
-//!     │ SSLRequest, TLS     │ token → Verify    │ wait for a        │ bytes pass
-//!     │ CancelRequest ──▶ Cancelling            │ server connection │
+//!     │ SSLRequest, TLS     │ ▲ token → Verify  │ wait for a        │ bytes pass
+//!     │ CancelRequest       │ │ Looking: who?   │ server connection │
 //!     └──────────── a refusal at any point: ErrorResponse, Closing ┘
 //! ```
 //! The contract: show it what a side has sent with [`Session::handle_input`] and do with the front of those bytes
@@ -15,10 +15,13 @@ mod about;
 mod actions;
 mod clocks;
 mod console;
+mod ending;
 mod gating;
 mod leasing;
+mod looking;
 mod opening;
 mod pooling;
+mod profile;
 mod proving;
 mod relaying;
 mod renewing;
@@ -29,26 +32,23 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::audit::{AuditProfile, Event, Record, Refused, SessionFacts, Sheet, Tls};
+use crate::audit::{Event, Record, Refused, SessionFacts, Sheet, Tls};
 use crate::auth::Authenticated;
-use crate::auth::gate::Gate;
-use crate::auth::roles::RoleMap;
 use crate::codec::backend::{Severity, emit_error};
-use crate::console::ConsoleAccess;
-use crate::fault::{Lost, Refusal, SqlState, Violation};
-use crate::policy::{AllowPlaintext, Databases, Limits, SocketOptions, StartupRules, Users};
-use crate::pool::PoolSettings;
+use crate::fault::{Refusal, SqlState, Violation};
 use crate::preamble::Startup;
 use crate::relay::Step;
 use crate::relay::pins::Pin;
 use crate::session_id::SessionId;
-use crate::time::{Deadline, Now, Tick, Timer};
+use crate::time::{Deadline, Now, Tick, Timer, earliest};
 
 pub use about::{About, Progress};
 pub use actions::{Action, Credential, Finish, Leased, Output, Reply, Return, ReturnState, Wish};
 use console::Consoling;
 use leasing::Leasing;
+use looking::Looking;
 use opening::Open;
+pub use profile::{Encryption, Peer, Profile};
 use proving::Proving;
 use relaying::Relaying;
 
@@ -87,114 +87,10 @@ pub enum Verdict {
     Wait,
 }
 
-/// What every session of a process has in common.
-pub struct Profile {
-    /// Whether clients can have TLS.
-    pub tls: bool,
-    /// Whether they must, but for those at a Unix socket.
-    pub tls_required: bool,
-    /// Where secrets may travel in clear.
-    pub allow_plaintext: AllowPlaintext,
-    /// Who is let in by another proof than a token; `None`: tokens count, and what `password_fallback` says.
-    pub gate: Option<Arc<Gate>>,
-    /// Whether a password that is no token may be checked by PostgreSQL itself.
-    pub password_fallback: bool,
-    /// Which role runs as which account.
-    pub roles: RoleMap,
-    /// Where the databases are.
-    pub databases: Databases,
-    /// What holds for pools of databases that say nothing else.
-    pub pool: Arc<PoolSettings>,
-    /// Bounds.
-    pub limits: Limits,
-    /// Who has timeouts of their own.
-    pub users: Users,
-    /// What becomes of the parameters in startup packets.
-    pub startup: StartupRules,
-    /// How the kernel treats connections.
-    pub sockets: SocketOptions,
-    /// Who may use the admin console; `None`: there is none, and its names are those of databases like others.
-    pub console: Option<Arc<ConsoleAccess>>,
-    /// Whether statements are written down, and how strictly.
-    pub audit: Option<AuditProfile>,
-}
-
-impl Profile {
-    /// Whether a client that asks for this database means the admin console: a database of that name goes before.
-    #[must_use]
-    pub fn is_console(&self, database: &str) -> bool {
-        self.console.is_some() && ConsoleAccess::is_console(database) && !self.databases.has(database)
-    }
-
-    /// What holds for the pool of an account, as far as a session in this role, or of this user, is concerned. Where users log
-    /// in under names of their own, the account is one of these names, too.
-    #[must_use]
-    pub fn pool_settings(&self, account: &str, role: &str, usual: &Arc<PoolSettings>) -> Arc<PoolSettings> {
-        let pool = if self.gate.is_some() { account } else { role };
-        self.users.pool(pool, role, usual)
-    }
-
-    /// The name that the clients of a user are counted under: its own where it has proven that, else the account.
-    #[must_use]
-    pub fn counted_as<'a>(&self, user: &'a Arc<str>, account: &'a Arc<str>) -> &'a Arc<str> {
-        if self.gate.as_ref().is_some_and(|gate| gate.knows_names()) { user } else { account }
-    }
-}
-
-impl Default for Profile {
-    /// The narrowest one: no TLS, secrets in clear from this machine only, no roles, no databases, so that nobody gets in;
-    /// the usual limits, and no audit trail.
-    fn default() -> Self {
-        Self {
-            tls: false,
-            tls_required: false,
-            allow_plaintext: AllowPlaintext::default(),
-            gate: None,
-            password_fallback: false,
-            roles: RoleMap::default(),
-            databases: Databases::default(),
-            pool: Arc::default(),
-            limits: Limits::default(),
-            users: Users::default(),
-            startup: StartupRules::default(),
-            sockets: SocketOptions::default(),
-            console: None,
-            audit: None,
-        }
-    }
-}
-
-/// What is known of a client before it says anything.
-#[derive(Clone, Debug)]
-pub struct Peer {
-    /// Address and port, or `unix`.
-    pub address: Arc<str>,
-    /// Loopback or a Unix socket.
-    pub is_local: bool,
-    /// Over a Unix socket, the user that the peer's process ran as when it connected, where that is known.
-    pub uid: Option<u32>,
-}
-
-impl Peer {
-    /// Whether it is at a Unix socket.
-    #[must_use]
-    pub fn is_unix(&self) -> bool {
-        &*self.address == "unix"
-    }
-}
-
-/// How a client's connection is encrypted, in PostgreSQL's words (`pg_stat_ssl`).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Encryption {
-    /// `TLSv1.3`, ...
-    pub version: Arc<str>,
-    /// `TLS_AES_256_GCM_SHA384`, ...
-    pub cipher: Arc<str>,
-}
-
 enum Phase {
     Opening(Open),
     Proving(Box<Proving>),
+    Looking(Box<Looking>),
     Leasing(Box<Leasing>),
     Relaying(Box<Relaying>),
     Console(Box<Consoling>),
@@ -250,7 +146,7 @@ impl Session {
     pub const fn wants_input(&self, from: Side) -> bool {
         match (&self.phase, from) {
             (Phase::Closing(_), _) => false,
-            (Phase::Relaying(_), _) | (_, Side::Client) => true,
+            (Phase::Relaying(_) | Phase::Looking(_), _) | (_, Side::Client) => true,
             (_, Side::Server) => false,
         }
     }
@@ -326,7 +222,8 @@ impl Session {
         match (&self.phase, from) {
             (Phase::Opening(_), Side::Client) => self.opening_input(bytes, now),
             (Phase::Proving(_), Side::Client) => self.proving_input(bytes, now),
-            (Phase::Leasing(_), Side::Client) => Verdict::Wait,
+            (Phase::Looking(_), Side::Server) => self.looking_input(bytes, now),
+            (Phase::Leasing(_) | Phase::Looking(_), Side::Client) => Verdict::Wait,
             (Phase::Console(_), Side::Client) => self.console_input(bytes, now),
             _ => Verdict::Take(bytes.len()),
         }
@@ -359,74 +256,6 @@ impl Session {
         }
     }
 
-    /// A side has closed or failed.
-    pub fn handle_close(&mut self, side: Side, how: Lost, now: Now) {
-        match (&mut self.phase, side) {
-            (Phase::Opening(open), _) => {
-                let untouched = open.is_untouched();
-                self.finish(if untouched { Finish::Untouched } else { Finish::Lost(side, how) }, now);
-            }
-            (Phase::Proving(_), _) => self.finish(Finish::Lost(side, how), now),
-            (Phase::Leasing(_), Side::Client) => {
-                self.out.push_back(Output::Do(Action::GiveUp));
-                self.finish(Finish::Lost(side, how), now);
-            }
-            (Phase::Relaying(_), _) => self.relaying_closed(side, how, now),
-            (Phase::Console(_), Side::Client) => self.console_closed(how, now),
-            (Phase::Console(_) | Phase::Leasing(_), Side::Server) | (Phase::Closing(_), _) => {}
-        }
-    }
-
-    /// The process is being stopped: what runs may end, nothing new begins.
-    pub fn handle_drain(&mut self, now: Now) {
-        match &mut self.phase {
-            Phase::Relaying(relaying) => {
-                relaying.draining = true;
-                self.end_if_over(now);
-            }
-            Phase::Closing(_) => {}
-            Phase::Leasing(_) => {
-                self.out.push_back(Output::Do(Action::GiveUp));
-                self.refuse(shutting_down(), now);
-            }
-            // Whoever stops the process may look on, to its end.
-            Phase::Console(_) => {}
-            // In the middle of a TLS handshake nothing can be said.
-            Phase::Opening(open) if open.is_untouched() || open.in_handshake() => self.finish(Finish::Drained, now),
-            Phase::Opening(_) | Phase::Proving(_) => self.refuse(shutting_down(), now),
-        }
-    }
-
-    /// Its own cancel key was used. While it waits for a server connection there is nothing to cancel but the wait.
-    pub fn handle_cancel(&mut self, now: Now) {
-        match &mut self.phase {
-            Phase::Leasing(_) => {
-                self.out.push_back(Output::Do(Action::GiveUp));
-                self.refuse(wait_cancelled(), now);
-            }
-            Phase::Relaying(relaying) if relaying.is_waiting() => {
-                relaying.handle_cancel();
-                self.out.push_back(Output::Do(Action::GiveUp));
-            }
-            Phase::Console(_) => self.console_cancelled(now),
-            _ => {}
-        }
-    }
-
-    /// The session ends now, whatever it does: the drain's limit has passed, or somebody with the right to said so.
-    pub fn handle_kill(&mut self, refusal: Refusal, now: Now) {
-        match &self.phase {
-            Phase::Relaying(_) => self.relaying_killed(refusal, now),
-            Phase::Console(_) => self.console_killed(refusal, now),
-            Phase::Closing(_) => {}
-            Phase::Leasing(_) => {
-                self.out.push_back(Output::Do(Action::GiveUp));
-                self.refuse(refusal, now);
-            }
-            Phase::Opening(_) | Phase::Proving(_) => self.refuse(refusal, now),
-        }
-    }
-
     /// Time has passed. Early, late and repeated calls are harmless.
     pub fn handle_timeout(&mut self, now: Now) {
         match &self.phase {
@@ -437,7 +266,11 @@ impl Session {
                     self.refuse(login_timed_out(), now);
                 }
             }
-            Phase::Proving(_) if now.tick >= self.login_until => self.refuse(login_timed_out(), now),
+            Phase::Proving(_) | Phase::Looking(_) if now.tick >= self.login_until => {
+                self.stop_looking();
+                self.refuse(login_timed_out(), now);
+            }
+            Phase::Looking(_) => self.looking_timed_out(now),
             Phase::Leasing(leasing) if leasing.who.is_none() && now.tick >= self.login_until => {
                 self.out.push_back(Output::Do(Action::GiveUp));
                 self.refuse(login_timed_out(), now);
@@ -457,6 +290,10 @@ impl Session {
     pub fn poll_timeout(&self) -> Option<Deadline> {
         match &self.phase {
             Phase::Opening(_) | Phase::Proving(_) => Some(Deadline { at: self.login_until, why: Timer::ClientLogin }),
+            Phase::Looking(looking) => {
+                let login = Deadline { at: self.login_until, why: Timer::ClientLogin };
+                earliest(looking.poll_timeout(), Some(login))
+            }
             Phase::Closing(until) => Some(Deadline { at: *until, why: Timer::Closing }),
             // Who waits without a proof waits on the login's time.
             Phase::Leasing(leasing) if leasing.who.is_none() => {
@@ -532,16 +369,7 @@ impl Session {
     }
 }
 
-fn wait_cancelled() -> Refusal {
-    let words = "canceling the wait for a server connection due to user request";
-    Refusal::new(SqlState::QUERY_CANCELED, words)
-}
-
 fn login_timed_out() -> Refusal {
     Refusal::new(SqlState::INVALID_AUTHORIZATION, "the login was not finished in time")
         .hint("Connect again; the limit is client_login_timeout.")
-}
-
-fn shutting_down() -> Refusal {
-    Refusal::new(SqlState::CANNOT_CONNECT_NOW, "gprxy is shutting down").hint("Try again in a moment.")
 }

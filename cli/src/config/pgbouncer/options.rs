@@ -24,11 +24,9 @@ pub(super) enum Fate {
     Woven,
     /// It has no effect: what holds instead.
     Without(&'static str),
-    /// Going on without would let in somebody whom PgBouncer would not, or run as somebody else: the reason.
-    Refused(&'static str),
 }
 
-use Fate::{Refused, Same, Without, Woven};
+use Fate::{Same, Without, Woven};
 use Form::{Flag, Millis, Number, Seconds, Text};
 
 /// An option of the section `[pgbouncer]`.
@@ -44,7 +42,6 @@ const fn of(name: &'static str, form: Form, default: &'static str, fate: Fate) -
     Known { name, form, default, fate }
 }
 
-const QUERY: &str = "users come from auth_file alone";
 const CIPHERS: &str = "TLS uses the ciphers of rustls, all of them strong";
 const BUFFERS: &str = "buffers are gprxy's own";
 const DNS: &str = "names are looked up by the system for each new server connection";
@@ -57,14 +54,14 @@ const NAMES: &str = "a process is told from others by its pid";
 pub(super) static OPTIONS: &[Known] = &[
     of("admin_users", Text, "", Same),
     of("application_name_add_host", Flag, "0", Same),
-    of("auth_dbname", Text, "", Without(QUERY)),
+    of("auth_dbname", Text, "", Same),
     of("auth_file", Text, "", Woven),
     of("auth_hba_file", Text, "", Without("it counts with auth_type = hba only, which is not supported")),
     of("auth_ident_file", Text, "", Without("it counts with auth_type = hba only, which is not supported")),
     of("auth_ldap_options", Text, "", Without("LDAP is not supported")),
-    of("auth_query", Text, "", Without(QUERY)),
+    of("auth_query", Text, "", Same),
     of("auth_type", Text, "md5", Woven),
-    of("auth_user", Text, "", Without(QUERY)),
+    of("auth_user", Text, "", Same),
     of("autodb_idle_timeout", Seconds, "3600", Without("a pool goes with its last connection")),
     of("cancel_wait_timeout", Seconds, "10", Woven),
     of("client_idle_timeout", Seconds, "0", Same),
@@ -142,7 +139,7 @@ pub(super) static OPTIONS: &[Known] = &[
     of("syslog", Flag, "0", Without(SYSLOG)),
     of("syslog_facility", Text, "daemon", Without(SYSLOG)),
     of("syslog_ident", Text, "pgbouncer", Without(SYSLOG)),
-    of("tcp_defer_accept", Text, "", Same),
+    of("tcp_defer_accept", Seconds, "", Same),
     of("tcp_keepalive", Flag, "1", Same),
     of("tcp_keepcnt", Number, "", Same),
     of("tcp_keepidle", Number, "", Same),
@@ -161,11 +158,11 @@ pub(super) static OPTIONS: &[Known] = &[
 /// Of the connection strings in `[databases]`.
 pub(super) static OF_DATABASES: &[Known] = &[
     of("application_name", Text, "", Without("the client's own name reaches the server")),
-    of("auth_dbname", Text, "", Without(QUERY)),
-    of("auth_query", Text, "", Without(QUERY)),
-    of("auth_user", Text, "", Without(QUERY)),
+    of("auth_dbname", Text, "", Same),
+    of("auth_query", Text, "", Same),
+    of("auth_user", Text, "", Same),
     of("client_encoding", Text, "", Without("the client's own parameters reach the server")),
-    of("connect_query", Text, "", Refused("statements that nobody runs any more may be what the application needs")),
+    of("connect_query", Text, "", Same),
     of("datestyle", Text, "", Without("the client's own parameters reach the server")),
     of("dbname", Text, "", Same),
     of("host", Text, "", Woven),
@@ -214,7 +211,6 @@ pub(crate) fn settable(name: &str) -> Option<Result<&'static str, String>> {
     let fixed = FIXED.contains(&name) || home.is_some_and(|(_, key)| key.fixed);
     Some(match known.fate {
         Without(instead) => Err(format!("{name} has no effect: {instead}")),
-        Refused(why) => Err(format!("{name} is not supported: {why}")),
         Same if home.is_none() => Err(format!("{name} has no effect: gprxy has no such setting")),
         Same | Woven if fixed => Err(format!("{name} cannot be changed while gprxy runs")),
         Same | Woven => Ok(known.name),
