@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::secret::Secret;
 
 pub use sockets::SocketOptions;
-pub use terms::{OwnPool, OwnTimeouts, SessionState, SessionTerms, StartupRules, Timeouts, Users};
+pub use terms::{LogTerms, OwnPool, OwnTimeouts, SessionState, SessionTerms, StartupRules, Timeouts, Users};
 
 /// Whether a password or token may be asked for on a connection without TLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -15,7 +15,8 @@ use gprxy_proto::driver::runtime::Runtime;
 use gprxy_proto::driver::shared::{Parts, ServerTls, Shared};
 use gprxy_proto::hub::Hub;
 use gprxy_proto::policy::{
-    AllowPlaintext, AuthType, Database, Databases, Endpoint, Limits, SocketOptions, SslMode, StartupRules, Users,
+    AllowPlaintext, AuthType, Database, Databases, Endpoint, Limits, LogTerms, SocketOptions, SslMode, StartupRules,
+    Users,
 };
 use gprxy_proto::pool::{PoolMode, PoolSettings};
 use gprxy_proto::session::Profile;
@@ -55,6 +56,7 @@ pub(crate) fn in_mode<R: Runtime>(server: Endpoint, audited: bool, pool_mode: Po
         startup: StartupRules::default(),
         sockets: SocketOptions::default(),
         console: None,
+        log: LogTerms::default(),
         audit: audited.then_some(AuditProfile { statement_bytes: 1024, required: true }),
     };
     Shared::new(Parts {

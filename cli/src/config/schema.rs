@@ -293,7 +293,14 @@ pub(crate) static ADMIN: Section = Section {
 pub(crate) static LOG: Section = Section {
     name: "log",
     form: Form::One,
-    keys: &[key("level", "production").env("LOG_LEVEL"), key("format", "text"), key("file", "").alias("logfile")],
+    keys: &[
+        key("level", "production").env("LOG_LEVEL"),
+        key("format", "text"),
+        key("file", "").alias("logfile"),
+        key("connections", "false").alias("log_connections"),
+        key("disconnections", "false").alias("log_disconnections"),
+        key("pooler_errors", "true").alias("log_pooler_errors"),
+    ],
 };
 
 /// All sections, in the order in which they are shown.

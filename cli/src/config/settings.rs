@@ -8,7 +8,7 @@ use std::time::Duration;
 use gprxy_proto::auth::users::UserList;
 use gprxy_proto::console::ConsoleAccess;
 use gprxy_proto::policy::{
-    Account, AllowPlaintext, AuthType, Database, Limits, OwnPool, OwnTimeouts, SocketOptions, StartupRules,
+    Account, AllowPlaintext, AuthType, Database, Limits, LogTerms, OwnPool, OwnTimeouts, SocketOptions, StartupRules,
 };
 use gprxy_proto::pool::PoolSettings;
 use gprxy_proto::secret::Secret;
@@ -213,6 +213,8 @@ pub(crate) struct LogSettings {
     pub(crate) file: Option<PathBuf>,
     /// Whether standard error gets nothing.
     pub(crate) quiet: bool,
+    /// What is told of clients and server connections.
+    pub(crate) told: LogTerms,
 }
 
 /// The form of log lines.

@@ -7,6 +7,7 @@ use super::mailbox::lock;
 use super::requests::{furnish, log_in};
 use super::runtime::Runtime;
 use super::shared::Shared;
+use super::told;
 use crate::pool::{Lease, PoolKey, Returned};
 use crate::session::Wish;
 
@@ -64,7 +65,7 @@ impl<R: Runtime> Shared<R> {
             let Some(lease) = held.lease.take() else { return };
             match opened {
                 Ok((mut connection, login)) => {
-                    furnish(&shared, &wish, &mut connection, &login);
+                    furnish(&shared, &wish, &lease, &mut connection, &login);
                     let slot = lease.slot();
                     shared.park(slot, connection);
                     shared.with_hub(|hub, now| {
@@ -74,7 +75,7 @@ impl<R: Runtime> Shared<R> {
                 }
                 Err(failure) => {
                     let refusal = failure.refusal();
-                    log::warn!("login as {} to database {} failed: {refusal}", wish.account, wish.database);
+                    told::login_failed(&wish, &failure);
                     shared.with_hub(|hub, now| match failure.concerns_others() {
                         true => hub.pools.handle_open_failed(lease, refusal, now),
                         false => hub.pools.handle_chore_failed(lease, now),

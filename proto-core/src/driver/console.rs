@@ -183,7 +183,7 @@ fn pause<R: Runtime>(shared: &Arc<Shared<R>>, which: Which) -> Result<Done, Refu
 }
 
 fn resume<R: Runtime>(shared: &Arc<Shared<R>>, which: Option<&str>) -> Result<Done, Refusal> {
-    if which.is_none() && shared.is_draining() {
+    if which.is_none() && shared.is_closed() {
         return Err(not_now("pooler is shutting down"));
     }
     check(shared, which, "resume")?;

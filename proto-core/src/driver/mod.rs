@@ -27,3 +27,4 @@ mod statistics;
 pub mod terms;
 pub mod tls;
 pub mod tokens;
+mod told;

@@ -8,6 +8,7 @@ use super::connection::{Connection, Opened, Slow};
 use super::runtime::Runtime;
 use super::server::{self, OpenFailure, ServerConnection};
 use super::shared::Shared;
+use super::told::{self, Teller};
 use crate::auth::Authenticated;
 use crate::auth::jwks::Unknown;
 use crate::auth::jwt::{IssuerId, Verdict};
@@ -97,10 +98,15 @@ impl<R: Runtime> Connection<R> {
                 settings: &wish.settings,
             };
             hub.admit(session, &applicant)?;
-            Ok(hub.enroll(session, wish.wide_key))
+            Ok((hub.enroll(session, wish.wide_key), hub.clients_of(&wish.database)))
         });
         let key = match admitted {
-            Ok(key) => key,
+            Ok((key, clients)) => {
+                if clients == 1 && profile.log.connections && !profile.databases.has(&wish.database) {
+                    log::info!("session {session}: registered new auto-database: {}", wish.database);
+                }
+                key
+            }
             Err(refusal) => return self.reply(Reply::Refused(refusal), now),
         };
         self.introduce(key.pid());
@@ -170,7 +176,13 @@ impl<R: Runtime> Connection<R> {
         }
         // Its socket wakes this task when it is read from next.
         let context = &mut Context::from_waker(Waker::noop());
-        let alive = parked.and_then(|mut connection| connection.poll_alive(context).then_some(connection));
+        let alive = parked.and_then(|mut connection| {
+            let alive = connection.poll_alive(context);
+            if !alive {
+                self.shared.tell_end(&connection, told::CRASHED);
+            }
+            alive.then_some(connection)
+        });
         match (how, alive) {
             (How::Open, _) => self.open(lease),
             (How::Reuse, Some(connection)) => self.leased(lease, connection, None, now),
@@ -255,7 +267,7 @@ impl<R: Runtime> Connection<R> {
             Err(failure) => return self.open_failed(lease, &failure, now),
         };
         if let Some(wish) = &self.wish {
-            furnish(&self.shared, wish, &mut connection, &login);
+            furnish(&self.shared, wish, &lease, &mut connection, &login);
             self.shared.recipes.keep(self.terms.generation, wish);
         }
         let proof = match self.wish.as_ref().map(|wish| &wish.credential) {
@@ -264,6 +276,7 @@ impl<R: Runtime> Connection<R> {
             Some(Credential::Own(_)) => match Authenticated::by_server(&login) {
                 Some(who) => Some(who),
                 None => {
+                    self.shared.tell_end(&connection, "password not asked for");
                     R::spawn(connection.close::<R>());
                     self.shared.discard(lease);
                     return self.reply(Reply::Refused(password_not_asked()), now);
@@ -278,7 +291,7 @@ impl<R: Runtime> Connection<R> {
         let refusal = failure.refusal();
         let own_password = self.wish.as_ref().is_some_and(|wish| matches!(wish.credential, Credential::Own(_)));
         if !own_password && let Some(wish) = &self.wish {
-            log::warn!("login as {} to database {} failed: {refusal}", wish.account, wish.database);
+            told::login_failed(wish, failure);
         }
         // A person's wrong password says nothing about the server, and must not hold up the others.
         if own_password || !failure.concerns_others() {
@@ -308,20 +321,13 @@ impl<R: Runtime> Connection<R> {
     ) {
         self.stop_asking();
         self.gauge.leased(lease.slot().0, now.tick);
-        let shared = &self.shared;
-        let target = connection.target.get_or_insert_with(|| {
-            let target = Arc::new(BackendTarget {
-                endpoint: connection.endpoint.clone(),
-                tls: connection.tls.clone(),
-                backend: BackendKey { pid: connection.key.pid, key: connection.key.key.clone() },
-                slot: lease.slot(),
-            });
-            shared.note_server(&target);
-            target
-        });
-        self.target = Some(target.clone());
+        self.target.clone_from(&connection.target);
         let parameters = connection.parameters.clone();
-        let statements = connection.statements.take();
+        let mut statements = connection.statements.take();
+        if let (Some(statements), Some(wish)) = (&mut statements, &self.wish) {
+            // It may have been opened under other settings.
+            statements.set_most(wish.settings.max_prepared_statements as usize);
+        }
         if let Some(who) = &proof {
             self.gauge.card().identify(who.identity());
         }
@@ -376,8 +382,9 @@ impl<R: Runtime> Connection<R> {
         };
         let returning = self.shared.begin_return();
         let shared = self.shared.clone();
+        let crashed = self.from_server.closed;
         R::spawn(async move {
-            give_back(shared, session, lease, connection, state, may_hand_on).await;
+            give_back(shared, session, lease, connection, state, may_hand_on, crashed).await;
             drop(returning);
         });
     }
@@ -422,8 +429,9 @@ pub(super) async fn log_in<R: Runtime>(shared: &Arc<Shared<R>>, wish: &Wish) -> 
         Credential::Provided => Some(fresh_token(shared).await?),
         _ => None,
     };
-    let options = shared.terms().profile.sockets;
-    server::open::<R>(target, tls, options, |endpoint| {
+    let profile = shared.terms().profile.clone();
+    let teller = Teller::of(wish, profile.log);
+    server::open::<R>(target, tls, profile.sockets, &teller, |endpoint| {
         let settings = wish.login_settings(shared.with_hub(|hub, _| hub.random()));
         let credential = match (&wish.credential, &token) {
             (Credential::Account(_), _) => settings.credential.with_keys(shared.scram_keys(&wish.account, endpoint)),
@@ -435,10 +443,11 @@ pub(super) async fn log_in<R: Runtime>(shared: &Arc<Shared<R>>, wish: &Wish) -> 
     .await
 }
 
-/// What a connection needs that was opened by a wish, and what is kept of its login.
+/// What a connection needs that was opened by a wish under this lease, and what is kept of its login.
 pub(super) fn furnish<R: Runtime>(
-    shared: &Shared<R>,
+    shared: &Arc<Shared<R>>,
     wish: &Wish,
+    lease: &Lease,
     connection: &mut ServerConnection<R::Socket>,
     login: &LoggedIn,
 ) {
@@ -448,6 +457,16 @@ pub(super) fn furnish<R: Runtime>(
         connection.statements = Some(Box::new(OnServer::new(wish.settings.max_prepared_statements as usize)));
     }
     connection.single_use = !wish.credential.may_be_shared();
+    let number = shared.with_hub(|hub, _| hub.number_server());
+    shared.name_server(connection, wish, number);
+    let target = Arc::new(BackendTarget {
+        endpoint: connection.endpoint.clone(),
+        tls: connection.tls.clone(),
+        backend: BackendKey { pid: connection.key.pid, key: connection.key.key.clone() },
+        slot: lease.slot(),
+    });
+    shared.note_server(&target, number, connection.local);
+    connection.target = Some(target);
     if let (Credential::Account(account), Some(keys)) = (&wish.credential, login.new_keys.clone()) {
         shared.keep_scram_keys(&account.name, &connection.endpoint, keys);
     }
@@ -501,6 +520,7 @@ async fn give_back<R: Runtime>(
     mut connection: ServerConnection<R::Socket>,
     state: ReturnState,
     may_hand_on: bool,
+    crashed: bool,
 ) {
     let slot = lease.slot();
     let clean = match state {
@@ -527,6 +547,13 @@ async fn give_back<R: Runtime>(
         shared.park(slot, connection);
         shared.with_hub(|hub, now| hub.pools.handle_release(lease, Returned::Clean, now));
     } else {
+        let why = match state {
+            _ if crashed => told::CRASHED,
+            ReturnState::Quiet { .. } if connection.single_use => "client's own login",
+            ReturnState::Quiet { .. } => "unclean server",
+            _ => told::NOT_READY,
+        };
+        shared.tell_end(&connection, why);
         match state {
             ReturnState::Quiet { .. } => connection.close::<R>().await,
             ReturnState::Busy | ReturnState::Between | ReturnState::InDoubt | ReturnState::Broken => {

@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,6 +12,7 @@ use futures_rustls::rustls::ClientConfig;
 use super::link::Link;
 use super::runtime::{Alarm, Runtime, Socket};
 use super::tls;
+use super::told::{Named, Teller};
 use crate::cancel::BackendTarget;
 use crate::codec::frontend::emit_terminate;
 use crate::fault::{Lost, Refusal, SqlState};
@@ -39,6 +41,10 @@ pub(super) struct ServerConnection<S> {
     pub(super) target: Option<Arc<BackendTarget>>,
     /// It serves the session that opened it, and no other.
     pub(super) single_use: bool,
+    /// Our end of it.
+    pub(super) local: Option<SocketAddr>,
+    /// How the log names it, once it has a number.
+    pub(super) named: Option<Box<Named>>,
 }
 
 impl<S: Socket> ServerConnection<S> {
@@ -131,6 +137,7 @@ pub(super) async fn open<R: Runtime>(
     target: &Database,
     tls: Option<Arc<ClientConfig>>,
     options: SocketOptions,
+    teller: &Teller,
     mut settings: impl FnMut(&Endpoint) -> LoginSettings,
 ) -> Result<(ServerConnection<R::Socket>, LoggedIn), OpenFailure> {
     let mut last = None;
@@ -138,8 +145,13 @@ pub(super) async fn open<R: Runtime>(
     for endpoint in &*target.endpoints {
         match open_one::<R>(endpoint, tls.clone(), terms.clone(), options, settings(endpoint)).await {
             Ok(opened) => return Ok(opened),
-            Err(failure) if failure.is_final() => return Err(failure),
-            Err(failure) => last = Some(failure),
+            Err(failure) => {
+                teller.failed(endpoint, &failure);
+                if failure.is_final() {
+                    return Err(failure);
+                }
+                last = Some(failure);
+            }
         }
     }
     Err(last.unwrap_or(OpenFailure::Login { failure: LoginFailure::TimedOut, let_in: false }))
@@ -164,6 +176,7 @@ async fn open_one<R: Runtime>(
     if let Err(error) = R::tune(&socket, &options) {
         log::warn!("the options of a socket to {endpoint} cannot be set: {error}");
     }
+    let local = R::local_address(&socket);
     let mut login = Login::new(settings, R::now());
     let (link, result) = log_in::<R>(Link::Plain(socket), &mut login, endpoint, tls.as_ref()).await;
     let failed = |failure| OpenFailure::Login { failure, let_in: login.was_let_in() };
@@ -178,6 +191,8 @@ async fn open_one<R: Runtime>(
         statements: None,
         target: None,
         single_use: false,
+        local,
+        named: None,
     };
     Ok((connection, logged_in))
 }

@@ -224,8 +224,9 @@ impl<R: Runtime> Shared<R> {
             HubOutput::Pool(PoolOutput::Notice { session, text }) => {
                 self.post(session, Mail::Notice(Refusal::new(SqlState::SUCCESS, text)));
             }
-            HubOutput::Pool(PoolOutput::Close { slot }) => {
+            HubOutput::Pool(PoolOutput::Close { slot, why }) => {
                 if let Some(connection) = self.take_parked(slot) {
+                    self.tell_end(&connection, why.words());
                     R::spawn(connection.close::<R>());
                 }
             }
@@ -257,6 +258,7 @@ impl<R: Runtime> Shared<R> {
     /// Gives a lease back together with its connection, which is closed.
     pub(super) fn discard(self: &Arc<Self>, lease: Lease) {
         if let Some(connection) = self.take_parked(lease.slot()) {
+            self.tell_end(&connection, super::told::NOT_READY);
             R::spawn(connection.close::<R>());
         }
         self.with_hub(|hub, now| hub.pools.handle_release(lease, crate::pool::Returned::Broken, now));

@@ -120,6 +120,12 @@ impl Users {
         self.pools.get(name)
     }
 
+    /// Whether any of them has a pool of its own.
+    #[must_use]
+    pub fn have_pools(&self) -> bool {
+        !self.pools.is_empty()
+    }
+
     /// Those that anything was said about.
     pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.named.iter()
@@ -151,6 +157,17 @@ pub struct SessionTerms {
     pub state: SessionState,
     /// Whether an unnamed statement that is prepared again and again runs as a named one.
     pub cache_unnamed_statements: bool,
+}
+
+/// What the log tells of clients and server connections, with PgBouncer's names (`log_connections` and so on).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LogTerms {
+    /// Logins, and new connections to servers.
+    pub connections: bool,
+    /// Their ends, and why.
+    pub disconnections: bool,
+    /// What clients are refused with.
+    pub pooler_errors: bool,
 }
 
 /// What becomes of the parameters in a client's startup packet.

@@ -101,7 +101,7 @@ impl Clocks {
         earliest(earliest(work, transaction), silence)
     }
 
-    /// The codes are PostgreSQL's for its own timeouts of this kind (manual, appendix A), the names PgBouncer's.
+    /// The codes and the words are PostgreSQL's for its own timeouts of this kind (manual, appendix A), the names PgBouncer's.
     fn refusal(&self, why: Timer) -> Option<Refusal> {
         let Timeouts { query, idle_transaction, transaction, client_idle } = self.timeouts;
         let (code, name, span, what) = match why {
@@ -118,8 +118,8 @@ impl Clocks {
             }
             _ => return None,
         };
-        let refusal = Refusal::new(code, format!("terminating connection due to {name}"));
-        Some(refusal.hint(format!("Behind this gprxy, {what} {}.", words(span))))
+        let refusal = Refusal::new(code, format!("terminating connection due to {}", name.replace('_', " ")));
+        Some(refusal.hint(format!("Behind this gprxy, {what} {} ({name}).", words(span))))
     }
 }
 

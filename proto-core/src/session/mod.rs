@@ -36,8 +36,8 @@ use crate::auth::roles::RoleMap;
 use crate::codec::backend::{Severity, emit_error};
 use crate::console::ConsoleAccess;
 use crate::fault::{Lost, Refusal, SqlState, Violation};
-use crate::policy::{AllowPlaintext, Databases, Limits, SocketOptions, StartupRules, Users};
-use crate::pool::PoolSettings;
+use crate::policy::{AllowPlaintext, Databases, Limits, LogTerms, SocketOptions, StartupRules, Users};
+use crate::pool::{PoolKey, PoolSettings};
 use crate::preamble::Startup;
 use crate::relay::Step;
 use crate::relay::pins::Pin;
@@ -115,6 +115,8 @@ pub struct Profile {
     pub sockets: SocketOptions,
     /// Who may use the admin console; `None`: there is none, and its names are those of databases like others.
     pub console: Option<Arc<ConsoleAccess>>,
+    /// What the log tells.
+    pub log: LogTerms,
     /// Whether statements are written down, and how strictly.
     pub audit: Option<AuditProfile>,
 }
@@ -132,6 +134,17 @@ impl Profile {
     pub fn pool_settings(&self, account: &str, role: &str, usual: &Arc<PoolSettings>) -> Arc<PoolSettings> {
         let pool = if self.gate.is_some() { account } else { role };
         self.users.pool(pool, role, usual)
+    }
+
+    /// What holds for a pool that is there, as far as its name tells: where roles have pools of their own, it does not.
+    #[must_use]
+    pub fn settings_of_pool(&self, key: &PoolKey) -> Option<Arc<PoolSettings>> {
+        let usual = &self.databases.find(&key.database)?.pool;
+        match (&self.gate, self.users.have_pools()) {
+            (Some(_), _) => Some(self.pool_settings(&key.account, &key.account, usual)),
+            (None, false) => Some(usual.clone()),
+            (None, true) => None,
+        }
     }
 
     /// The name that the clients of a user are counted under: its own where it has proven that, else the account.
@@ -159,6 +172,7 @@ impl Default for Profile {
             startup: StartupRules::default(),
             sockets: SocketOptions::default(),
             console: None,
+            log: LogTerms::default(),
             audit: None,
         }
     }
@@ -210,6 +224,8 @@ pub struct Session {
     phase: Phase,
     out: VecDeque<Output>,
     login_until: Tick,
+    /// The user and the database of its startup packet.
+    asked: Option<(Arc<str>, Arc<str>)>,
     /// There are too many clients: what this one is told when it asks for a session.
     crowded: Option<Box<Refusal>>,
     /// How far it had come when it ended.
@@ -222,7 +238,18 @@ impl Session {
     pub fn new(id: SessionId, profile: Arc<Profile>, peer: Peer, now: Now) -> Self {
         let login_until = now.tick.after(profile.limits.client_login_timeout);
         let phase = Phase::Opening(Open::default());
-        Self { id, profile, peer, tls: None, phase, out: VecDeque::new(), login_until, crowded: None, last: None }
+        Self {
+            id,
+            profile,
+            peer,
+            tls: None,
+            phase,
+            out: VecDeque::new(),
+            login_until,
+            asked: None,
+            crowded: None,
+            last: None,
+        }
     }
 
     /// There are too many clients: this one may cancel, and is refused when it asks for a session.
@@ -234,6 +261,24 @@ impl Session {
     #[must_use]
     pub const fn id(&self) -> SessionId {
         self.id
+    }
+
+    /// The user and the database that the client has asked for, which says nothing about who it is.
+    #[must_use]
+    pub fn asked(&self) -> Option<(&str, &str)> {
+        self.asked.as_ref().map(|(user, database)| (&**user, &**database))
+    }
+
+    /// What was known of the client before it said anything.
+    #[must_use]
+    pub const fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// How it is encrypted, in words.
+    #[must_use]
+    pub fn encryption(&self) -> Option<Arc<str>> {
+        self.tls.as_ref().map(|tls| format!("{}/{}", tls.version, tls.cipher).into())
     }
 
     /// What the client is told to be connected to, once it is.
@@ -542,6 +587,7 @@ fn login_timed_out() -> Refusal {
         .hint("Connect again; the limit is client_login_timeout.")
 }
 
-fn shutting_down() -> Refusal {
+/// What clients are told when the process is being stopped.
+pub(crate) fn shutting_down() -> Refusal {
     Refusal::new(SqlState::CANNOT_CONNECT_NOW, "gprxy is shutting down").hint("Try again in a moment.")
 }

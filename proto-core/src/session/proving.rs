@@ -207,8 +207,8 @@ fn no_token() -> Refusal {
 }
 
 pub(super) fn no_database(name: &str) -> Refusal {
-    Refusal::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" is not configured in gprxy"))
-        .hint("Name one of the [databases] of gprxy's configuration.")
+    Refusal::new(SqlState::INVALID_CATALOG_NAME, format!("no such database: {name}"))
+        .hint("It is not configured in gprxy: name one of the [databases] of its configuration.")
 }
 
 #[cfg(test)]

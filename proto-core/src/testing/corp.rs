@@ -8,8 +8,8 @@ use crate::auth::jwks::{Fetched, KeySetLimits, KeySets};
 use crate::auth::jwt::{IssuerSettings, KeySource};
 use crate::auth::roles::{RoleEntry, RoleMap};
 use crate::policy::{
-    Account, AllowPlaintext, Database, Databases, Endpoint, Limits, SessionTerms, SocketOptions, SslMode, StartupRules,
-    Users,
+    Account, AllowPlaintext, Database, Databases, Endpoint, Limits, LogTerms, SessionTerms, SocketOptions, SslMode,
+    StartupRules, Users,
 };
 use crate::pool::PoolSettings;
 use crate::secret::Secret;
@@ -171,6 +171,7 @@ pub fn profile() -> Profile {
         startup: StartupRules::default(),
         sockets: SocketOptions::default(),
         console: None,
+        log: LogTerms::default(),
         audit: Some(AuditProfile { statement_bytes: 4096, required: false }),
     }
 }

@@ -49,7 +49,6 @@ const CIPHERS: &str = "TLS uses the ciphers of rustls, all of them strong";
 const BUFFERS: &str = "buffers are gprxy's own";
 const DNS: &str = "names are looked up by the system for each new server connection";
 const PEERS: &str = "cancel requests are not passed on to other processes";
-const LOGGED: &str = "log.level decides what is logged: sessions are told with debug";
 const SYSLOG: &str = "the log goes to standard error and to logfile";
 const NAMES: &str = "a process is told from others by its pid";
 
@@ -90,9 +89,9 @@ pub(super) static OPTIONS: &[Known] = &[
     of("listen_addr", Text, "", Woven),
     of("listen_backlog", Number, "128", Same),
     of("listen_port", Number, "6432", Same),
-    of("log_connections", Flag, "1", Without(LOGGED)),
-    of("log_disconnections", Flag, "1", Without(LOGGED)),
-    of("log_pooler_errors", Flag, "1", Without(LOGGED)),
+    of("log_connections", Flag, "1", Same),
+    of("log_disconnections", Flag, "1", Same),
+    of("log_pooler_errors", Flag, "1", Same),
     of("log_stats", Flag, "1", Without("SHOW STATS tells them")),
     of("logfile", Text, "", Same),
     of("login_notify_message", Text, "", Without("clients get no NOTICE at their login")),

@@ -263,9 +263,10 @@ fn wrong(user: &str) -> Refusal {
     Refusal::new(SqlState::INVALID_PASSWORD, format!("password authentication failed for user \"{user}\""))
 }
 
+/// PostgreSQL's words here, too.
 fn unknown(user: &str) -> Refusal {
-    Refusal::new(SqlState::INVALID_AUTHORIZATION, format!("user \"{user}\" is not in gprxy's list of users"))
-        .hint("Connect under a name that is in auth_file, or add this one.")
+    Refusal::new(SqlState::INVALID_AUTHORIZATION, format!("\"trust\" authentication failed for user \"{user}\""))
+        .hint("This name is not in gprxy's list of users: connect under one of auth_file, or add it there.")
 }
 
 fn not_scram(fault: ClientFault) -> Refusal {

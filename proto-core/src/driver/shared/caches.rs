@@ -1,6 +1,7 @@
 //! What is kept for the next session: idle server connections, derived keys, greetings.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use super::Shared;
@@ -25,27 +26,36 @@ const MAX_WELCOMES: usize = 1024;
 /// Server connections by number. Those that are gone are left out when so many have come.
 #[derive(Default)]
 pub(super) struct Servers {
-    targets: HashMap<SlotId, Weak<BackendTarget>>,
+    noted: HashMap<SlotId, Noted>,
     tidy_at: usize,
+}
+
+/// What is known of a server connection, as long as it is there.
+struct Noted {
+    target: Weak<BackendTarget>,
+    number: u64,
+    local: Option<SocketAddr>,
 }
 
 /// Servers that are noted before anybody looks whether they are still there.
 const MIN_TIDY: usize = 64;
 
 impl<R: Runtime> Shared<R> {
-    /// A server connection is there.
-    pub(in crate::driver) fn note_server(&self, target: &Arc<BackendTarget>) {
+    /// A server connection is there, with this number, and this at our end.
+    pub(in crate::driver) fn note_server(&self, target: &Arc<BackendTarget>, number: u64, local: Option<SocketAddr>) {
         let mut servers = lock(&self.servers);
-        if servers.targets.len() >= servers.tidy_at {
-            servers.targets.retain(|_, target| target.strong_count() > 0);
-            servers.tidy_at = (servers.targets.len() * 2).max(MIN_TIDY);
+        if servers.noted.len() >= servers.tidy_at {
+            servers.noted.retain(|_, noted| noted.target.strong_count() > 0);
+            servers.tidy_at = (servers.noted.len() * 2).max(MIN_TIDY);
         }
-        servers.targets.insert(target.slot, Arc::downgrade(target));
+        servers.noted.insert(target.slot, Noted { target: Arc::downgrade(target), number, local });
     }
 
-    /// Where a server connection goes.
-    pub(super) fn server(&self, slot: SlotId) -> Option<Arc<BackendTarget>> {
-        lock(&self.servers).targets.get(&slot).and_then(Weak::upgrade)
+    /// Where a server connection goes, its number, and our end of it.
+    pub(super) fn server(&self, slot: SlotId) -> Option<(Arc<BackendTarget>, u64, Option<SocketAddr>)> {
+        let servers = lock(&self.servers);
+        let noted = servers.noted.get(&slot)?;
+        Some((noted.target.upgrade()?, noted.number, noted.local))
     }
 
     pub(in crate::driver) fn take_parked(&self, slot: SlotId) -> Option<ServerConnection<R::Socket>> {

@@ -85,7 +85,9 @@ impl<R: Runtime> Shared<R> {
             hub.pools.servers().map(|server| server_facts(&server, now)).collect()
         };
         for server in &mut servers {
-            if let Some(target) = self.server(pool::SlotId(server.number)) {
+            if let Some((target, id, local)) = self.server(pool::SlotId(server.number)) {
+                server.id = id;
+                server.local = local;
                 server.address = Some(target.endpoint.to_string().into());
                 server.pid = target.backend.pid;
                 server.tls = target.tls.is_some().then(|| "TLS".into());
@@ -283,6 +285,8 @@ fn server_facts(it: &pool::ServerFacts<'_>, now: Now) -> ServerFacts {
     let identity = it.owner.as_deref().and_then(|owner| owner.split_once('\0')).map(|(_, subject)| subject.into());
     ServerFacts {
         number: it.slot.0,
+        id: 0,
+        local: None,
         key: it.key.clone(),
         state: match it.state {
             pool::ServerState::Opening => ServerState::New,

@@ -152,7 +152,7 @@ impl Walk {
     fn told(&mut self, output: PoolOutput) {
         match output {
             PoolOutput::Granted { .. } | PoolOutput::Open { .. } => unreachable!("handled by the caller"),
-            PoolOutput::Close { slot } => {
+            PoolOutput::Close { slot, .. } => {
                 let closed = self.connections.remove(&slot);
                 let Some(closed) = closed.filter(|it| it.idle.is_some()) else {
                     panic!("closed {slot}, which is not idle")

@@ -7,7 +7,8 @@ use crate::audit::AuditProfile;
 use crate::auth::roles::{RoleEntry, RoleMap};
 use crate::entropy::Entropy;
 use crate::policy::{
-    Account, AllowPlaintext, Database, Databases, Endpoint, Limits, SocketOptions, SslMode, StartupRules, Users,
+    Account, AllowPlaintext, Database, Databases, Endpoint, Limits, LogTerms, SocketOptions, SslMode, StartupRules,
+    Users,
 };
 use crate::pool::PoolSettings;
 use crate::secret::Secret;
@@ -64,6 +65,7 @@ pub(super) fn profile(setup: u8) -> Profile {
         startup: StartupRules::default(),
         sockets: SocketOptions::default(),
         console: None,
+        log: LogTerms::default(),
         audit: (setup & 16 == 0).then_some(audit),
     }
 }
