@@ -135,6 +135,7 @@ fn assemble(way: &Way, gate: Gate, tokens: &Arc<dyn TokenSource>, now: Now) -> R
     let limits = Limits { max_client_conn: MAX_CLIENTS, drain_timeout: DRAIN_TIMEOUT, ..Limits::default() };
     let database = Database {
         account: None,
+        auth_query: None,
         dbname: None,
         endpoints: [way.endpoint.clone()].into(),
         sslmode: way.sslmode,

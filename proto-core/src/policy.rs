@@ -117,6 +117,17 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
+/// How a user is looked up whom the list of users does not have: PgBouncer's `auth_user`, `auth_query`, `auth_dbname`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AuthQuery {
+    /// The PostgreSQL role that asks. What it logs in with stands in the list of users.
+    pub user: Arc<str>,
+    /// SQL with the name as `$1`, which gives one row of name and password.
+    pub query: Arc<str>,
+    /// The database, as clients name it, where it is asked; `None`: the one that the client wants.
+    pub database: Option<Arc<str>>,
+}
+
 /// A database as clients name it, and where it is.
 #[derive(Clone, Debug)]
 pub struct Database {
@@ -124,6 +135,8 @@ pub struct Database {
     pub dbname: Option<Arc<str>>,
     /// Whom everybody runs as there; `None`: as their own account. Only where somebody else than tokens says who is let in.
     pub account: Option<Arc<Account>>,
+    /// How its users are looked up whom the list does not have; `None`: they are not.
+    pub auth_query: Option<Arc<AuthQuery>>,
     /// Tried in this order until one accepts the connection.
     pub endpoints: Arc<[Endpoint]>,
     /// How TLS to the server is handled.
@@ -146,6 +159,7 @@ impl Database {
         Self {
             dbname: None,
             account: None,
+            auth_query: None,
             endpoints: endpoints.into(),
             sslmode: SslMode::default(),
             sslrootcert: None,

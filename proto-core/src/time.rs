@@ -78,6 +78,8 @@ pub enum Timer {
     ServerLogin,
     /// The server has not answered the reset of a returned connection.
     ServerReset,
+    /// The server has not told what it keeps of a user's password.
+    UserLookup,
     /// The server has not closed a cancel connection.
     ServerCancel,
     /// The client has waited long enough for a server connection to be told so.

@@ -33,6 +33,7 @@ pub(crate) fn in_mode<R: Runtime>(server: Endpoint, audited: bool, pool_mode: Po
     let keys = KeySets::new(Vec::new(), KeySetLimits::default(), R::now()).expect("no issuer is no mistake here");
     let database = Database {
         account: None,
+        auth_query: None,
         dbname: None,
         endpoints: [server].into(),
         sslmode: SslMode::Disable,
@@ -47,6 +48,7 @@ pub(crate) fn in_mode<R: Runtime>(server: Endpoint, audited: bool, pool_mode: Po
         tls: false,
         allow_plaintext: AllowPlaintext::Loopback,
         gate: (pool_mode != PoolMode::Session).then(gate),
+        auth_query: None,
         password_fallback: true,
         roles: RoleMap::default(),
         databases: Databases::new([(Databases::ANY.into(), database)]),

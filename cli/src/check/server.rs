@@ -99,6 +99,7 @@ mod tests {
         let endpoint = Endpoint::Tcp { host: "127.0.0.1".into(), port };
         let database = Database {
             account: None,
+            auth_query: None,
             dbname: None,
             endpoints: [endpoint.clone()].into(),
             sslmode,

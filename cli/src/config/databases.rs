@@ -9,6 +9,7 @@ use gprxy_proto::policy::{Account, Database, Endpoint, SessionTerms, SslMode};
 use gprxy_proto::pool::PoolSettings;
 use gprxy_proto::secret::Secret;
 
+use super::access::own_lookup;
 use super::document::Value;
 use super::draft::{Draft, toml_string};
 use super::kinds::{Choice, Flag, Kind, List, Query, Span, Words};
@@ -16,7 +17,7 @@ use super::problem::{Problem, quoted};
 use super::reader::{Entry, Reader};
 use super::schema;
 use super::server::{ANY_NUMBER, ISOLATION, POOL_MODE, POOL_SIZE, STATEMENTS};
-use super::settings::Proof;
+use super::settings::{Access, Proof};
 use super::terms;
 use super::tls::certificates;
 use super::url::is_loopback;
@@ -37,11 +38,11 @@ type Usual<'u> = (&'u PoolSettings, &'u SessionTerms, Duration);
 /// Reads all databases.
 pub(crate) fn databases(
     entries: Vec<(String, Entry)>,
-    proof: &Proof,
+    access: &Access,
     usual: Usual<'_>,
     draft: &mut Draft,
 ) -> BTreeMap<Arc<str>, Database> {
-    let mut databases = BTreeMap::new();
+    let mut databases: BTreeMap<Arc<str>, Database> = BTreeMap::new();
     for (name, entry) in entries {
         let place = format!("databases.{name}");
         if name.is_empty() || name.len() > 63 || name.contains('\0') {
@@ -55,14 +56,26 @@ pub(crate) fn databases(
         }
         let header = format!("[databases.{}]", toml_string(&name));
         let mut reader = Reader::new(&schema::DATABASES, entry, &place, &header, draft);
-        let database = database(&name, &mut reader, proof, usual);
+        let database = database(&name, &mut reader, access, usual);
         reader.finish();
         databases.insert(name.into(), database);
+    }
+    for (name, database) in &databases {
+        let place = database.auth_query.as_ref().and_then(|terms| terms.database.as_ref());
+        if let Some(place) = place.filter(|place| !databases.contains_key(*place) && !databases.contains_key("*")) {
+            let place = quoted(place);
+            draft.warn(format!("databases.{name}: nobody can be looked up, because auth_dbname is {place}, which is not among [databases]"));
+        }
     }
     databases
 }
 
-fn database(name: &str, reader: &mut Reader<'_>, proof: &Proof, (pool, terms, connect_timeout): Usual<'_>) -> Database {
+fn database(
+    name: &str,
+    reader: &mut Reader<'_>,
+    access: &Access,
+    (pool, terms, connect_timeout): Usual<'_>,
+) -> Database {
     let hosts = reader.read("host", &List(HOSTS));
     let ports = reader.read("port", &Ports);
     let endpoints = endpoints(&hosts, &ports).unwrap_or_else(|fault| {
@@ -81,10 +94,12 @@ fn database(name: &str, reader: &mut Reader<'_>, proof: &Proof, (pool, terms, co
         true => reader.optional("dbname", &Words("the name of the database on the server")),
         false => (name != "*").then(|| name.to_owned()),
     };
-    let account = account(reader, proof);
+    let account = account(reader, &access.proof);
+    let auth_query = own_lookup(reader, &access.lookup, &access.proof).auth_query();
     let (sslmode, sslrootcert) = tls(reader, &endpoints);
     Database {
         account,
+        auth_query,
         dbname: dbname.map(Arc::from),
         endpoints: endpoints.into(),
         sslmode,

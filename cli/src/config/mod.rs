@@ -151,8 +151,7 @@ fn settle(merged: Merged, variables: &Variables<'_>, sources: &Sources, draft: &
     let roles = roles::roles(merged.roles, server.default_role, &server.access.proof, variables, draft);
     let check_account = roles::check_account(variables, draft);
     let (pool, terms, connect_timeout) = server::pool(merged.pool, draft);
-    let databases =
-        databases::databases(merged.databases, &server.access.proof, (&pool, &terms, connect_timeout), draft);
+    let databases = databases::databases(merged.databases, &server.access, (&pool, &terms, connect_timeout), draft);
     let admin = admin::admin(merged.admin, draft);
     let audit = server::audit(merged.audit, draft);
     let limits = server::limits(merged.limits, server.drain_timeout, draft);

@@ -94,6 +94,11 @@ pub(crate) fn by_console_name(name: &str) -> Option<(&'static Section, &'static 
         .find(|(section, key)| console_name(section.name, key.name).is_some_and(|known| known == name))
 }
 
+/// What PostgreSQL keeps of a password that has not expired, of a role that may log in; what PgBouncer asks, too. Whatever
+/// the search path of `auth_user` is, these are the system's own tables.
+const AUTH_QUERY: &str = "SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END \
+                          FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin";
+
 /// Where the proxy listens and whom it lets in.
 pub(crate) static SERVER: Section = Section {
     name: "server",
@@ -110,6 +115,9 @@ pub(crate) static SERVER: Section = Section {
         key("workers", "").fixed(),
         key("auth_type", "oidc"),
         key("auth_file", ""),
+        key("auth_user", ""),
+        key("auth_query", AUTH_QUERY),
+        key("auth_dbname", ""),
         key("allow_plaintext", "loopback"),
         key("password_fallback", "true"),
         key("default_role", "").env("DEFAULT_ROLE"),
@@ -220,6 +228,9 @@ pub(crate) static DATABASES: Section = Section {
         key("dbname", ""),
         key("user", ""),
         key("password", "").secret(),
+        key("auth_user", ""),
+        key("auth_query", ""),
+        key("auth_dbname", ""),
         key("sslmode", "prefer"),
         key("sslrootcert", ""),
         key("connect_timeout", ""),

@@ -8,7 +8,8 @@ use std::time::Duration;
 use gprxy_proto::auth::users::UserList;
 use gprxy_proto::console::ConsoleAccess;
 use gprxy_proto::policy::{
-    Account, AllowPlaintext, AuthType, Database, Limits, LogTerms, OwnPool, OwnTimeouts, SocketOptions, StartupRules,
+    Account, AllowPlaintext, AuthQuery, AuthType, Database, Limits, LogTerms, OwnPool, OwnTimeouts, SocketOptions,
+    StartupRules,
 };
 use gprxy_proto::pool::PoolSettings;
 use gprxy_proto::secret::Secret;
@@ -75,6 +76,27 @@ pub(crate) struct Access {
     pub(crate) password_fallback: bool,
     /// Who is let in by what.
     pub(crate) proof: Proof,
+    /// How users are looked up whom the list does not have, where a database says nothing else.
+    pub(crate) lookup: Lookup,
+}
+
+/// `auth_user`, `auth_query`, `auth_dbname`.
+#[derive(Clone)]
+pub(crate) struct Lookup {
+    /// Who asks; `None`: nobody is looked up.
+    pub(crate) user: Option<Arc<str>>,
+    /// What is asked.
+    pub(crate) query: Arc<str>,
+    /// Where; `None`: in the database that the client wants.
+    pub(crate) database: Option<Arc<str>>,
+}
+
+impl Lookup {
+    /// The same for the machines.
+    pub(crate) fn auth_query(&self) -> Option<Arc<AuthQuery>> {
+        let user = self.user.clone()?;
+        Some(Arc::new(AuthQuery { user, query: self.query.clone(), database: self.database.clone() }))
+    }
 }
 
 /// What lets somebody in: `auth_type`.

@@ -49,6 +49,8 @@ pub(super) fn policy(settings: Settings, audit: &AuditSettings, mock: &Mock) -> 
         allow_plaintext: settings.access.allow_plaintext,
         tls_required: settings.tls.as_ref().is_some_and(|tls| tls.required),
         gate: gate(settings.access.proof, mock),
+        // The console is no database: its users can only be looked up in one that is named.
+        auth_query: settings.access.lookup.auth_query().filter(|terms| terms.database.is_some()),
         password_fallback: settings.access.password_fallback,
         roles: role_map(settings.roles)?,
         databases: Databases::new(settings.databases),

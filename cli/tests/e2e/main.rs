@@ -8,6 +8,7 @@ mod support;
 
 mod audit_trail;
 #[cfg(feature = "tokio")]
+mod auth_query;
 mod auth_types;
 mod cancel;
 mod console;

@@ -8,13 +8,16 @@
 //! ```
 //! Whoever does not exist is asked for the same, waits for the same and is told the same as whoever has a wrong
 //! password, and no secret is compared in a time that depends on its content.
+//!
+//! A name that is not in the list may have been looked up elsewhere, see [`Passage::of_found`]; the gate itself asks
+//! nobody.
 
 mod passage;
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use super::scram::server::{DEFAULT_ITERATIONS, SALT_LEN, Verifier, salt_for};
+use super::scram::server::{DEFAULT_ITERATIONS, SALT_LEN, salt_for};
 use super::users::{StoredSecret, User, UserList};
 use super::{Authenticated, Identity, Method};
 use crate::entropy::Entropy;
@@ -33,6 +36,27 @@ pub struct Gate {
     peer: Option<u32>,
     /// What salts for users without a verifier are made of.
     mock: Secret<[u8; 32]>,
+    /// How whoever does not exist is asked, as far as the list shows; once somebody was looked up, they are asked alike.
+    strangers: Strangers,
+    found: OnceLock<Strangers>,
+}
+
+/// What the questions to somebody who does not exist are made like.
+#[derive(Clone, Copy, Default)]
+struct Strangers {
+    /// Where `auth_type` leaves it to what is kept of a user: by SCRAM, else by MD5.
+    by_scram: bool,
+    /// The rounds of verifiers, where there are any.
+    rounds: Option<NonZeroU32>,
+}
+
+impl Strangers {
+    fn like(secret: &StoredSecret) -> Self {
+        match secret {
+            StoredSecret::Scram(verifier) => Self { by_scram: true, rounds: Some(verifier.iterations()) },
+            StoredSecret::Md5(_) | StoredSecret::Plain(_) => Self::default(),
+        }
+    }
 }
 
 enum Users {
@@ -110,7 +134,16 @@ impl Gate {
         }
     }
 
-    /// What somebody who was let in under this name has for the server by these settings; `None`: they would not be let in.
+    /// Whether this name need not be looked up: the list has it, or names do not matter.
+    #[must_use]
+    pub fn knows(&self, name: &str) -> bool {
+        match &self.users {
+            Users::Anyone(_) => true,
+            Users::Listed(list) => list.find(name).is_some(),
+        }
+    }
+
+    /// What somebody who was let in under this name has for the server by these settings; `None`: they are not listed.
     /// What only their login could show is not known here, and [`Backing::Provided`] stands for it.
     #[must_use]
     pub fn renew(&self, name: &str) -> Option<Backing> {
@@ -120,9 +153,26 @@ impl Gate {
         };
         Some(match &user.secret {
             StoredSecret::Scram(_) => Backing::Provided,
-            StoredSecret::Md5(digest) => Backing::Passed(Credential::Md5(digest.clone())),
-            StoredSecret::Plain(_) => Backing::Account(user.account.clone()),
+            _ => Backing::of(user, None),
         })
+    }
+
+    /// What the list has to log in as this user with, whoever does; `None`: they are not listed.
+    #[must_use]
+    pub fn backing(&self, name: &str) -> Option<Backing> {
+        match &self.users {
+            Users::Anyone(_) => None,
+            Users::Listed(list) => list.find(name).map(|user| Backing::of(user, None)),
+        }
+    }
+
+    /// Whether both have the same secret for this name, or none.
+    #[cfg(feature = "driver")]
+    pub(crate) fn has_same(&self, other: &Self, name: &str) -> bool {
+        match (self.find(name), other.find(name)) {
+            (Some(one), Some(other)) => one.secret.is_same(&other.secret),
+            (one, other) => one.is_none() && other.is_none(),
+        }
     }
 
     /// Whether the names of those who are let in say who they are.
@@ -152,7 +202,14 @@ impl Gate {
     fn new(auth_type: AuthType, users: Users, entropy: &mut dyn Entropy) -> Self {
         let mut mock = Secret::new([0; 32]);
         entropy.fill(mock.expose_mut());
-        Self { auth_type, users, peer: None, mock }
+        let strangers = match &users {
+            Users::Listed(list) => Strangers {
+                by_scram: list.has_only_verifiers(),
+                rounds: list.some_verifier().map(|verifier| verifier.iterations()),
+            },
+            Users::Anyone(_) => Strangers::default(),
+        };
+        Self { auth_type, users, peer: None, mock, strangers, found: OnceLock::new() }
     }
 
     /// Whether the password itself travels: then only where it may.
@@ -168,12 +225,9 @@ impl Gate {
         }
     }
 
-    /// A verifier of the list, to be like.
-    fn some_verifier(&self) -> Option<&Arc<Verifier>> {
-        match &self.users {
-            Users::Listed(list) => list.some_verifier(),
-            Users::Anyone(_) => None,
-        }
+    /// How somebody who does not exist is asked.
+    fn strangers(&self) -> Strangers {
+        self.found.get().copied().unwrap_or(self.strangers)
     }
 
     fn salt(&self, name: &str) -> [u8; SALT_LEN] {
@@ -181,22 +235,25 @@ impl Gate {
     }
 
     /// The salt and rounds of a challenge for this user, who need not exist.
-    fn challenge(&self, name: &str) -> (Box<[u8]>, NonZeroU32) {
-        match self.find(name).map(|user| (&user.secret, &user.verifier)) {
+    fn challenge(&self, name: &str, user: Option<&User>) -> (Box<[u8]>, NonZeroU32) {
+        match user.map(|user| (&user.secret, user.verifier.get())) {
             Some((StoredSecret::Scram(verifier), _)) => (verifier.salt().into(), verifier.iterations()),
-            Some((StoredSecret::Plain(_), made)) if made.get().is_some() => {
-                made.get().map_or_else(|| self.mock(name), |made| (made.salt().into(), made.iterations()))
-            }
+            Some((StoredSecret::Plain(_), Some(made))) => (made.salt().into(), made.iterations()),
             _ => self.mock(name),
         }
     }
 
     fn mock(&self, name: &str) -> (Box<[u8]>, NonZeroU32) {
-        let iterations = self.some_verifier().map_or(DEFAULT_ITERATIONS, |verifier| verifier.iterations());
-        (self.salt(name).into(), iterations)
+        (self.salt(name).into(), self.strangers().rounds.unwrap_or(DEFAULT_ITERATIONS))
     }
 
-    fn admission(&self, name: &Arc<str>, shown: Option<Credential>, sasl_final: Option<Vec<u8>>) -> Admission {
+    fn admission(
+        &self,
+        name: &Arc<str>,
+        user: Option<&User>,
+        shown: Option<Credential>,
+        sasl_final: Option<Vec<u8>>,
+    ) -> Admission {
         let method = if self.auth_type == AuthType::Trust { Method::Trust } else { Method::Password };
         let who = Authenticated::new(Identity {
             issuer: "".into(),
@@ -206,15 +263,23 @@ impl Gate {
             expires: None,
             method,
         });
-        let backing = match (&self.users, self.find(name)) {
+        let backing = match (&self.users, user) {
             (Users::Anyone(_), _) | (_, None) => Backing::Provided,
-            (Users::Listed(_), Some(user)) => match (&user.secret, shown) {
-                (StoredSecret::Scram(_), Some(shown)) => Backing::Passed(shown),
-                (StoredSecret::Md5(digest), _) => Backing::Passed(Credential::Md5(digest.clone())),
-                _ => Backing::Account(user.account.clone()),
-            },
+            (Users::Listed(_), Some(user)) => Backing::of(user, shown),
         };
         Admission { who, backing, sasl_final }
+    }
+}
+
+impl Backing {
+    /// Of a user, and of what their login has shown.
+    fn of(user: &User, shown: Option<Credential>) -> Self {
+        match (&user.secret, shown) {
+            (StoredSecret::Scram(_), Some(shown)) => Self::Passed(shown),
+            (StoredSecret::Scram(_), None) => Self::Passed(Credential::Verifier),
+            (StoredSecret::Md5(digest), _) => Self::Passed(Credential::Md5(digest.clone())),
+            (StoredSecret::Plain(_), _) => Self::Account(user.account.clone()),
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::secret::Secret;
 /// The longest user name. PostgreSQL's have 63 bytes, PgBouncer's 127.
 const MAX_NAME: usize = 127;
 /// The longest secret: what one message of a login holds. PgBouncer's limit is 65,530 bytes.
-const MAX_SECRET: usize = 65_535;
+pub(crate) const MAX_SECRET: usize = 65_535;
 /// The most users of a list: some hundred bytes for each.
 const MAX_USERS: usize = 100_000;
 /// The most problems that are told of one list.
@@ -47,6 +47,22 @@ impl StoredSecret {
         match Verifier::parse(text) {
             Some(verifier) => Self::Scram(Arc::new(verifier)),
             None => Self::Plain(Arc::new(Secret::new(text.to_vec()))),
+        }
+    }
+
+    /// Whether it is an empty password, which lets nobody in.
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Self::Plain(password) if password.expose().is_empty())
+    }
+
+    /// Whether the other is the same. Both are of the operator's: how long it takes tells nobody anything.
+    #[cfg(feature = "driver")]
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Plain(one), Self::Plain(other)) => one.expose() == other.expose(),
+            (Self::Md5(one), Self::Md5(other)) => one.expose() == other.expose(),
+            (Self::Scram(one), Self::Scram(other)) => one.is_same(other),
+            _ => false,
         }
     }
 }
@@ -174,6 +190,12 @@ impl UserList {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.users.is_empty()
+    }
+
+    /// Whether whoever has a password at all has a verifier of it, and somebody has.
+    pub(super) fn has_only_verifiers(&self) -> bool {
+        let mut secrets = self.users.values().map(|user| &user.secret).filter(|secret| !secret.is_empty()).peekable();
+        secrets.peek().is_some() && secrets.all(|secret| matches!(secret, StoredSecret::Scram(_)))
     }
 
     /// The verifier of the first user who has one, in the order of their names: what a challenge for a user who does not

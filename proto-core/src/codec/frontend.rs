@@ -90,6 +90,38 @@ pub fn emit_close(out: &mut Vec<u8>, target: Target, name: &[u8]) {
     });
 }
 
+/// Appends a Bind of the unnamed statement to the unnamed portal: parameters and results as text.
+pub fn emit_bind(out: &mut Vec<u8>, parameters: &[&[u8]]) {
+    message(out, tag::BIND, |out| {
+        // Two empty names, and no format codes: text is what holds without any.
+        out.extend_from_slice(&[0, 0, 0, 0]);
+        out.extend_from_slice(&u16::try_from(parameters.len()).unwrap_or(u16::MAX).to_be_bytes());
+        for parameter in parameters {
+            out.extend_from_slice(&u32::try_from(parameter.len()).unwrap_or(u32::MAX).to_be_bytes());
+            out.extend_from_slice(parameter);
+        }
+        out.extend_from_slice(&[0, 0]);
+    });
+}
+
+/// Appends a Describe of the unnamed portal.
+pub fn emit_describe_portal(out: &mut Vec<u8>) {
+    message(out, tag::DESCRIBE, |out| out.extend_from_slice(b"P\0"));
+}
+
+/// Appends an Execute of the unnamed portal for this many rows at most; 0: all.
+pub fn emit_execute(out: &mut Vec<u8>, rows: u32) {
+    message(out, tag::EXECUTE, |out| {
+        out.push(0);
+        out.extend_from_slice(&rows.to_be_bytes());
+    });
+}
+
+/// Appends a Sync.
+pub fn emit_sync(out: &mut Vec<u8>) {
+    message(out, tag::SYNC, |_| {});
+}
+
 /// Appends a PasswordMessage.
 pub fn emit_password(out: &mut Vec<u8>, password: &[u8]) {
     message(out, tag::PASSWORD, |out| cstr(out, password));

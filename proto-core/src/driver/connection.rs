@@ -521,6 +521,7 @@ impl<R: Runtime> Connection<R> {
                 self.mailbox.wake();
             }
             Action::Lease(wish) => self.request(wish, now),
+            Action::LookUp(wish) => self.look_up(wish, now),
             Action::Enroll { wide_key } => self.enroll(wide_key, now),
             Action::Console(errand) => self.console(errand, now),
             Action::Borrow => self.borrow(now),

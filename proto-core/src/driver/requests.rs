@@ -122,6 +122,15 @@ impl<R: Runtime> Connection<R> {
         }
     }
 
+    /// A session that is not proven yet wants a server connection to look its user up on.
+    pub(super) fn look_up(&mut self, wish: Box<Wish>, now: Now) {
+        if let Err(refusal) = self.shared.with_hub(|hub, _| hub.pools.admit(&wish.database)) {
+            return self.reply(Reply::Refused(refusal), now);
+        }
+        self.wish = Some(wish.into());
+        self.borrow(now);
+    }
+
     /// Asks the pool for a server connection, under the session's wish.
     pub(super) fn borrow(&mut self, now: Now) {
         let Some(wish) = &self.wish else { return };

@@ -36,6 +36,15 @@ impl Terms {
         old.is_where(&new)
             && old.pool.isolation == new.pool.isolation
             && (key.own_password || same_password(&self.accounts(key), &after.accounts(key)))
+            && self.same_user(key, after)
+    }
+
+    /// Whether the list of users has the same hash or verifier for them.
+    fn same_user(&self, key: &PoolKey, after: &Self) -> bool {
+        match (&self.profile.gate, &after.profile.gate) {
+            (Some(before), Some(after)) => before.has_same(after, &key.account),
+            _ => true,
+        }
     }
 
     /// Who opens the connections of a pool, as far as the settings tell.

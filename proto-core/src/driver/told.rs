@@ -109,7 +109,9 @@ fn pool(wish: &Wish) -> Box<str> {
 
 fn why_not(failure: &OpenFailure) -> Cow<'static, str> {
     let words = match failure {
-        OpenFailure::Login { failure: failure @ LoginFailure::Server(_), .. } => return failure.refusal().message.into(),
+        OpenFailure::Login { failure: failure @ LoginFailure::Server(_), .. } => {
+            return failure.refusal().message.into();
+        }
         OpenFailure::Connect(_, error) if error.kind() == std::io::ErrorKind::TimedOut => "connect timeout",
         // A resolver's failure has no number of the system's.
         OpenFailure::Connect(Endpoint::Tcp { host, .. }, error)
@@ -128,8 +130,9 @@ fn why_not(failure: &OpenFailure) -> Cow<'static, str> {
 pub(super) fn login_failed(wish: &Wish, failure: &OpenFailure) {
     let (pool, refusal) = (pool(wish), failure.refusal());
     match failure {
-        OpenFailure::Login { failure: LoginFailure::Server(_), .. } => {
-            log::warn!("{pool} server login failed: FATAL {} ({})", refusal.message, refusal.code);
+        OpenFailure::Login { failure: LoginFailure::Server(error), .. } => {
+            let severity = String::from_utf8_lossy(error.fields().severity);
+            log::warn!("{pool} server login failed: {severity} {} ({})", refusal.message, refusal.code);
         }
         _ => log::warn!("{pool} server login failed: {refusal}"),
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::one::{PoolId, SlotState};
 use super::pools::Pools;
-use crate::time::Now;
 use super::{Closing, PoolKey, PoolSettings};
+use crate::time::Now;
 
 impl Pools {
     /// Closes the idle connections of these pools now, and the others when they come back: whoever has one, or waits for

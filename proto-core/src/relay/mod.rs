@@ -399,7 +399,7 @@ impl Relay {
             pooled.statements.has_run = tracker.is_running();
         }
         if let Some(pooled) = pooled
-            && !pooled.handle_settled(settled, failed)
+            && !pooled.handle_settled(settled, failed, tracker.is_skipping())
             && self.fault.is_none()
         {
             self.fault = Some(Violation::OutOfStep);

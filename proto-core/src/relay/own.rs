@@ -80,14 +80,15 @@ impl Pooled {
         }
     }
 
-    /// What an answer of the server means for prepared statements; `failed` others will not be answered because of it.
-    /// `false` when the server has other statements than are known here.
+    /// What an answer of the server means for prepared statements; `failed` others will not be answered because of it, and
+    /// where the server `skips` nor will what is on its way. `false` when the server has other statements than are known
+    /// here.
     #[must_use]
-    pub(super) fn handle_settled(&mut self, settled: Settled, failed: usize) -> bool {
+    pub(super) fn handle_settled(&mut self, settled: Settled, failed: usize, skips: bool) -> bool {
         match settled {
             Settled::Done(op) if op.prepares() => return self.statements.handle_done(),
             Settled::Failed(op) => {
-                self.statements.handle_failed(failed + usize::from(op.prepares()), op.prepares());
+                self.statements.handle_failed(failed + usize::from(op.prepares()), op.prepares(), skips);
             }
             _ => {}
         }
@@ -242,7 +243,7 @@ impl Relay {
             back::PARSE_COMPLETE | back::CLOSE_COMPLETE => {
                 let settled = self.tracker.handle_backend(header.tag, body, |_| {});
                 if let Some(pooled) = &mut self.pooled {
-                    let _ = pooled.handle_settled(settled, 0);
+                    let _ = pooled.handle_settled(settled, 0, false);
                 }
             }
             back::ROW_DESCRIPTION | back::DATA_ROW | back::COMMAND_COMPLETE | back::READY_FOR_QUERY => {

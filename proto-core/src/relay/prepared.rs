@@ -561,7 +561,12 @@ impl Statements {
     }
 
     /// The oldest of these have failed, or will not happen because of it; `itself`: the first is what has failed.
-    pub(super) fn handle_failed(&mut self, failed: usize, itself: bool) {
+    /// `skips`: nor will a message that is not all sent.
+    pub(super) fn handle_failed(&mut self, failed: usize, itself: bool, skips: bool) {
+        if skips {
+            // It is the newest, and may stand on what is undone below.
+            self.handle_whole(false);
+        }
         let failed: Vec<Undo> = self.undo.drain(..failed.min(self.undo.len())).collect();
         for undo in &failed {
             self.settle(undo);

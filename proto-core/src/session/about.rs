@@ -84,7 +84,7 @@ impl Session {
     pub fn progress(&self) -> Progress {
         let state = |state, logged_in| Progress { state, logged_in, ..Progress::default() };
         match &self.phase {
-            Phase::Opening(_) | Phase::Proving(_) => state(ClientState::Login, false),
+            Phase::Opening(_) | Phase::Proving(_) | Phase::Looking(_) => state(ClientState::Login, false),
             Phase::Leasing(_) => state(ClientState::Waiting, false),
             Phase::Closing(_) => {
                 let last = self.last.as_deref().copied().unwrap_or_default();

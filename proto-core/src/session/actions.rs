@@ -48,6 +48,8 @@ pub enum Action {
     Derive(Derivation),
     /// A cancel key first ([`Reply::Enrolled`]), then a server connection ([`Reply::Leased`]).
     Lease(Box<Wish>),
+    /// A server connection for a question of the proxy's own, without a cancel key: [`Reply::Leased`] or a refusal.
+    LookUp(Box<Wish>),
     /// A cancel key for a session that needs no server connection: [`Reply::Enrolled`].
     Enroll {
         /// Whether the client can be given one of more than four bytes.
@@ -222,7 +224,7 @@ pub enum Reply {
     /// To [`Action::Lease`] of a pool whose connections come back after each transaction, before one is there: what its
     /// servers say of themselves.
     Welcome(Reported),
-    /// To [`Action::Lease`] and [`Action::Borrow`], when a server connection is there.
+    /// To [`Action::Lease`], [`Action::LookUp`] and [`Action::Borrow`], when a server connection is there.
     Leased(Leased),
     /// To [`Action::Lease`], when there will be none.
     Refused(Refusal),

@@ -1,15 +1,19 @@
 //! Clients who prove themselves to the proxy's own [`Gate`](crate::auth::gate::Gate): what they are asked, one question after the other.
 
-use crate::auth::gate::{Admission, Backing, Passage, Question, Step};
+use std::sync::Arc;
+
+use crate::auth::gate::{Admission, Backing, Gate, Passage, Question, Step};
 use crate::auth::scram::{MECHANISM, NONCE_LEN, ScramKeys};
+use crate::auth::users::StoredSecret;
 use crate::codec::backend::{
     emit_authentication_ok, emit_cleartext_password, emit_md5_password, emit_sasl, emit_sasl_continue, emit_sasl_final,
 };
+use crate::policy::Account;
 use crate::secret::Secret;
 use crate::time::Now;
 
 use super::leasing::Leasing;
-use super::{Action, Credential, Output, Phase, Session};
+use super::{Action, Credential, Output, Phase, Session, looking};
 
 impl Session {
     /// A startup packet is there. Random bytes come first, for a nonce or a salt.
@@ -19,13 +23,32 @@ impl Session {
         self.out.push_back(Output::Do(Action::Nonce));
     }
 
+    /// The way through the gate begins, for whoever it does not know with a look elsewhere.
     pub(super) fn gate_nonce(&mut self, nonce: [u8; NONCE_LEN], now: Now) {
         let Some(gate) = self.profile.gate.clone() else { return };
-        let Phase::Proving(proving) = &mut self.phase else { return };
+        let Phase::Proving(proving) = &self.phase else { return };
         if proving.passage.is_some() {
             return;
         }
-        let (passage, step) = Passage::new(gate, proving.startup.user.clone(), nonce);
+        match self.place_to_look(&gate, &proving.startup) {
+            Ok(Some(place)) => self.look_up(&gate, place, nonce, now),
+            Ok(None) => self.enter_gate(None, nonce, now),
+            Err(why) => {
+                log::warn!("session {}: {why}", self.id);
+                self.refuse(looking::misconfigured(), now);
+            }
+        }
+    }
+
+    /// `found`: what is kept of their password, where the gate does not know them and it was looked up.
+    pub(super) fn enter_gate(&mut self, found: Option<StoredSecret>, nonce: [u8; NONCE_LEN], now: Now) {
+        let Some(gate) = self.profile.gate.clone() else { return };
+        let Phase::Proving(proving) = &mut self.phase else { return };
+        let user = proving.startup.user.clone();
+        let (passage, step) = match found {
+            Some(secret) => Passage::of_found(gate, user, secret, nonce),
+            None => Passage::new(gate, user, nonce),
+        };
         proving.passage = Some(passage);
         self.gate_step(step, now);
     }
@@ -86,19 +109,36 @@ impl Session {
         let name = startup.user.clone();
         let account = forced.as_ref().map_or_else(|| name.clone(), |account| account.name.clone());
         self.phase = Phase::Leasing(Box::new(Leasing::new(startup, Some(who), Some(account))));
-        let credential = match (forced, backing) {
-            (Some(account), _) => Credential::Account(account),
-            (None, backing) => credential_of(backing),
+        let credential = match forced {
+            Some(account) => {
+                let own = (account.name == name).then_some(backing);
+                credential_of_forced(self.profile.gate.as_deref(), &account, own)
+            }
+            None => credential_of(backing),
         };
         self.lease(credential, &name, now);
     }
 }
 
 /// What somebody logs in to the server with who runs as their own account.
-fn credential_of(backing: Backing) -> Credential {
+pub(super) fn credential_of(backing: Backing) -> Credential {
     match backing {
         Backing::Account(account) => Credential::Account(account),
         Backing::Passed(credential) => Credential::Passed(credential),
         Backing::Provided => Credential::Provided,
+    }
+}
+
+/// The same for whoever runs as the account that a database names: its password there, else what the list has of it,
+/// and for the account itself what its own login has shown.
+pub(super) fn credential_of_forced(gate: Option<&Gate>, account: &Arc<Account>, own: Option<Backing>) -> Credential {
+    if account.password.is_some() {
+        return Credential::Account(account.clone());
+    }
+    match own {
+        Some(backing @ (Backing::Account(_) | Backing::Passed(_))) => credential_of(backing),
+        _ => gate
+            .and_then(|gate| gate.backing(&account.name))
+            .map_or_else(|| Credential::Account(account.clone()), credential_of),
     }
 }

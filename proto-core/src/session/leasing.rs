@@ -66,6 +66,7 @@ impl Session {
     pub(super) fn leasing_refused(&mut self, refusal: Refusal, now: Now) {
         match &self.phase {
             Phase::Leasing(_) => self.refuse(refusal, now),
+            Phase::Looking(_) => self.looking_refused(&refusal, now),
             Phase::Relaying(relaying) if relaying.is_waiting() => self.relaying_killed(refusal, now),
             _ => {}
         }
@@ -74,6 +75,7 @@ impl Session {
     /// The server's own words reach the client, with their SQLSTATE.
     pub(super) fn leasing_refused_by_server(&mut self, message: Box<[u8]>, refusal: Refusal, now: Now) {
         match &self.phase {
+            Phase::Looking(_) => self.looking_refused(&refusal, now),
             Phase::Leasing(_) => {
                 self.send(message.into_vec());
                 self.note_refusal(&refusal, now);
@@ -101,6 +103,7 @@ impl Session {
         let leasing = match &mut self.phase {
             Phase::Leasing(leasing) => leasing,
             Phase::Relaying(_) => return self.borrowed(leased),
+            Phase::Looking(_) => return self.looking_leased(leased, now),
             _ => return self.give_back_unused(leased),
         };
         let proven_now = leasing.who.is_none();

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  Opening ──startup──▶ Proving ──proof──▶ Leasing ──lease──▶ Relaying ──▶ Closing
-//!     │ SSLRequest, TLS     │ token → Verify    │ wait for a        │ bytes pass
-//!     │ CancelRequest ──▶ Cancelling            │ server connection │
+//!     │ SSLRequest, TLS     │ ▲ token → Verify  │ wait for a        │ bytes pass
+//!     │ CancelRequest       │ │ Looking: who?   │ server connection │
 //!     └──────────── a refusal at any point: ErrorResponse, Closing ┘
 //! ```
 //! The contract: show it what a side has sent with [`Session::handle_input`] and do with the front of those bytes
@@ -17,6 +17,7 @@ mod clocks;
 mod console;
 mod gating;
 mod leasing;
+mod looking;
 mod opening;
 mod pooling;
 mod proving;
@@ -36,18 +37,19 @@ use crate::auth::roles::RoleMap;
 use crate::codec::backend::{Severity, emit_error};
 use crate::console::ConsoleAccess;
 use crate::fault::{Lost, Refusal, SqlState, Violation};
-use crate::policy::{AllowPlaintext, Databases, Limits, LogTerms, SocketOptions, StartupRules, Users};
+use crate::policy::{AllowPlaintext, AuthQuery, Databases, Limits, LogTerms, SocketOptions, StartupRules, Users};
 use crate::pool::{PoolKey, PoolSettings};
 use crate::preamble::Startup;
 use crate::relay::Step;
 use crate::relay::pins::Pin;
 use crate::session_id::SessionId;
-use crate::time::{Deadline, Now, Tick, Timer};
+use crate::time::{Deadline, Now, Tick, Timer, earliest};
 
 pub use about::{About, Progress};
 pub use actions::{Action, Credential, Finish, Leased, Output, Reply, Return, ReturnState, Wish};
 use console::Consoling;
 use leasing::Leasing;
+use looking::Looking;
 use opening::Open;
 use proving::Proving;
 use relaying::Relaying;
@@ -97,6 +99,8 @@ pub struct Profile {
     pub allow_plaintext: AllowPlaintext,
     /// Who is let in by another proof than a token; `None`: tokens count, and what `password_fallback` says.
     pub gate: Option<Arc<Gate>>,
+    /// How the gate's users at the admin console are looked up whom its list does not have.
+    pub auth_query: Option<Arc<AuthQuery>>,
     /// Whether a password that is no token may be checked by PostgreSQL itself.
     pub password_fallback: bool,
     /// Which role runs as which account.
@@ -163,6 +167,7 @@ impl Default for Profile {
             tls_required: false,
             allow_plaintext: AllowPlaintext::default(),
             gate: None,
+            auth_query: None,
             password_fallback: false,
             roles: RoleMap::default(),
             databases: Databases::default(),
@@ -209,6 +214,7 @@ pub struct Encryption {
 enum Phase {
     Opening(Open),
     Proving(Box<Proving>),
+    Looking(Box<Looking>),
     Leasing(Box<Leasing>),
     Relaying(Box<Relaying>),
     Console(Box<Consoling>),
@@ -295,7 +301,7 @@ impl Session {
     pub const fn wants_input(&self, from: Side) -> bool {
         match (&self.phase, from) {
             (Phase::Closing(_), _) => false,
-            (Phase::Relaying(_), _) | (_, Side::Client) => true,
+            (Phase::Relaying(_) | Phase::Looking(_), _) | (_, Side::Client) => true,
             (_, Side::Server) => false,
         }
     }
@@ -371,7 +377,8 @@ impl Session {
         match (&self.phase, from) {
             (Phase::Opening(_), Side::Client) => self.opening_input(bytes, now),
             (Phase::Proving(_), Side::Client) => self.proving_input(bytes, now),
-            (Phase::Leasing(_), Side::Client) => Verdict::Wait,
+            (Phase::Looking(_), Side::Server) => self.looking_input(bytes, now),
+            (Phase::Leasing(_) | Phase::Looking(_), Side::Client) => Verdict::Wait,
             (Phase::Console(_), Side::Client) => self.console_input(bytes, now),
             _ => Verdict::Take(bytes.len()),
         }
@@ -412,6 +419,11 @@ impl Session {
                 self.finish(if untouched { Finish::Untouched } else { Finish::Lost(side, how) }, now);
             }
             (Phase::Proving(_), _) => self.finish(Finish::Lost(side, how), now),
+            (Phase::Looking(_), Side::Server) => self.looking_lost(how, now),
+            (Phase::Looking(_), Side::Client) => {
+                self.stop_looking();
+                self.finish(Finish::Lost(side, how), now);
+            }
             (Phase::Leasing(_), Side::Client) => {
                 self.out.push_back(Output::Do(Action::GiveUp));
                 self.finish(Finish::Lost(side, how), now);
@@ -424,6 +436,7 @@ impl Session {
 
     /// The process is being stopped: what runs may end, nothing new begins.
     pub fn handle_drain(&mut self, now: Now) {
+        self.stop_looking();
         match &mut self.phase {
             Phase::Relaying(relaying) => {
                 relaying.draining = true;
@@ -438,7 +451,7 @@ impl Session {
             Phase::Console(_) => {}
             // In the middle of a TLS handshake nothing can be said.
             Phase::Opening(open) if open.is_untouched() || open.in_handshake() => self.finish(Finish::Drained, now),
-            Phase::Opening(_) | Phase::Proving(_) => self.refuse(shutting_down(), now),
+            Phase::Opening(_) | Phase::Proving(_) | Phase::Looking(_) => self.refuse(shutting_down(), now),
         }
     }
 
@@ -460,6 +473,7 @@ impl Session {
 
     /// The session ends now, whatever it does: the drain's limit has passed, or somebody with the right to said so.
     pub fn handle_kill(&mut self, refusal: Refusal, now: Now) {
+        self.stop_looking();
         match &self.phase {
             Phase::Relaying(_) => self.relaying_killed(refusal, now),
             Phase::Console(_) => self.console_killed(refusal, now),
@@ -468,7 +482,7 @@ impl Session {
                 self.out.push_back(Output::Do(Action::GiveUp));
                 self.refuse(refusal, now);
             }
-            Phase::Opening(_) | Phase::Proving(_) => self.refuse(refusal, now),
+            Phase::Opening(_) | Phase::Proving(_) | Phase::Looking(_) => self.refuse(refusal, now),
         }
     }
 
@@ -482,7 +496,11 @@ impl Session {
                     self.refuse(login_timed_out(), now);
                 }
             }
-            Phase::Proving(_) if now.tick >= self.login_until => self.refuse(login_timed_out(), now),
+            Phase::Proving(_) | Phase::Looking(_) if now.tick >= self.login_until => {
+                self.stop_looking();
+                self.refuse(login_timed_out(), now);
+            }
+            Phase::Looking(_) => self.looking_timed_out(now),
             Phase::Leasing(leasing) if leasing.who.is_none() && now.tick >= self.login_until => {
                 self.out.push_back(Output::Do(Action::GiveUp));
                 self.refuse(login_timed_out(), now);
@@ -502,6 +520,10 @@ impl Session {
     pub fn poll_timeout(&self) -> Option<Deadline> {
         match &self.phase {
             Phase::Opening(_) | Phase::Proving(_) => Some(Deadline { at: self.login_until, why: Timer::ClientLogin }),
+            Phase::Looking(looking) => {
+                let login = Deadline { at: self.login_until, why: Timer::ClientLogin };
+                earliest(looking.poll_timeout(), Some(login))
+            }
             Phase::Closing(until) => Some(Deadline { at: *until, why: Timer::Closing }),
             // Who waits without a proof waits on the login's time.
             Phase::Leasing(leasing) if leasing.who.is_none() => {

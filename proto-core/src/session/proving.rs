@@ -208,7 +208,7 @@ fn no_token() -> Refusal {
 
 pub(super) fn no_database(name: &str) -> Refusal {
     Refusal::new(SqlState::INVALID_CATALOG_NAME, format!("no such database: {name}"))
-        .hint("It is not configured in gprxy: name one of the [databases] of its configuration.")
+        .hint("gprxy serves those of [databases] in its configuration; a client that names none asks for one called like its user.")
 }
 
 #[cfg(test)]

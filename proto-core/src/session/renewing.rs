@@ -6,9 +6,11 @@ use crate::auth::gate::Backing;
 use crate::auth::jwt::Keyring;
 use crate::auth::{Identity, Method};
 use crate::fault::{Refusal, SqlState};
-use crate::policy::Account;
+use crate::policy::Database;
 use crate::pool::PoolMode;
+use crate::upstream;
 
+use super::gating::{credential_of, credential_of_forced};
 use super::proving::no_database;
 use super::{Credential, Phase, Profile, Session, Wish, pooling};
 
@@ -32,7 +34,7 @@ impl Session {
         if !still_believed {
             return Err(no_longer(&wish.account));
         }
-        let credential = credential(&profile, &identity, target.account.as_ref(), wish)?;
+        let credential = credential(&profile, &identity, &target, wish)?;
         let settings = profile.pool_settings(&wish.account, &wish.role, &target.pool);
         let owner = match wish.mode {
             PoolMode::Session => wish.owner.clone(),
@@ -56,28 +58,33 @@ impl Session {
 }
 
 /// By the way that somebody was let in, so that nobody gets in by another one.
-fn credential(
-    profile: &Profile,
-    identity: &Identity,
-    forced: Option<&Arc<Account>>,
-    wish: &Wish,
-) -> Result<Credential, Refusal> {
-    let expected = forced.map_or(&identity.subject, |account| &account.name);
-    match (&profile.gate, identity.method) {
-        (Some(_), Method::Password | Method::Trust) if *expected != wish.account => Err(no_longer(&wish.account)),
-        (Some(gate), Method::Password | Method::Trust) if forced.is_some() => match gate.renew(&identity.subject) {
-            Some(_) => forced.cloned().map(Credential::Account).ok_or_else(|| no_longer(&wish.account)),
-            None => Err(no_longer(&wish.account)),
-        },
-        (None, Method::Token) => profile.roles.renew(identity, &wish.account).map(Credential::Account),
-        (Some(gate), Method::Password | Method::Trust) => match gate.renew(&identity.subject) {
-            Some(Backing::Account(account)) => Ok(Credential::Account(account)),
-            Some(Backing::Passed(credential)) => Ok(Credential::Passed(credential)),
-            Some(Backing::Provided) => Ok(wish.credential.clone()),
-            None => Err(no_longer(&wish.account)),
-        },
-        _ => Err(no_longer(&wish.account)),
+fn credential(profile: &Profile, identity: &Identity, target: &Database, wish: &Wish) -> Result<Credential, Refusal> {
+    let (user, forced) = (&identity.subject, target.account.as_ref());
+    let gate = match (&profile.gate, identity.method) {
+        (None, Method::Token) => {
+            return profile.roles.renew(identity, &wish.account).map(Credential::Account);
+        }
+        (Some(gate), Method::Password | Method::Trust) => gate,
+        _ => return Err(no_longer(&wish.account)),
+    };
+    if *forced.map_or(user, |account| &account.name) != wish.account {
+        return Err(no_longer(&wish.account));
     }
+    let own = match gate.renew(user) {
+        Some(own) => own,
+        // Whoever was looked up before would be looked up again.
+        None if target.auth_query.is_some() => Backing::Provided,
+        None => return Err(no_longer(&wish.account)),
+    };
+    let credential = match forced {
+        Some(account) => credential_of_forced(Some(gate), account, (account.name == *user).then_some(own)),
+        None => credential_of(own),
+    };
+    Ok(match credential {
+        // What only their login could show is what it was.
+        Credential::Provided | Credential::Passed(upstream::Credential::Verifier) => wish.credential.clone(),
+        credential => credential,
+    })
 }
 
 fn no_longer(account: &str) -> Refusal {

@@ -5,6 +5,7 @@ mod contract;
 mod drain;
 mod gating;
 mod leasing;
+mod looking;
 mod opening;
 mod pooling;
 mod proving;

@@ -133,6 +133,7 @@ pub fn databases(pool: PoolSettings) -> Databases {
 pub fn databases_at(endpoints: &[Endpoint], sslmode: SslMode, pool: PoolSettings) -> Databases {
     let database = Database {
         account: None,
+        auth_query: None,
         dbname: None,
         endpoints: endpoints.into(),
         sslmode,
@@ -162,6 +163,7 @@ pub fn profile() -> Profile {
         tls: false,
         allow_plaintext: AllowPlaintext::Always,
         gate: None,
+        auth_query: None,
         password_fallback: true,
         roles: roles(),
         databases: databases(PoolSettings::default()),

@@ -34,6 +34,8 @@ pub enum LoginFailure {
     },
     /// The server wants a password, and there is none.
     PasswordMissing,
+    /// The server wants a password, and there is a SCRAM verifier without keys: see [`super::Credential::Verifier`].
+    KeysUnknown,
     /// The server wants a proof that cannot be made of what there is.
     Unfit(&'static str),
     /// There is a token, and nothing says that nobody else would read it on its way.
@@ -82,6 +84,11 @@ impl LoginFailure {
             }
             Self::PasswordMissing => cannot("the server wants a password, but the account has none configured")
                 .hint("Set the account's password in gprxy's configuration."),
+            Self::KeysUnknown => cannot(
+                "cannot log in to the server, wrong password type: of the account's password only a SCRAM verifier is \
+                 known, and no login to gprxy has shown its keys",
+            )
+            .hint("Use auth_type = scram-sha-256 with users who run as themselves, or give gprxy the password."),
             Self::Unfit(what) => cannot(&format!("the server wants another proof than {what} can give"))
                 .hint("A verifier or hash serves only a server that keeps the same one; a token, only another gprxy."),
             Self::Unprotected => cannot("the token is not sent: TLS with the server is missing or not verified")

@@ -1,13 +1,14 @@
 //! The server-facing handshakes as machines of their own: logging in ([`Login`]), cleaning a connection that comes
-//! back ([`Reset`]) and cancelling ([`CancelRequest`]).
+//! back ([`Reset`]), looking a user up ([`Lookup`]) and cancelling ([`CancelRequest`]).
 //!
-//! All three have the same verbs: `handle_*` takes something in, `poll_output` and `poll_timeout` give something out.
+//! All of them have the same verbs: `handle_*` takes something in, `poll_output` and `poll_timeout` give something out.
 //! A driver moves bytes between a socket and `handle_input`, does what `poll_output` names, and stops at `Finished`.
 
 pub mod cancel_wire;
 pub mod failure;
 mod frames;
 pub mod login;
+pub mod lookup;
 pub mod parameters;
 mod proving;
 pub mod reset;
@@ -21,6 +22,7 @@ use crate::secret::Secret;
 pub use cancel_wire::{CancelFailure, CancelOutput, CancelRequest};
 pub use failure::{LoginFailure, ServerError};
 pub use login::{Login, LoginOutput};
+pub use lookup::{Lookup, LookupFault, LookupOutcome, LookupOutput};
 pub use parameters::{Differences, Reported};
 pub use reset::{Reset, ResetFault, ResetOutcome, ResetOutput, ResetPlan};
 pub use settings::{Credential, LoginSettings};

@@ -25,6 +25,8 @@ pub enum Credential {
     },
     /// The keys of a verifier, where the password itself is not known: they serve a server that keeps the same one.
     Keys(Arc<ScramKeys>),
+    /// A verifier alone, whose keys nobody has shown: it serves a server that does not ask for a password.
+    Verifier,
     /// The hash of a password, as a server keeps it: as good as the password where that asks for MD5.
     Md5(Arc<StoredDigest>),
     /// A token, which is sent as it is, and so only where nobody else can read it.
@@ -56,6 +58,7 @@ impl Credential {
         match self {
             Self::Password { password, .. } if !password.expose().is_empty() => Ok(password),
             Self::Password { .. } | Self::None => Err(LoginFailure::PasswordMissing),
+            Self::Verifier => Err(LoginFailure::KeysUnknown),
             Self::Keys(_) => Err(LoginFailure::Unfit("a SCRAM verifier")),
             Self::Md5(_) => Err(LoginFailure::Unfit("an MD5 hash")),
             Self::Token { .. } => Err(LoginFailure::Unfit("a token")),
@@ -66,7 +69,7 @@ impl Credential {
     pub(super) fn in_clear(&self) -> Option<&[u8]> {
         match self {
             Self::Password { password: secret, .. } | Self::Token { token: secret, .. } => Some(secret.expose()),
-            Self::None | Self::Keys(_) | Self::Md5(_) => None,
+            Self::None | Self::Keys(_) | Self::Verifier | Self::Md5(_) => None,
         }
     }
 
@@ -74,7 +77,7 @@ impl Credential {
         match self {
             Self::Password { keys, .. } => keys.as_ref(),
             Self::Keys(keys) => Some(keys),
-            Self::None | Self::Md5(_) | Self::Token { .. } => None,
+            Self::None | Self::Verifier | Self::Md5(_) | Self::Token { .. } => None,
         }
     }
 }

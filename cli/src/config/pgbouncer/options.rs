@@ -44,7 +44,6 @@ const fn of(name: &'static str, form: Form, default: &'static str, fate: Fate) -
     Known { name, form, default, fate }
 }
 
-const QUERY: &str = "users come from auth_file alone";
 const CIPHERS: &str = "TLS uses the ciphers of rustls, all of them strong";
 const BUFFERS: &str = "buffers are gprxy's own";
 const DNS: &str = "names are looked up by the system for each new server connection";
@@ -56,14 +55,14 @@ const NAMES: &str = "a process is told from others by its pid";
 pub(super) static OPTIONS: &[Known] = &[
     of("admin_users", Text, "", Same),
     of("application_name_add_host", Flag, "0", Same),
-    of("auth_dbname", Text, "", Without(QUERY)),
+    of("auth_dbname", Text, "", Same),
     of("auth_file", Text, "", Woven),
     of("auth_hba_file", Text, "", Without("it counts with auth_type = hba only, which is not supported")),
     of("auth_ident_file", Text, "", Without("it counts with auth_type = hba only, which is not supported")),
     of("auth_ldap_options", Text, "", Without("LDAP is not supported")),
-    of("auth_query", Text, "", Without(QUERY)),
+    of("auth_query", Text, "", Same),
     of("auth_type", Text, "md5", Woven),
-    of("auth_user", Text, "", Without(QUERY)),
+    of("auth_user", Text, "", Same),
     of("autodb_idle_timeout", Seconds, "3600", Without("a pool goes with its last connection")),
     of("cancel_wait_timeout", Seconds, "10", Woven),
     of("client_idle_timeout", Seconds, "0", Same),
@@ -160,9 +159,9 @@ pub(super) static OPTIONS: &[Known] = &[
 /// Of the connection strings in `[databases]`.
 pub(super) static OF_DATABASES: &[Known] = &[
     of("application_name", Text, "", Without("the client's own name reaches the server")),
-    of("auth_dbname", Text, "", Without(QUERY)),
-    of("auth_query", Text, "", Without(QUERY)),
-    of("auth_user", Text, "", Without(QUERY)),
+    of("auth_dbname", Text, "", Same),
+    of("auth_query", Text, "", Same),
+    of("auth_user", Text, "", Same),
     of("client_encoding", Text, "", Without("the client's own parameters reach the server")),
     of("connect_query", Text, "", Refused("statements that nobody runs any more may be what the application needs")),
     of("datestyle", Text, "", Without("the client's own parameters reach the server")),

@@ -360,14 +360,20 @@ impl Dice {
             6..=10 => ("select $1::text".to_owned(), vec![Some(vec![b'v'; 70_000])]),
             _ => ("select n, repeat('r', n) from generate_series(1000, 1040) n".to_owned(), Vec::new()),
         };
-        let says = vec![
+        // Without a name and too long to be kept, it is gone with the transaction.
+        let lasts = !name.is_empty() || sql.len() < 12_000;
+        let (portal, statement, rows) = (String::new(), name.clone(), [0, 5][self.below(2)]);
+        let mut says = vec![
             Say::Close { kind: 'S', name: name.clone() },
             Say::Parse { name: name.clone(), sql },
             Say::Describe { kind: 'S', name: name.clone() },
-            Say::Bind { portal: String::new(), statement: name, values, formats: Vec::new(), results: Vec::new() },
-            Say::Execute { portal: String::new(), rows: [0, 5][self.below(2)] },
-            Say::Sync,
+            Say::Bind { portal, statement, values, formats: Vec::new(), results: Vec::new() },
+            Say::Execute { portal: String::new(), rows },
         ];
+        if !lasts {
+            says.push(Say::Close { kind: 'S', name });
+        }
+        says.push(Say::Sync);
         Step::new(says)
     }
 }

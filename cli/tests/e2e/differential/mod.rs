@@ -4,7 +4,8 @@
 //! tables and processes, and the one NOTICE by which gprxy says that a session keeps its connection. The scripts leave out
 //! what docs/compatibility.md lists.
 //!
-//! `GPRXY_SEEDS=4711` runs one seed, `GPRXY_SEEDS=0..100000` many.
+//! `GPRXY_SEEDS=4711` runs one seed, `GPRXY_SEEDS=0..100000` many, `GPRXY_SEEDS=4711*50` one again and again: for what
+//! depends on time.
 
 mod grammar;
 mod noise;
@@ -33,12 +34,16 @@ const MOST_REPORTS: usize = 5;
 /// How long a script that fails is made shorter.
 const REDUCTION: Duration = Duration::from_secs(60);
 
-fn seeds() -> Range<u64> {
-    let Ok(wanted) = std::env::var("GPRXY_SEEDS") else { return ENOUGH };
+fn seeds() -> Box<dyn Iterator<Item = u64>> {
+    let Ok(wanted) = std::env::var("GPRXY_SEEDS") else { return Box::new(ENOUGH) };
     let number = |text: &str| text.trim().parse::<u64>().unwrap_or_else(|_| panic!("GPRXY_SEEDS={wanted}"));
+    if let Some((seed, times)) = wanted.split_once('*') {
+        let seed = number(seed);
+        return Box::new((0..number(times)).map(move |_| seed));
+    }
     match wanted.split_once("..") {
-        Some((from, to)) => number(from)..number(to),
-        None => number(&wanted)..number(&wanted) + 1,
+        Some((from, to)) => Box::new(number(from)..number(to)),
+        None => Box::new(std::iter::once(number(&wanted))),
     }
 }
 

@@ -154,7 +154,8 @@ impl Cluster {
         self.sql_in(fixtures::DATABASE, sql)
     }
 
-    fn sql_in(&self, database: &str, sql: &str) -> String {
+    /// The same in another database.
+    pub(crate) fn sql_in(&self, database: &str, sql: &str) -> String {
         let output = Command::new(deps::psql())
             .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-h"])
             .arg(&self.socket_dir)

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use ring::digest;
 
-use super::{Admission, Gate, Users};
+use super::{Admission, Gate, Strangers, Users};
 use crate::auth::md5;
 use crate::auth::scram::server::{ClientFault, ClientProof, ScramServer, ServerChallenge, Verifier};
 use crate::auth::scram::{Derivation, MAX_MESSAGE, MECHANISM, NONCE_LEN, ScramKeys};
-use crate::auth::users::StoredSecret;
+use crate::auth::users::{StoredSecret, User};
 use crate::codec::Reader;
 use crate::fault::{Refusal, SqlState, Violation};
 use crate::policy::AuthType;
@@ -62,28 +62,61 @@ enum State {
 /// One client's way through a gate.
 pub struct Passage {
     gate: Arc<Gate>,
-    user: Arc<str>,
+    name: Arc<str>,
+    /// Where the list does not have them and they were looked up.
+    found: Option<Box<User>>,
     state: State,
 }
 
 impl Passage {
     /// For whoever says to be `user`. The random bytes must be fresh.
     pub fn new(gate: Arc<Gate>, user: Arc<str>, nonce: [u8; NONCE_LEN]) -> (Self, Step) {
+        Self::begin(gate, user, None, nonce)
+    }
+
+    /// The same for somebody whom the gate does not know: what is kept of their password was looked up.
+    pub fn of_found(gate: Arc<Gate>, user: Arc<str>, secret: StoredSecret, nonce: [u8; NONCE_LEN]) -> (Self, Step) {
+        if !secret.is_empty() {
+            let _ = gate.found.set(Strangers::like(&secret));
+        }
+        let found = Box::new(User::new(user.clone(), secret));
+        Self::begin(gate, user, Some(found), nonce)
+    }
+
+    fn begin(gate: Arc<Gate>, name: Arc<str>, found: Option<Box<User>>, nonce: [u8; NONCE_LEN]) -> (Self, Step) {
         let scram = || (State::Sasl(ScramServer::new(nonce)), Step::Ask(Question::Sasl));
-        let (state, step) = match (gate.auth_type, gate.find(&user).map(|user| &user.secret)) {
-            (AuthType::Trust, None) if matches!(gate.users, Users::Listed(_)) => {
-                (State::Over, Step::Refused(unknown(&user)))
-            }
-            (AuthType::Trust, _) => (State::Over, admitted(gate.admission(&user, None, None))),
+        let mut passage = Self { gate, name, found, state: State::Over };
+        let gate = &passage.gate;
+        let is_unknown = passage.user().is_none() && matches!(gate.users, Users::Listed(_));
+        let (state, step) = match (gate.auth_type, passage.secret()) {
+            (AuthType::Trust, _) if is_unknown => (State::Over, Step::Refused(unknown(&passage.name))),
+            (AuthType::Trust, _) => (State::Over, passage.admitted(None, None)),
             (AuthType::Plain, _) => (State::Plain, Step::Ask(Question::Cleartext)),
             // As in PgBouncer and PostgreSQL: who has a verifier is asked by SCRAM where the setting says md5.
             (AuthType::Md5, Some(StoredSecret::Scram(_))) | (AuthType::ScramSha256, _) => scram(),
+            (AuthType::Md5, None) if gate.strangers().by_scram => scram(),
             (AuthType::Md5, _) => {
                 let salt = [nonce[0], nonce[1], nonce[2], nonce[3]];
                 (State::Md5(salt), Step::Ask(Question::Md5 { salt }))
             }
         };
-        (Self { gate, user, state }, step)
+        passage.state = state;
+        (passage, step)
+    }
+
+    /// Whoever has this name.
+    fn user(&self) -> Option<&User> {
+        self.found.as_deref().or_else(|| self.gate.find(&self.name))
+    }
+
+    /// What is kept of their password. An empty one lets nobody in: they are asked as somebody who does not exist.
+    fn secret(&self) -> Option<&StoredSecret> {
+        self.user().map(|user| &user.secret).filter(|secret| !secret.is_empty())
+    }
+
+    fn admitted(&self, shown: Option<Credential>, sasl_final: Option<Vec<u8>>) -> Step {
+        let admission = self.gate.admission(&self.name, self.user(), shown, sasl_final);
+        Step::Admitted(Box::new(admission))
     }
 
     /// The longest answer that is worth reading, when passwords have at most so many bytes.
@@ -143,7 +176,7 @@ impl Passage {
     pub fn handle_derived(&mut self, keys: ScramKeys) -> Option<Step> {
         match std::mem::replace(&mut self.state, State::Over) {
             State::PlainDerived => {
-                let user = self.gate.find(&self.user);
+                let user = self.user();
                 let right = match user.map(|user| &user.secret) {
                     Some(StoredSecret::Scram(verifier)) => verifier.is_of(&keys),
                     _ => false,
@@ -152,7 +185,7 @@ impl Passage {
             }
             State::SaslDerived(proof) => {
                 let verifier = Arc::new(Verifier::new(&keys));
-                if let Some(user) = self.gate.find(&self.user) {
+                if let Some(user) = self.user() {
                     let _ = user.verifier.set(verifier.clone());
                 }
                 Some(self.check_with(proof, &verifier))
@@ -169,18 +202,20 @@ impl Passage {
             return Step::Refused(Refusal::new(SqlState::INVALID_PASSWORD, "empty password returned by client"));
         }
         let derive = |verifier: &Verifier| verifier.derivation(&Arc::new(Secret::new(given.to_vec())));
-        let step = match self.gate.find(&self.user).map(|user| &user.secret) {
+        let step = match self.secret() {
             Some(StoredSecret::Plain(password)) => {
                 // Hashed first, so that not even the length shows.
                 let [given, right] = [given, password.expose()].map(|text| digest::digest(&digest::SHA256, text));
                 return self.verdict(equal_in_constant_time(given.as_ref(), right.as_ref()), None);
             }
             Some(StoredSecret::Md5(right)) => {
-                let given = md5::stored(self.user.as_bytes(), given);
+                let given = md5::stored(self.name.as_bytes(), given);
                 return self.verdict(equal_in_constant_time(given.expose(), right.expose()), None);
             }
             Some(StoredSecret::Scram(verifier)) => Some(derive(verifier)),
-            None => self.gate.some_verifier().map(|verifier| derive(verifier)),
+            None => self.gate.strangers().rounds.map(|rounds| {
+                Derivation::new(&Arc::new(Secret::new(given.to_vec())), &self.gate.salt(&self.name), rounds)
+            }),
         };
         match step {
             Some(derivation) => {
@@ -192,8 +227,8 @@ impl Passage {
     }
 
     fn check_md5(&self, answer: &[u8], salt: [u8; 4]) -> Step {
-        let name = self.user.as_bytes();
-        let right = match self.gate.find(&self.user).map(|user| &user.secret) {
+        let name = self.name.as_bytes();
+        let right = match self.user().map(|user| &user.secret) {
             Some(StoredSecret::Plain(password)) if !password.expose().is_empty() => {
                 md5::is_answer(answer, &md5::stored(name, password.expose()), salt)
             }
@@ -207,7 +242,7 @@ impl Passage {
     }
 
     fn client_first(&mut self, server: ScramServer, message: &[u8]) -> Step {
-        let (salt, iterations) = self.gate.challenge(&self.user);
+        let (salt, iterations) = self.gate.challenge(&self.name, self.user());
         match server.handle_client_first(message, &salt, iterations) {
             Ok((answer, challenge)) => {
                 self.state = State::SaslFinal(challenge);
@@ -218,11 +253,11 @@ impl Passage {
     }
 
     fn check_proof(&mut self, proof: ClientProof) -> Step {
-        let user = self.gate.find(&self.user);
+        let user = self.user();
         match user.map(|user| (&user.secret, user.verifier.get())) {
             Some((StoredSecret::Scram(verifier), _)) | Some((_, Some(verifier))) => self.check_with(proof, verifier),
             Some((StoredSecret::Plain(password), None)) if !password.expose().is_empty() => {
-                let (salt, iterations) = self.gate.mock(&self.user);
+                let (salt, iterations) = self.gate.mock(&self.name);
                 let derivation = Derivation::new(password, &salt, iterations);
                 self.state = State::SaslDerived(proof);
                 Step::Derive(derivation)
@@ -235,19 +270,15 @@ impl Passage {
         match proof.check(verifier) {
             Some(proven) => {
                 let keys = Credential::Keys(Arc::new(proven.keys));
-                admitted(self.gate.admission(&self.user, Some(keys), Some(proven.server_final)))
+                self.admitted(Some(keys), Some(proven.server_final))
             }
-            None => Step::Refused(wrong(&self.user)),
+            None => Step::Refused(wrong(&self.name)),
         }
     }
 
     fn verdict(&self, right: bool, shown: Option<Credential>) -> Step {
-        if right { admitted(self.gate.admission(&self.user, shown, None)) } else { Step::Refused(wrong(&self.user)) }
+        if right { self.admitted(shown, None) } else { Step::Refused(wrong(&self.name)) }
     }
-}
-
-fn admitted(admission: Admission) -> Step {
-    Step::Admitted(Box::new(admission))
 }
 
 /// The text of a PasswordMessage.
@@ -263,10 +294,9 @@ fn wrong(user: &str) -> Refusal {
     Refusal::new(SqlState::INVALID_PASSWORD, format!("password authentication failed for user \"{user}\""))
 }
 
-/// PostgreSQL's words here, too.
 fn unknown(user: &str) -> Refusal {
-    Refusal::new(SqlState::INVALID_AUTHORIZATION, format!("\"trust\" authentication failed for user \"{user}\""))
-        .hint("This name is not in gprxy's list of users: connect under one of auth_file, or add it there.")
+    Refusal::new(SqlState::INVALID_AUTHORIZATION, format!("\"trust\" authentication failed: no such user \"{user}\""))
+        .hint("Connect under a name that is in auth_file or that auth_query finds, or add this one.")
 }
 
 fn not_scram(fault: ClientFault) -> Refusal {

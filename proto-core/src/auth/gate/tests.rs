@@ -3,6 +3,7 @@ use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 
 use super::*;
 use crate::auth::md5;
+use crate::auth::scram::server::Verifier;
 use crate::auth::scram::{Derivation, NONCE_LEN};
 use crate::fault::Violation;
 use crate::testing::dice::Dice;
@@ -40,7 +41,10 @@ type Seen = (Vec<String>, Result<Box<Admission>, Refusal>);
 
 /// An honest client with this password.
 fn try_as(gate: &Arc<Gate>, user: &str, password: &str) -> Seen {
-    let (mut passage, mut step) = Passage::new(gate.clone(), user.into(), [9; NONCE_LEN]);
+    go(Passage::new(gate.clone(), user.into(), [9; NONCE_LEN]), user, password)
+}
+
+fn go((mut passage, mut step): (Passage, Step), user: &str, password: &str) -> Seen {
     let mut client = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
     let mut seen = Vec::new();
     loop {
@@ -170,6 +174,7 @@ fn what_they_have_for_the_server_is_what_is_known_of_them() {
         }
         Backing::Passed(Credential::Keys(_)) => "keys",
         Backing::Passed(Credential::Md5(_)) => "hash",
+        Backing::Passed(Credential::Verifier) => "a verifier without keys",
         Backing::Passed(_) => "something else",
         Backing::Provided => "provided",
     };
@@ -182,7 +187,7 @@ fn what_they_have_for_the_server_is_what_is_known_of_them() {
         (AuthType::Plain, "hash", "hash"),
         (AuthType::Trust, "plain", "password"),
         (AuthType::Trust, "hash", "hash"),
-        (AuthType::Trust, "scram", "nothing"),
+        (AuthType::Trust, "scram", "a verifier without keys"),
         (AuthType::Trust, "empty", "nothing"),
     ] {
         assert_eq!(backing(auth_type, user), expected, "{auth_type:?} {user}");
@@ -266,4 +271,59 @@ fn answers_are_bounded_and_late_derivations_change_nothing() {
     assert!(matches!(passage.handle_answer(&text(PASSWORD)), Ok(Step::Admitted(_))));
     assert!(passage.handle_derived(keys()).is_none());
     assert_eq!(passage.handle_answer(&text(PASSWORD)).err(), Some(Violation::OutOfStep));
+}
+
+/// What is asked of somebody, and whether they get in: who was looked up with `secret`, or (`None`) is not there.
+fn try_found(gate: &Arc<Gate>, user: &str, secret: Option<StoredSecret>, password: &str) -> (Vec<String>, bool) {
+    let begin = |gate: &Arc<Gate>| match &secret {
+        Some(secret) => Passage::of_found(gate.clone(), user.into(), secret.clone(), [3; NONCE_LEN]),
+        None => Passage::new(gate.clone(), user.into(), [3; NONCE_LEN]),
+    };
+    let (asked, end) = go(begin(gate), user, password);
+    (asked, end.is_ok())
+}
+
+#[test]
+fn who_was_looked_up_is_asked_as_one_of_the_list() {
+    let hash = StoredSecret::Md5(Arc::new(md5::stored(b"found", PASSWORD.as_bytes())));
+    let plain = StoredSecret::parse(PASSWORD.as_bytes());
+    for (auth_type, secret) in [
+        (AuthType::Plain, plain.clone()),
+        (AuthType::Plain, hash.clone()),
+        (AuthType::Plain, verifier(PASSWORD)),
+        (AuthType::Md5, plain.clone()),
+        (AuthType::Md5, hash),
+        (AuthType::Md5, verifier(PASSWORD)),
+        (AuthType::ScramSha256, plain),
+        (AuthType::ScramSha256, verifier(PASSWORD)),
+    ] {
+        let gate = gate(auth_type);
+        assert!(!gate.knows("found") && gate.knows("plain"));
+        assert!(try_found(&gate, "found", Some(secret.clone()), PASSWORD).1, "{auth_type:?}");
+        assert!(!try_found(&gate, "found", Some(secret), "wrong").1, "{auth_type:?}");
+        assert!(!is_in(&gate, "found", PASSWORD), "the gate keeps nothing of it");
+    }
+    let trusting = gate(AuthType::Trust);
+    assert!(try_found(&trusting, "found", Some(StoredSecret::parse(b"")), "").1);
+    assert!(!try_found(&trusting, "found", None, "").1);
+}
+
+#[test]
+fn who_was_looked_up_and_is_not_there_is_asked_as_those_who_are() {
+    for auth_type in [AuthType::Plain, AuthType::Md5, AuthType::ScramSha256] {
+        for typical in [verifier(PASSWORD), StoredSecret::Md5(Arc::new(md5::stored(b"one", PASSWORD.as_bytes())))] {
+            let gate = Arc::new(Gate::listed(auth_type, UserList::default(), &mut Dice::new(1)));
+            let mut known = try_found(&gate, "one", Some(typical), "wrong");
+            // Without a password in the database, and without a row there.
+            let empty = try_found(&gate, "two", Some(StoredSecret::parse(b"")), "wrong");
+            assert_eq!(try_found(&gate, "two", None, "wrong"), empty, "{auth_type:?}");
+            assert!(!known.1 && !empty.1);
+            assert_eq!(known.0.len(), empty.0.len(), "{auth_type:?}");
+            if let (Some(known), Some(unknown)) = (known.0.get_mut(1), empty.0.get(1)) {
+                assert_eq!(known.rsplit(',').next(), unknown.rsplit(',').next(), "the same rounds");
+                known.clone_from(unknown);
+            }
+            assert_eq!(known.0, empty.0, "{auth_type:?}");
+        }
+    }
 }

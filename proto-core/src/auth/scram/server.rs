@@ -120,6 +120,15 @@ impl Verifier {
         Derivation::new(password, &self.salt, self.iterations)
     }
 
+    /// Whether the other is the same.
+    #[cfg(feature = "driver")]
+    pub(in crate::auth) fn is_same(&self, other: &Self) -> bool {
+        self.iterations == other.iterations
+            && self.salt == other.salt
+            && equal_in_constant_time(self.stored_key.expose(), other.stored_key.expose())
+            && equal_in_constant_time(self.server_key.expose(), other.server_key.expose())
+    }
+
     /// Whether keys with the same salt and rounds are of the same password.
     #[must_use]
     pub fn is_of(&self, keys: &ScramKeys) -> bool {

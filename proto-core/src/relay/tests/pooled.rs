@@ -150,6 +150,26 @@ fn a_parse_that_an_error_overtakes_has_not_happened() {
 }
 
 #[test]
+fn a_parse_that_an_error_overtakes_is_undone_before_the_close_in_front_of_it() {
+    let mut relay = on(true, with_s1(true));
+    client(&mut relay, &[front::parse("s1", "mine"), front::sync()].concat());
+    server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat());
+    client(&mut relay, &[front::parse("p", "bad"), front::close(b'S', "s1"), front::flush()].concat());
+    let parse = front::parse("s1", "other");
+    let Step::SayServer(_) = relay.handle_client(&parse, now()) else { panic!("it is renamed") };
+    server(&mut relay, &back::error("ERROR", "42601", "no"));
+    client(&mut relay, &[parse, front::sync()].concat());
+    server(&mut relay, &back::ready(b'I'));
+    let (sent, _) = client(&mut relay, &[front::bind("", "s1"), front::sync()].concat());
+    assert_eq!(tags(&sent), "BS");
+    assert!(
+        memchr::memmem::find(&sent, b"gprxy_1\0").is_some(),
+        "the session has what it had: {}",
+        sent.escape_ascii()
+    );
+}
+
+#[test]
 fn what_is_prepared_behind_a_deallocate_all_is_known() {
     let mut relay = on(true, None);
     let bytes = [front::query("DEALLOCATE ALL"), front::parse("s1", "evil"), front::sync()].concat();

@@ -64,6 +64,14 @@ impl Duel {
                     self.wish = Some(wish);
                 }
             }
+            Action::LookUp(wish) => {
+                let wish: Arc<Wish> = wish.into();
+                if self.lease_at_once {
+                    self.open(&wish);
+                } else {
+                    self.wish = Some(wish);
+                }
+            }
             Action::Enroll { wide_key } => {
                 let key = self.cancels.enroll(self.session.id(), wide_key, &mut self.entropy);
                 self.answer(Reply::Enrolled(key));

@@ -41,6 +41,7 @@ pub(super) fn profile(setup: u8) -> Profile {
     let role = |role: &str, name| RoleEntry { role: role.into(), account: account(name), priority: None };
     let database = Database {
         account: None,
+        auth_query: None,
         dbname: None,
         endpoints: Arc::new([Endpoint::Tcp { host: "db.corp.example".into(), port: 5432 }]),
         sslmode: SslMode::Disable,
@@ -55,6 +56,7 @@ pub(super) fn profile(setup: u8) -> Profile {
         tls: setup & 1 != 0,
         allow_plaintext: if setup & 2 != 0 { AllowPlaintext::Never } else { AllowPlaintext::Loopback },
         gate: None,
+        auth_query: None,
         password_fallback: setup & 4 == 0,
         roles: RoleMap::new([role("reader", "app_reader"), role("writer", "app_writer")], None)
             .expect("the mapping is good"),

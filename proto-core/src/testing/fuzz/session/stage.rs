@@ -217,7 +217,7 @@ impl Stage {
                 "verify"
             }
             Action::Enroll { .. } | Action::Console(_) => unreachable!("there is no console"),
-            Action::Nonce | Action::Derive(_) => unreachable!("there is no gate"),
+            Action::Nonce | Action::Derive(_) | Action::LookUp(_) => unreachable!("there is no gate"),
             Action::Lease(wish) => {
                 self.wish(&wish);
                 "lease"
