@@ -26,7 +26,7 @@ use gprxy_proto::driver::serve;
 use gprxy_proto::driver::shared::{Parts, ServerTls, Shared};
 use gprxy_proto::driver::tokens::TokenSource;
 use gprxy_proto::hub::Hub;
-use gprxy_proto::policy::{Database, Databases, Limits, LogTerms};
+use gprxy_proto::policy::{Database, Databases, HostOrder, Limits, LogTerms};
 use gprxy_proto::pool::PoolSettings;
 use gprxy_proto::session;
 use gprxy_proto::time::Now;
@@ -138,6 +138,7 @@ fn assemble(way: &Way, gate: Gate, tokens: &Arc<dyn TokenSource>, now: Now) -> R
         auth_query: None,
         dbname: None,
         endpoints: [way.endpoint.clone()].into(),
+        host_order: HostOrder::default(),
         sslmode: way.sslmode,
         sslrootcert: way.ca.clone(),
         connect_timeout: CONNECT_TIMEOUT,

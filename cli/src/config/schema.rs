@@ -124,6 +124,7 @@ pub(crate) static SERVER: Section = Section {
         key("drain_timeout", "30s"),
         key("ignore_startup_parameters", ""),
         key("application_name_add_host", "false"),
+        key("login_notify_message", ""),
         key("tcp_keepalive", "true"),
         key("tcp_keepidle", "1m"),
         key("tcp_keepintvl", "15s"),
@@ -200,6 +201,7 @@ pub(crate) static POOL: Section = Section {
         key("max_db_client_connections", "0"),
         key("max_user_client_connections", "0"),
         key("server_round_robin", "false"),
+        key("server_fast_close", "false"),
         key("max_prepared_statements", "200"),
         key("server_lifetime", "1h"),
         key("server_idle_timeout", "30m"),
@@ -225,6 +227,7 @@ pub(crate) static DATABASES: Section = Section {
     keys: &[
         key("host", "localhost").env("DB_HOST"),
         key("port", "5432"),
+        key("load_balance_hosts", "listed"),
         key("dbname", ""),
         key("user", ""),
         key("password", "").secret(),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::policy::OwnPool;
+use crate::policy::{HostOrder, OwnPool};
 use crate::pool::{PoolKey, PoolMode, PoolSettings};
 use crate::relay::pins::Pins;
 use crate::session_id::SessionId;
@@ -197,6 +197,8 @@ pub struct DatabaseFacts {
     pub host: String,
     /// The port of the first.
     pub port: u16,
+    /// Which of several hosts is tried first.
+    pub host_order: HostOrder,
     /// Its name there.
     pub dbname: Arc<str>,
     /// Whom everybody runs as there.

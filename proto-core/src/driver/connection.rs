@@ -386,6 +386,7 @@ impl<R: Runtime> Connection<R> {
                 self.from_client.waiting = false;
             }
             Mail::Drain => self.session.handle_drain(now),
+            Mail::Stale => self.session.handle_stale(now),
             Mail::Kill(refusal) => self.session.handle_kill(refusal, now),
             Mail::Suspend(unwritten) => self.suspended = Some(unwritten),
             Mail::Resume => self.suspended = None,

@@ -146,6 +146,7 @@ fn perform<R: Runtime>(shared: &Arc<Shared<R>>, verb: Verb) -> Result<Done, Refu
         Verb::Reconnect(which) => {
             check(shared, which.as_deref(), "reconnect")?;
             shared.with_hub(|hub, now| hub.pools.reconnect(which.as_deref(), now));
+            shared.close_fast();
             Ok(Done::Now)
         }
         Verb::Kill(which) => kill(shared, which),

@@ -440,7 +440,8 @@ pub(super) async fn log_in<R: Runtime>(shared: &Arc<Shared<R>>, wish: &Wish) -> 
     };
     let profile = shared.terms().profile.clone();
     let teller = Teller::of(wish, profile.log);
-    server::open::<R>(target, tls, profile.sockets, &teller, |endpoint| {
+    let hosts = shared.hosts(target);
+    server::open::<R>(target, &hosts, tls, profile.sockets, &teller, |endpoint| {
         let settings = wish.login_settings(shared.with_hub(|hub, _| hub.random()));
         let credential = match (&wish.credential, &token) {
             (Credential::Account(_), _) => settings.credential.with_keys(shared.scram_keys(&wish.account, endpoint)),

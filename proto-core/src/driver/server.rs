@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use futures_rustls::rustls::ClientConfig;
@@ -16,7 +17,7 @@ use super::told::{Named, Teller};
 use crate::cancel::BackendTarget;
 use crate::codec::frontend::emit_terminate;
 use crate::fault::{Lost, Refusal, SqlState};
-use crate::policy::{Database, Endpoint, SocketOptions, SslMode, TlsTerms};
+use crate::policy::{Database, Endpoint, HostOrder, SocketOptions, SslMode, TlsTerms};
 use crate::relay::OnServer;
 use crate::time::Tick;
 use crate::upstream::{
@@ -132,9 +133,40 @@ impl OpenFailure {
     }
 }
 
+/// Where among the hosts of a list the next connection begins.
+#[derive(Clone, Default)]
+pub(super) struct Hosts {
+    order: HostOrder,
+    next: Arc<AtomicUsize>,
+}
+
+impl Hosts {
+    pub(super) const fn new(order: HostOrder, next: Arc<AtomicUsize>) -> Self {
+        Self { order, next }
+    }
+
+    fn first(&self, hosts: usize) -> usize {
+        let at = match self.order {
+            HostOrder::Listed => 0,
+            HostOrder::RoundRobin => self.next.fetch_add(1, Ordering::Relaxed),
+            HostOrder::LastGood => self.next.load(Ordering::Relaxed),
+        };
+        at % hosts.max(1)
+    }
+
+    /// This one could not be used. Who tries at the same time moves on no further.
+    fn failed(&self, host: usize, hosts: usize) {
+        if self.order == HostOrder::LastGood {
+            let next = (host + 1) % hosts.max(1);
+            let _ = self.next.compare_exchange(host, next, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Opens a connection to the first endpoint that lets the account in.
 pub(super) async fn open<R: Runtime>(
     target: &Database,
+    hosts: &Hosts,
     tls: Option<Arc<ClientConfig>>,
     options: SocketOptions,
     teller: &Teller,
@@ -142,11 +174,15 @@ pub(super) async fn open<R: Runtime>(
 ) -> Result<(ServerConnection<R::Socket>, LoggedIn), OpenFailure> {
     let mut last = None;
     let terms = tls.is_some().then(|| target.tls_terms());
-    for endpoint in &*target.endpoints {
+    let count = target.endpoints.len();
+    let first = hosts.first(count);
+    for at in (0..count).map(|nth| (first + nth) % count) {
+        let endpoint = &target.endpoints[at];
         match open_one::<R>(endpoint, tls.clone(), terms.clone(), options, settings(endpoint)).await {
             Ok(opened) => return Ok(opened),
             Err(failure) => {
                 teller.failed(endpoint, &failure);
+                hosts.failed(at, count);
                 if failure.is_final() {
                     return Err(failure);
                 }
@@ -454,5 +490,26 @@ mod tests {
         // Otherwise a second host that is down would hide whose doing it was.
         assert!(failed(LoginFailure::TimedOut, true).is_final());
         assert!(failed(server_error("53300"), false).is_final());
+    }
+
+    #[test]
+    fn hosts_have_their_turns_as_their_database_says() {
+        let hosts = |order| Hosts::new(order, Arc::default());
+        let listed = hosts(HostOrder::Listed);
+        listed.failed(0, 3);
+        assert_eq!([listed.first(3), listed.first(3)], [0, 0]);
+        let turns = hosts(HostOrder::RoundRobin);
+        assert_eq!([turns.first(3), turns.first(3), turns.first(3), turns.first(3)], [0, 1, 2, 0]);
+        let good = hosts(HostOrder::LastGood);
+        assert_eq!(good.first(3), 0);
+        // Two find out at the same time.
+        good.failed(0, 3);
+        good.failed(0, 3);
+        assert_eq!([good.first(3), good.first(3)], [1, 1]);
+        good.failed(1, 3);
+        good.failed(2, 3);
+        assert_eq!(good.first(3), 0);
+        // A reload has made the list shorter.
+        assert_eq!(turns.first(1), 0);
     }
 }

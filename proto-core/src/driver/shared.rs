@@ -37,7 +37,7 @@ use crate::session::Profile;
 use crate::session_id::SessionId;
 use crate::time::Now;
 
-use caches::{ScramCache, Servers, Welcomes};
+use caches::{ScramCache, Servers, Turns, Welcomes};
 pub(in crate::driver) use presence::Arrived;
 use presence::Present;
 pub(in crate::driver) use suspend::Unwritten;
@@ -107,6 +107,7 @@ pub struct Shared<R: Runtime> {
     pub(super) control: Option<Arc<dyn Control>>,
     scram: Mutex<ScramCache>,
     welcomes: Mutex<Welcomes>,
+    turns: Mutex<Turns>,
     pub(super) recipes: Recipes,
     draining: AtomicBool,
     /// Nobody is accepted any more.
@@ -148,6 +149,7 @@ impl<R: Runtime> Shared<R> {
             control: parts.control,
             scram: Mutex::default(),
             welcomes: Mutex::default(),
+            turns: Mutex::default(),
             recipes: Recipes::default(),
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),

@@ -101,6 +101,7 @@ impl<R: Runtime> Shared<R> {
             Ok(())
         });
         self.forget_servers();
+        self.close_fast();
         result
     }
 }

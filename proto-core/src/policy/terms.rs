@@ -157,6 +157,9 @@ pub struct SessionTerms {
     pub state: SessionState,
     /// Whether an unnamed statement that is prepared again and again runs as a named one.
     pub cache_unnamed_statements: bool,
+    /// Whether a session that keeps its server connection ends with its transaction when an operator or a reload wants the
+    /// connection closed.
+    pub fast_close: bool,
 }
 
 /// What the log tells of clients and server connections, with PgBouncer's names (`log_connections` and so on).
@@ -177,6 +180,8 @@ pub struct StartupRules {
     pub ignore: Vec<String>,
     /// Whether the name of the application is told with the client's address behind it.
     pub add_host: bool,
+    /// What every client is told by a NOTICE at its login; empty: nothing.
+    pub login_notice: String,
 }
 
 #[cfg(test)]

@@ -434,6 +434,14 @@ impl Session {
         }
     }
 
+    /// Its server connection is to be closed as soon as no transaction runs, and nothing else can take its place.
+    pub fn handle_stale(&mut self, now: Now) {
+        if let Phase::Relaying(relaying) = &mut self.phase {
+            relaying.stale = true;
+            self.end_if_over(now);
+        }
+    }
+
     /// The process is being stopped: what runs may end, nothing new begins.
     pub fn handle_drain(&mut self, now: Now) {
         self.stop_looking();

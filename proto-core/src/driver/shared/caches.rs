@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
 
 use super::Shared;
@@ -9,13 +10,16 @@ use crate::auth::scram::ScramKeys;
 use crate::cancel::BackendTarget;
 use crate::driver::mailbox::lock;
 use crate::driver::runtime::Runtime;
-use crate::driver::server::ServerConnection;
-use crate::policy::Endpoint;
+use crate::driver::server::{Hosts, ServerConnection};
+use crate::policy::{Database, Endpoint};
 use crate::pool::{PoolKey, SlotId};
 use crate::upstream::Parameters;
 
 /// Keys that were derived for an account and a server.
 pub(super) type ScramCache = HashMap<(Arc<str>, Endpoint), Arc<ScramKeys>>;
+
+/// Whose turn it is among the hosts of a list.
+pub(super) type Turns = HashMap<Arc<[Endpoint]>, Arc<AtomicUsize>>;
 
 /// What the servers of a pool report at a login with these startup parameters.
 pub(super) type Welcomes = HashMap<(PoolKey, Arc<[u8]>), Arc<Parameters>>;
@@ -80,6 +84,16 @@ impl<R: Runtime> Shared<R> {
     pub(in crate::driver) fn forget_servers(&self) {
         lock(&self.welcomes).clear();
         lock(&self.scram).clear();
+        lock(&self.turns).clear();
+    }
+
+    /// Where the next connection to these hosts begins. They are those of the settings, so the table is bounded.
+    pub(in crate::driver) fn hosts(&self, target: &Database) -> Hosts {
+        if target.endpoints.len() < 2 {
+            return Hosts::default();
+        }
+        let next = lock(&self.turns).entry(target.endpoints.clone()).or_default().clone();
+        Hosts::new(target.host_order, next)
     }
 
     /// What a client of that pool will be told, when somebody has been told it before.

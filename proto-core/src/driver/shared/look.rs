@@ -15,7 +15,7 @@ use crate::driver::mailbox::{Mail, lock};
 use crate::driver::runtime::Runtime;
 use crate::driver::server::ServerConnection;
 use crate::fault::Refusal;
-use crate::policy::{Database, Databases, Endpoint};
+use crate::policy::{Database, Databases, Endpoint, HostOrder};
 use crate::pool::{self, PoolMode, PoolSettings};
 use crate::session_id::SessionId;
 use crate::time::{Now, Tick, UnixMicros};
@@ -157,6 +157,7 @@ impl<R: Runtime> Shared<R> {
                 name: name.into(),
                 host: hosts.join(","),
                 port,
+                host_order: database.host_order,
                 dbname: database.dbname.clone().unwrap_or_else(|| name.into()),
                 user: database.account.as_ref().map(|account| account.name.clone()),
                 settings: database.pool.clone(),
@@ -254,6 +255,24 @@ impl<R: Runtime> Shared<R> {
         of.map(|card| card.id).collect()
     }
 
+    /// Ends the sessions that keep a server connection that is to be closed, where their database wants that.
+    pub(in crate::driver) fn close_fast(self: &Arc<Self>) {
+        let profile = self.terms().profile.clone();
+        let sessions: Vec<SessionId> = {
+            let hub = lock(&self.hub);
+            let keeps = |pool: pool::PoolFacts<'_>| {
+                let fast = profile.databases.find(&pool.key.database).is_some_and(|it| it.session.fast_close);
+                (fast && pool.settings.pool_mode == PoolMode::Session).then(|| pool.key.clone())
+            };
+            let pools: Vec<pool::PoolKey> = hub.pools.snapshot().filter_map(keeps).collect();
+            let stale = hub.pools.servers().filter(|server| server.stale && pools.contains(server.key));
+            stale.filter_map(|server| server.session).collect()
+        };
+        for session in sessions {
+            self.post(session, Mail::Stale);
+        }
+    }
+
     /// The session with this number, or with these lower 32 bits of its number.
     pub(in crate::driver) fn session_called(&self, number: u64) -> Option<SessionId> {
         let short = u32::try_from(number).is_ok();
@@ -312,6 +331,7 @@ fn console_facts(usual: &PoolSettings, clients: usize) -> DatabaseFacts {
         name: OWN.into(),
         host: String::new(),
         port: 0,
+        host_order: HostOrder::default(),
         dbname: OWN.into(),
         user: Some(OWN.into()),
         settings: Arc::new(PoolSettings { pool_mode: PoolMode::Statement, min_pool_size: 0, ..usual.clone() }),
