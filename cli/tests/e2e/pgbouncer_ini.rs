@@ -120,9 +120,9 @@ fn every_auth_type_lets_in_psql_and_drivers_and_nobody_else() {
 #[test]
 fn what_is_not_supported_is_named_and_what_would_be_weaker_is_refused() {
     let server = Cluster::shared(Version::V15);
-    let bouncer = typical(server).set("server_fast_close", "1").set("dns_max_ttl", "30").start(Kind::Gprxy);
+    let bouncer = typical(server).set("pkt_buf", "1").set("dns_max_ttl", "30").start(Kind::Gprxy);
     let log = bouncer.log();
-    for name in ["server_fast_close", "dns_max_ttl"] {
+    for name in ["pkt_buf", "dns_max_ttl"] {
         let line = log.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{name} in {log}"));
         assert!(line.contains("pgbouncer.ini:") && line.contains("has no effect"), "{line}");
     }
