@@ -68,6 +68,9 @@ impl fmt::Display for Client<'_> {
 /// What is said of a connection that its server has closed.
 pub(super) const CRASHED: &str = "server conn crashed?";
 
+/// What is said of one that could not be reset, or failed a check.
+pub(super) const UNCLEAN: &str = "unclean server";
+
 /// What is said of one whose client has left it in the middle of something.
 pub(super) const NOT_READY: &str = "client disconnect while server was not ready";
 
@@ -121,6 +124,7 @@ fn why_not(failure: &OpenFailure) -> Cow<'static, str> {
         }
         OpenFailure::Connect(..) => "connect failed",
         OpenFailure::Login { failure: LoginFailure::TimedOut, .. } => "connect timeout",
+        OpenFailure::ConnectQuery(_) => "connect query failed",
         OpenFailure::Login { .. } | OpenFailure::NoToken(_) => "login failed",
     };
     words.into()
