@@ -109,6 +109,8 @@ pub struct Shared<R: Runtime> {
     welcomes: Mutex<Welcomes>,
     turns: Mutex<Turns>,
     pub(super) recipes: Recipes,
+    /// What an operator has been told does not follow sessions.
+    untracked: Mutex<BTreeSet<Box<str>>>,
     draining: AtomicBool,
     /// Nobody is accepted any more.
     closed: AtomicBool,
@@ -151,6 +153,7 @@ impl<R: Runtime> Shared<R> {
             welcomes: Mutex::default(),
             turns: Mutex::default(),
             recipes: Recipes::default(),
+            untracked: Mutex::default(),
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             returning: AtomicUsize::new(0),
