@@ -22,8 +22,8 @@ use crate::pool::PoolSettings;
 use crate::relay::OnServer;
 use crate::time::Tick;
 use crate::upstream::{
-    BackendKey, LoggedIn, Login, LoginFailure, LoginOutput, LoginSettings, Reported,
-    Reset, ResetFault, ResetOutcome, ResetOutput, ResetPlan,
+    BackendKey, LoggedIn, Login, LoginFailure, LoginOutput, LoginSettings, Reported, Reset, ResetFault, ResetOutcome,
+    ResetOutput, ResetPlan,
 };
 
 /// How long a server may take to answer a reset before its connection is closed instead.
