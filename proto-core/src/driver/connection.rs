@@ -15,6 +15,7 @@ use super::runtime::{Alarm, Runtime};
 use super::server::{OpenFailure, ServerConnection};
 use super::shared::{Shared, Unwritten};
 use super::terms::Terms;
+use super::told;
 use crate::audit::Record;
 use crate::auth::jwks::Awaited;
 use crate::auth::scram::ScramKeys;
@@ -99,6 +100,7 @@ pub(super) struct Connection<R: Runtime> {
     start_tls: bool,
     finish: Option<Finish>,
     pub(super) gauge: Gauge,
+    announced: bool,
     /// Nothing is read; the inner one is there until all is written.
     suspended: Option<Option<Unwritten>>,
 }
@@ -150,6 +152,7 @@ impl<R: Runtime> Connection<R> {
             start_tls: false,
             finish: None,
             gauge: Gauge::new(card),
+            announced: false,
             suspended: None,
         }
     }
@@ -165,7 +168,18 @@ impl<R: Runtime> Connection<R> {
             *unwritten = None;
         }
         self.gauge.observe(&self.session, now);
+        self.announce();
         next
+    }
+
+    /// Once it is known what the client wants, the log may tell.
+    fn announce(&mut self) {
+        if !self.announced && self.session.asked().is_some() {
+            self.announced = true;
+            if self.terms.profile.log.connections {
+                told::Client::of(&self.session).attempts(self.session.encryption().as_deref());
+            }
+        }
     }
 
     fn poll_at(&mut self, context: &mut Context<'_>, now: Now) -> Poll<Next> {
@@ -373,6 +387,7 @@ impl<R: Runtime> Connection<R> {
                 self.from_client.waiting = false;
             }
             Mail::Drain => self.session.handle_drain(now),
+            Mail::Stale => self.session.handle_stale(now),
             Mail::Kill(refusal) => self.session.handle_kill(refusal, now),
             Mail::Suspend(unwritten) => self.suspended = Some(unwritten),
             Mail::Resume => self.suspended = None,

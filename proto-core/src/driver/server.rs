@@ -2,8 +2,10 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,17 +15,18 @@ use log::Level;
 use super::link::Link;
 use super::runtime::{Alarm, Runtime, Socket};
 use super::tls;
+use super::told::{Named, Teller};
 use crate::cancel::BackendTarget;
 use crate::codec::backend::TransactionStatus;
 use crate::codec::frontend::emit_terminate;
 use crate::fault::{Lost, Refusal, SqlState};
-use crate::policy::{Database, Endpoint, SocketOptions, SslMode, TlsTerms};
+use crate::policy::{Database, Endpoint, HostOrder, SocketOptions, SslMode, TlsTerms};
 use crate::pool::PoolSettings;
 use crate::relay::OnServer;
 use crate::time::Tick;
 use crate::upstream::{
-    BackendKey, CancelOutput, CancelRequest, LoggedIn, Login, LoginFailure, LoginOutput, LoginSettings, Reported,
-    Reset, ResetFault, ResetOutcome, ResetOutput, ResetPlan,
+    BackendKey, LoggedIn, Login, LoginFailure, LoginOutput, LoginSettings, Reported, Reset, ResetFault, ResetOutcome,
+    ResetOutput, ResetPlan,
 };
 
 /// How long a server may take to answer a reset before its connection is closed instead.
@@ -45,6 +48,10 @@ pub(super) struct ServerConnection<S> {
     pub(super) target: Option<Arc<BackendTarget>>,
     /// It serves the session that opened it, and no other.
     pub(super) single_use: bool,
+    /// Our end of it.
+    pub(super) local: Option<SocketAddr>,
+    /// How the log names it, once it has a number.
+    pub(super) named: Option<Box<Named>>,
     /// Those of its pool when it was leased last: what is done to it between sessions.
     pub(super) settings: Arc<PoolSettings>,
 }
@@ -144,20 +151,61 @@ impl OpenFailure {
     }
 }
 
+/// Where among the hosts of a list the next connection begins.
+#[derive(Clone, Default)]
+pub(super) struct Hosts {
+    order: HostOrder,
+    next: Arc<AtomicUsize>,
+}
+
+impl Hosts {
+    pub(super) const fn new(order: HostOrder, next: Arc<AtomicUsize>) -> Self {
+        Self { order, next }
+    }
+
+    fn first(&self, hosts: usize) -> usize {
+        let at = match self.order {
+            HostOrder::Listed => 0,
+            HostOrder::RoundRobin => self.next.fetch_add(1, Ordering::Relaxed),
+            HostOrder::LastGood => self.next.load(Ordering::Relaxed),
+        };
+        at % hosts.max(1)
+    }
+
+    /// This one could not be used. Who tries at the same time moves on no further.
+    fn failed(&self, host: usize, hosts: usize) {
+        if self.order == HostOrder::LastGood {
+            let next = (host + 1) % hosts.max(1);
+            let _ = self.next.compare_exchange(host, next, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Opens a connection to the first endpoint that lets the account in.
 pub(super) async fn open<R: Runtime>(
     target: &Database,
+    hosts: &Hosts,
     tls: Option<Arc<ClientConfig>>,
     options: SocketOptions,
+    teller: &Teller,
     mut settings: impl FnMut(&Endpoint) -> LoginSettings,
 ) -> Result<(ServerConnection<R::Socket>, LoggedIn), OpenFailure> {
     let mut last = None;
     let terms = tls.is_some().then(|| target.tls_terms());
-    for endpoint in &*target.endpoints {
+    let count = target.endpoints.len();
+    let first = hosts.first(count);
+    for at in (0..count).map(|nth| (first + nth) % count) {
+        let endpoint = &target.endpoints[at];
         match open_one::<R>(endpoint, tls.clone(), terms.clone(), options, settings(endpoint)).await {
             Ok(opened) => return Ok(opened),
-            Err(failure) if failure.is_final() => return Err(failure),
-            Err(failure) => last = Some(failure),
+            Err(failure) => {
+                teller.failed(endpoint, &failure);
+                hosts.failed(at, count);
+                if failure.is_final() {
+                    return Err(failure);
+                }
+                last = Some(failure);
+            }
         }
     }
     Err(last.unwrap_or(OpenFailure::Login { failure: LoginFailure::TimedOut, let_in: false }))
@@ -182,6 +230,7 @@ async fn open_one<R: Runtime>(
     if let Err(error) = R::tune(&socket, &options) {
         log::warn!("the options of a socket to {endpoint} cannot be set: {error}");
     }
+    let local = R::local_address(&socket);
     let mut login = Login::new(settings, R::now());
     let (link, result) = log_in::<R>(Link::Plain(socket), &mut login, endpoint, tls.as_ref()).await;
     let failed = |failure| OpenFailure::Login { failure, let_in: login.was_let_in() };
@@ -196,6 +245,8 @@ async fn open_one<R: Runtime>(
         statements: None,
         target: None,
         single_use: false,
+        local,
+        named: None,
         settings: Arc::default(),
     };
     Ok((connection, logged_in))
@@ -316,72 +367,8 @@ pub(super) async fn reset<R: Runtime>(
     }
 }
 
-/// Why it is not known that the server has cancelled.
-pub(super) struct CancelError {
-    pub(super) reason: String,
-    /// The request, or a part of it, is out: the server may act on it at any time.
-    pub(super) may_strike_late: bool,
-}
-
-impl CancelError {
-    fn before(error: &io::Error) -> Self {
-        Self { reason: error.to_string(), may_strike_late: false }
-    }
-}
-
-/// Cancels what a server process runs, and waits until the server has closed the cancel connection: from then on the
-/// cancel has been delivered, or will never be.
-pub(super) async fn cancel<R: Runtime>(
-    endpoint: &Endpoint,
-    key: &BackendKey,
-    tls: Option<Arc<ClientConfig>>,
-    timeout: std::time::Duration,
-) -> Result<(), CancelError> {
-    let begun = R::now();
-    let until = begun.tick.after(timeout);
-    let socket = timely::<R, _>(until, R::connect(endpoint.clone())).await;
-    let mut link = Link::Plain(socket.map_err(|error| CancelError::before(&error))?);
-    let mut machine = CancelRequest::new(key, tls.is_some(), timeout, begun);
-    loop {
-        while let Some(output) = machine.poll_output() {
-            match output {
-                CancelOutput::Send(bytes) => {
-                    // What is sent before TLS is only the wish for it.
-                    let is_request = tls.is_none() || matches!(link, Link::Connected(_));
-                    let sent = timely::<R, _>(until, write_all(&mut link, bytes.expose())).await;
-                    sent.map_err(|error| CancelError { reason: error.to_string(), may_strike_late: is_request })?;
-                }
-                CancelOutput::StartTls => {
-                    let (Link::Plain(socket), Some(config)) = (link, tls.clone()) else {
-                        let error = io::Error::other("TLS was asked for twice");
-                        return Err(CancelError::before(&error));
-                    };
-                    let encrypted = timely::<R, _>(until, tls::connect(config, endpoint, socket)).await;
-                    link = encrypted.map_err(|error| CancelError::before(&error))?;
-                    machine.handle_tls_established(R::now());
-                }
-                CancelOutput::Finished(result) => {
-                    return result.map_err(|failure| CancelError {
-                        reason: failure.to_string(),
-                        may_strike_late: failure.may_strike_late(),
-                    });
-                }
-            }
-        }
-        let mut bytes = [0; 64];
-        match read_until::<R>(&mut link, &mut bytes, machine.poll_timeout().map(|deadline| deadline.at)).await {
-            None => machine.handle_timeout(R::now()),
-            Some(Ok(0)) => machine.handle_close(Lost::Closed, R::now()),
-            Some(Ok(n)) => {
-                machine.handle_input(&bytes[..n], R::now());
-            }
-            Some(Err(_)) => machine.handle_close(Lost::Broken, R::now()),
-        }
-    }
-}
-
 /// An error of its kind when the tick comes first.
-async fn timely<R: Runtime, T>(until: Tick, attempt: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+pub(super) async fn timely<R: Runtime, T>(until: Tick, attempt: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within the time that it may take"));
     within::<R, _>(until, attempt).await.unwrap_or_else(late)
 }
@@ -397,7 +384,7 @@ pub(super) async fn write_all<S: Socket>(link: &mut Link<S>, mut bytes: &[u8]) -
     poll_fn(|context| link.poll_flush(context)).await
 }
 
-async fn read_until<R: Runtime>(
+pub(super) async fn read_until<R: Runtime>(
     link: &mut Link<R::Socket>,
     bytes: &mut [u8],
     until: Option<Tick>,
@@ -467,5 +454,26 @@ mod tests {
         // Otherwise a second host that is down would hide whose doing it was.
         assert!(failed(LoginFailure::TimedOut, true).is_final());
         assert!(failed(server_error("53300"), false).is_final());
+    }
+
+    #[test]
+    fn hosts_have_their_turns_as_their_database_says() {
+        let hosts = |order| Hosts::new(order, Arc::default());
+        let listed = hosts(HostOrder::Listed);
+        listed.failed(0, 3);
+        assert_eq!([listed.first(3), listed.first(3)], [0, 0]);
+        let turns = hosts(HostOrder::RoundRobin);
+        assert_eq!([turns.first(3), turns.first(3), turns.first(3), turns.first(3)], [0, 1, 2, 0]);
+        let good = hosts(HostOrder::LastGood);
+        assert_eq!(good.first(3), 0);
+        // Two find out at the same time.
+        good.failed(0, 3);
+        good.failed(0, 3);
+        assert_eq!([good.first(3), good.first(3)], [1, 1]);
+        good.failed(1, 3);
+        good.failed(2, 3);
+        assert_eq!(good.first(3), 0);
+        // A reload has made the list shorter.
+        assert_eq!(turns.first(1), 0);
     }
 }

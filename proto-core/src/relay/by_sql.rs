@@ -169,6 +169,20 @@ impl Statements {
         }
     }
 
+    /// SQL has freed a name.
+    fn forget(&mut self, name: &Name) {
+        self.mine.remove(name);
+        self.fixed.remove(name);
+        if let Some(here) = &mut self.here {
+            here.by_name.remove(name);
+        }
+    }
+
+    /// Whether the connection has something of this name.
+    fn is_here(&self, name: &Name) -> bool {
+        self.here.as_ref().is_some_and(|here| here.by_name.contains_key(name)) || self.fixed.contains(name)
+    }
+
     /// What must go so that a query finds nothing by this name that the session does not have; where it `frees` one that
     /// the session has, there must be something to be freed, whatever it is.
     fn before_query(&mut self, name: Name, frees: bool) -> Option<Before> {

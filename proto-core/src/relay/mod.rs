@@ -19,6 +19,7 @@ mod refusing;
 mod rules;
 pub mod statements;
 pub mod tracker;
+mod undo;
 mod way;
 
 use crate::codec::backend::{ErrorFields, TransactionStatus, parameter_status, tag as back};
