@@ -12,6 +12,7 @@ use super::link::Link;
 use super::mailbox::{Mail, Mailbox};
 use super::replayed::Replayed;
 use super::runtime::{Alarm, Runtime};
+use super::serve::log_end;
 use super::server::{OpenFailure, ServerConnection};
 use super::shared::{Shared, Unwritten};
 use super::terms::Terms;
@@ -351,7 +352,11 @@ impl<R: Runtime> Connection<R> {
                     }
                 }
                 Output::AuditStatement(record) => self.record_statement(*record),
-                Output::Finished(finish) => self.finish = Some(finish),
+                Output::Finished(finish) => {
+                    // Before the client hears of it: who looks into the log then finds it there.
+                    log_end(self.session.id(), self.session.peer(), &finish);
+                    self.finish = Some(finish);
+                }
             }
         }
     }

@@ -95,11 +95,10 @@ async fn client<R: Runtime>(shared: Arc<Shared<R>>, socket: R::Socket, caller: C
         // Boxed, as are the handshake and the farewell: their buffers would be part of every session's task.
         Err(refusal) => return Box::pin(refuse_at_the_door::<R>(socket, &refusal)).await,
     };
-    let peer = Peer::from(caller);
     if let Err(error) = R::tune(&socket, &terms.profile.sockets) {
         log::warn!("session {id}: the socket's options cannot be set: {error}");
     }
-    let mut session = Session::new(id, terms.profile.clone(), peer.clone(), R::now());
+    let mut session = Session::new(id, terms.profile.clone(), caller.into(), R::now());
     if let Some(refusal) = crowded {
         session.handle_crowd(refusal);
     }
@@ -111,7 +110,6 @@ async fn client<R: Runtime>(shared: Arc<Shared<R>>, socket: R::Socket, caller: C
             Next::End(finish) => break finish,
         }
     };
-    log_end(id, &peer, &finish);
     if let Some(mut link) = connection.client.take() {
         drop(connection);
         Box::pin(farewell::<R, _>(&mut link, &finish)).await;
@@ -179,7 +177,7 @@ async fn farewell<R: Runtime, S: super::runtime::Socket>(link: &mut Link<S>, fin
     .await;
 }
 
-fn log_end(id: SessionId, peer: &Peer, finish: &Finish) {
+pub(super) fn log_end(id: SessionId, peer: &Peer, finish: &Finish) {
     let address = &peer.address;
     match finish {
         Finish::Untouched | Finish::Cancel | Finish::Terminated | Finish::Drained => {

@@ -236,6 +236,12 @@ impl Session {
         self.crowded = Some(Box::new(refusal));
     }
 
+    /// What is known of its client's end of the connection.
+    #[must_use]
+    pub const fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
     /// Its number in logs and audit records.
     #[must_use]
     pub const fn id(&self) -> SessionId {
