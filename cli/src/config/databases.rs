@@ -132,6 +132,15 @@ fn database(
             server_check_query: reader
                 .inherited("server_check_query", &Query, pool.server_check_query.to_string())
                 .into(),
+            server_reset_query: reader
+                .inherited("server_reset_query", &Query, pool.server_reset_query.to_string())
+                .into(),
+            server_reset_query_always: reader.inherited(
+                "server_reset_query_always",
+                &Flag,
+                pool.server_reset_query_always,
+            ),
+            connect_query: reader.own("connect_query", &Query).filter(|it| !it.is_empty()).map(Into::into),
             query_wait_timeout: reader.inherited("query_wait_timeout", &Span::ANY, pool.query_wait_timeout),
             query_wait_notify: reader.inherited("query_wait_notify", &Span::ANY, pool.query_wait_notify),
             server_login_retry: reader.inherited("server_login_retry", &Span::ANY, pool.server_login_retry),

@@ -32,6 +32,7 @@ mod pooling;
 mod providers;
 mod relay;
 mod reload;
+mod reset_queries;
 mod rig;
 #[cfg(all(feature = "tokio", feature = "smol"))]
 mod runtimes;

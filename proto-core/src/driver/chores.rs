@@ -1,12 +1,15 @@
-//! Server connections that no session asks for: they are opened as the last one was that a session asked for.
+//! What is done with server connections for no session in particular: they are opened as the last one was that a session
+//! asked for, and reset ahead of who comes next.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use super::mailbox::lock;
-use super::requests::{furnish, log_in, warn_of_login};
+use super::opening::{furnish, log_in, warn_of_login};
 use super::runtime::Runtime;
+use super::server;
 use super::shared::Shared;
+use crate::codec::backend::TransactionStatus;
 use crate::pool::{Lease, PoolKey, Returned};
 use crate::session::Wish;
 
@@ -51,6 +54,24 @@ impl<R: Runtime> Drop for Held<R> {
 }
 
 impl<R: Runtime> Shared<R> {
+    /// Removes somebody's state from an idle connection, so that the next one need not wait for that.
+    pub(super) fn clean_ahead(self: &Arc<Self>, lease: Lease) {
+        let Some(mut connection) = self.take_parked(lease.slot()) else { return self.discard(lease) };
+        let held = Held { shared: self.clone(), lease: Some(lease) };
+        let proof = self.with_hub(|hub, _| hub.random());
+        R::spawn(async move {
+            let mut held = held;
+            let plan = connection.for_another(proof);
+            let clean = server::reset::<R>(&mut connection, TransactionStatus::Idle, plan).await.is_ok();
+            let (shared, Some(lease)) = (held.shared.clone(), held.lease.take()) else { return };
+            if !clean {
+                return shared.discard(lease);
+            }
+            shared.park(lease.slot(), connection);
+            shared.with_hub(|hub, now| hub.pools.handle_release(lease, Returned::Clean, now));
+        });
+    }
+
     /// Opens a connection for whoever comes next.
     pub(super) fn open_ahead(self: &Arc<Self>, key: &PoolKey, parameters: &[u8], lease: Lease) {
         let mut held = Held { shared: self.clone(), lease: Some(lease) };

@@ -4,6 +4,7 @@
 
 pub mod audit_log;
 pub mod buffers;
+mod cancels;
 mod card;
 mod chores;
 pub mod clock;
@@ -16,9 +17,11 @@ pub mod host;
 pub mod keys;
 pub mod link;
 mod mailbox;
+mod opening;
 pub mod probe;
 mod replayed;
 mod requests;
+mod returns;
 pub mod runtime;
 pub mod serve;
 mod server;
@@ -27,3 +30,4 @@ mod statistics;
 pub mod terms;
 pub mod tls;
 pub mod tokens;
+mod verifying;

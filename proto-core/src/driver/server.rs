@@ -5,23 +5,29 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_rustls::rustls::ClientConfig;
+use log::Level;
 
 use super::link::Link;
 use super::runtime::{Alarm, Runtime, Socket};
 use super::tls;
 use crate::cancel::BackendTarget;
+use crate::codec::backend::TransactionStatus;
 use crate::codec::frontend::emit_terminate;
 use crate::fault::{Lost, Refusal, SqlState};
 use crate::policy::{Database, Endpoint, SocketOptions, SslMode, TlsTerms};
+use crate::pool::PoolSettings;
 use crate::relay::OnServer;
 use crate::time::Tick;
 use crate::upstream::{
     BackendKey, CancelOutput, CancelRequest, LoggedIn, Login, LoginFailure, LoginOutput, LoginSettings, Reported,
-    Reset, ResetOutcome, ResetOutput,
+    Reset, ResetFault, ResetOutcome, ResetOutput, ResetPlan,
 };
 
+/// How long a server may take to answer a reset before its connection is closed instead.
+const RESET_TIME: Duration = Duration::from_secs(5);
 /// The longest read of a handshake.
 const HANDSHAKE_READ: usize = 4096;
 
@@ -39,9 +45,17 @@ pub(super) struct ServerConnection<S> {
     pub(super) target: Option<Arc<BackendTarget>>,
     /// It serves the session that opened it, and no other.
     pub(super) single_use: bool,
+    /// Those of its pool when it was leased last: what is done to it between sessions.
+    pub(super) settings: Arc<PoolSettings>,
 }
 
 impl<S: Socket> ServerConnection<S> {
+    /// What has to be done before somebody else gets it.
+    pub(super) fn for_another(&mut self, proof: [u8; 16]) -> ResetPlan {
+        let close = self.statements.as_mut().and_then(|statements| statements.hand_on());
+        ResetPlan::for_another(&self.settings, close, proof)
+    }
+
     /// Whether the server is still there and silent: a connection that has something to say between two sessions is
     /// about to end, or out of step.
     pub(super) fn poll_alive(&mut self, context: &mut Context<'_>) -> bool {
@@ -85,6 +99,8 @@ pub(super) enum OpenFailure {
     Connect(Endpoint, io::Error),
     /// There was nothing to log in with.
     NoToken(Refusal),
+    /// The operator's query failed behind the login.
+    ConnectQuery(ResetFault),
 }
 
 impl OpenFailure {
@@ -93,6 +109,8 @@ impl OpenFailure {
         match self {
             Self::Login { failure, .. } => failure.refusal(),
             Self::NoToken(refusal) => refusal.clone(),
+            Self::ConnectQuery(fault) => Refusal::new(SqlState::CANNOT_CONNECT, format!("connect_query: {fault}"))
+                .hint("gprxy's operator has configured a query for new server connections that does not work."),
             Self::Connect(endpoint, error) => Refusal::new(
                 SqlState::CANNOT_CONNECT,
                 format!("gprxy cannot connect to the PostgreSQL server at {endpoint}: {error}"),
@@ -110,7 +128,7 @@ impl OpenFailure {
             Self::Login { failure: LoginFailure::Settings(_), .. } => false,
             // The next one asks the source again.
             Self::NoToken(_) => false,
-            Self::Connect(..) | Self::Login { let_in: false, .. } => true,
+            Self::Connect(..) | Self::Login { let_in: false, .. } | Self::ConnectQuery(_) => true,
             Self::Login { failure, let_in: true } => {
                 let code = failure.refusal().code;
                 code.0.starts_with(b"53")
@@ -178,6 +196,7 @@ async fn open_one<R: Runtime>(
         statements: None,
         target: None,
         single_use: false,
+        settings: Arc::default(),
     };
     Ok((connection, logged_in))
 }
@@ -250,8 +269,16 @@ async fn start_tls<R: Runtime>(
     }
 }
 
-/// Drives a reset or a check on a connection that came back. `true` when it may be used again.
-pub(super) async fn reset<R: Runtime>(connection: &mut ServerConnection<R::Socket>, mut reset: Reset) -> bool {
+/// Drives a reset or a check on a connection that nobody uses.
+///
+/// # Errors
+/// It must be closed.
+pub(super) async fn reset<R: Runtime>(
+    connection: &mut ServerConnection<R::Socket>,
+    status: TransactionStatus,
+    plan: ResetPlan,
+) -> Result<(), ResetFault> {
+    let mut reset = Reset::new(status, plan, RESET_TIME, R::now());
     loop {
         while let Some(output) = reset.poll_output() {
             match output {
@@ -267,11 +294,12 @@ pub(super) async fn reset<R: Runtime>(connection: &mut ServerConnection<R::Socke
                     {
                         statements.clear();
                     }
-                    return true;
+                    return Ok(());
                 }
                 ResetOutput::Finished(ResetOutcome::Broken(fault)) => {
-                    log::debug!("a server connection to {} is closed instead of reused: {fault}", connection.endpoint);
-                    return false;
+                    let level = if matches!(fault, ResetFault::Query(_)) { Level::Warn } else { Level::Debug };
+                    log::log!(level, "a server connection to {} is not used (again): {fault}", connection.endpoint);
+                    return Err(fault);
                 }
             }
         }

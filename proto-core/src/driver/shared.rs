@@ -220,6 +220,7 @@ impl<R: Runtime> Shared<R> {
                 self.post(session, Mail::Granted(lease, how));
             }
             HubOutput::Pool(PoolOutput::Open { key, parameters, lease }) => self.open_ahead(&key, &parameters, lease),
+            HubOutput::Pool(PoolOutput::Clean { lease }) => self.clean_ahead(lease),
             HubOutput::Pool(PoolOutput::Refused { session, refusal }) => self.post(session, Mail::Refused(refusal)),
             HubOutput::Pool(PoolOutput::Notice { session, text }) => {
                 self.post(session, Mail::Notice(Refusal::new(SqlState::SUCCESS, text)));

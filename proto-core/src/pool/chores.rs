@@ -1,12 +1,56 @@
-//! Connections that no session asks for: a pool that is in use is kept at `min_pool_size`.
+//! What is done for no session in particular.
 //!
-//! They are opened one at a time, with the parameters of the connection that was opened last for somebody, and only as
-//! long as sessions use the pool: one that nobody has asked for within `server_idle_timeout` may run empty.
+//! A pool that is in use is kept at `min_pool_size`. Connections are opened one at a time, with the parameters of the
+//! connection that was opened last for somebody, and only as long as sessions use the pool: one that nobody has asked for
+//! within `server_idle_timeout` may run empty.
+//!
+//! A pool that serves several people keeps one idle connection that nobody owns, so that whoever comes next finds it
+//! without waiting for a reset. It is made of the one that its owner has left alone for longest, and not at once: who
+//! comes back soon finds it as it was.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::lease::Lease;
-use super::one::{Opening, Pool, PoolId};
-use super::pools::Pools;
+use super::one::{Hold, Opening, Pool, PoolId, SlotState};
+use super::pools::{Pending, Pools};
+use super::timers::Due;
+use super::{How, Owner};
 use crate::time::{Now, Tick};
+
+/// How long an owner is waited for before its idle connection is reset for somebody else.
+pub(super) const LEFT_ALONE: Duration = Duration::from_millis(100);
+/// A pool serves several people when one came behind another within this time.
+const SERVES_SEVERAL: Duration = Duration::from_secs(60);
+
+/// Who comes to a pool, and what is done ahead for others.
+#[derive(Default)]
+pub(super) struct Company {
+    last: Owner,
+    /// When somebody came behind somebody else.
+    changed: Option<Tick>,
+    /// The connection that is being reset.
+    pub(super) cleaning: Option<super::SlotId>,
+    /// When it is looked for the next one.
+    pub(super) look: Option<Tick>,
+}
+
+impl Company {
+    pub(super) fn note(&mut self, owner: &Owner, now: Tick) {
+        let is_same = match (&self.last, owner) {
+            (Some(last), Some(owner)) => Arc::ptr_eq(last, owner) || last == owner,
+            _ => false,
+        };
+        if !is_same && owner.is_some() {
+            self.changed = self.last.is_some().then_some(now);
+            self.last.clone_from(owner);
+        }
+    }
+
+    fn is_several(&self, now: Tick) -> bool {
+        self.changed.is_some_and(|at| now.since(at) < SERVES_SEVERAL)
+    }
+}
 
 impl Pool {
     /// Whether it is in use and has fewer connections than it should.
@@ -33,6 +77,30 @@ impl Pools {
             return;
         }
         self.begin_slot(id, None, Opening { parameters, owner: None, reuse: true }, now);
+    }
+
+    /// Begins to reset an idle connection for nobody in particular, where somebody else than its owner may come next.
+    pub(super) fn clean(&mut self, id: PoolId, now: Now) {
+        let Some(pool) = self.pools.get_mut(&id) else { return };
+        if !pool.company.is_several(now.tick) || pool.company.cleaning.is_some() || !pool.waiters.is_empty() {
+            return;
+        }
+        let Some((slot_id, since)) = pool.idle.to_be_cleaned() else { return };
+        let due = since.after(LEFT_ALONE);
+        if due > now.tick {
+            self.timers.unset(pool.company.look.replace(due), Due::Clean(id));
+            return self.timers.set(due, Due::Clean(id));
+        }
+        if self.leave_idle(slot_id).is_none() {
+            return;
+        }
+        let (Some(pool), Some(slot)) = (self.pools.get_mut(&id), self.slots.get_mut(&slot_id)) else { return };
+        pool.active += 1;
+        pool.company.cleaning = Some(slot_id);
+        slot.generation = slot.generation.wrapping_add(1);
+        let hold = Hold::Promised(None);
+        slot.state = SlotState::Leased { session: None, opening: false, how: How::Reset, hold };
+        self.outputs.push_back(Pending::Granted(slot_id, slot.generation));
     }
 
     /// The connection of a [`super::PoolOutput::Open`] cannot be opened, for a reason that is no server's. No other is tried

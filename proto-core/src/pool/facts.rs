@@ -1,10 +1,11 @@
 //! What operators are shown of pools and their connections.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::lease::SlotId;
-use super::one::SlotState;
+use super::one::{PoolId, Slot, SlotState};
 use super::pools::Pools;
 use super::{Owner, PoolKey, PoolSettings};
 use crate::session_id::SessionId;
@@ -20,6 +21,8 @@ pub struct PoolFacts<'a> {
     pub settings: &'a Arc<PoolSettings>,
     /// Connections that a session uses.
     pub active: usize,
+    /// Connections that are being reset or closed.
+    pub tested: usize,
     /// Connections that nobody uses.
     pub idle: usize,
     /// Connections that are not yet logged in.
@@ -68,6 +71,8 @@ pub enum ServerState {
     Opening,
     /// A session uses it.
     Active,
+    /// It is being reset or closed, and no session has to do with it.
+    Tested,
     /// Nobody uses it.
     Idle,
 }
@@ -94,16 +99,27 @@ pub struct ServerFacts<'a> {
     pub stale: bool,
 }
 
+impl Slot {
+    fn is_tested(&self) -> bool {
+        matches!(self.state, SlotState::Leased { session: None, opening: false, .. })
+    }
+}
+
 impl Pools {
     /// All pools, in the order of their keys.
     pub fn snapshot(&self) -> impl Iterator<Item = PoolFacts<'_>> {
-        self.ids.iter().filter_map(|(key, id)| {
+        let mut tested: BTreeMap<PoolId, usize> = BTreeMap::new();
+        for slot in self.slots.values().filter(|slot| slot.is_tested()) {
+            *tested.entry(slot.pool).or_default() += 1;
+        }
+        self.ids.iter().filter_map(move |(key, id)| {
             let pool = self.pools.get(id)?;
-            let counts = pool.counts();
+            let (counts, tested) = (pool.counts(), tested.get(id).copied().unwrap_or(0));
             Some(PoolFacts {
                 key,
                 settings: &pool.settings,
-                active: counts.active,
+                active: counts.active.saturating_sub(tested),
+                tested,
                 idle: counts.idle,
                 opening: counts.opening,
                 waiting: counts.waiting,
@@ -119,6 +135,7 @@ impl Pools {
         self.slots.iter().filter_map(|(slot, it)| {
             let (state, session) = match &it.state {
                 SlotState::Leased { session, opening: true, .. } => (ServerState::Opening, *session),
+                SlotState::Leased { .. } if it.is_tested() => (ServerState::Tested, None),
                 SlotState::Leased { session, opening: false, .. } => (ServerState::Active, *session),
                 SlotState::Idle(_) => (ServerState::Idle, None),
             };

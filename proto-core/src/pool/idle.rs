@@ -69,6 +69,14 @@ impl Idle {
         Some(Match { slot: found.slot, rest: found.rest, foreign: own.is_none() })
     }
 
+    /// The one that its owner has left alone for longest, and since when; `None`: somebody else finds one of the same kind
+    /// that nobody owns.
+    pub(super) fn to_be_cleaned(&self) -> Option<(SlotId, Tick)> {
+        let owned = self.0.iter().find(|entry| entry.owner.is_some())?;
+        let is_ready = |entry: &Entry| entry.owner.is_none() && entry.parameters == owned.parameters;
+        (!self.0.iter().any(is_ready)).then_some((owned.slot, owned.rest.since))
+    }
+
     pub(super) fn oldest(&self) -> Option<(Stamp, SlotId)> {
         self.0.first().map(|entry| (entry.rest.stamp, entry.slot))
     }

@@ -17,7 +17,8 @@
 //!   returns to exactly what that client asked for. Therefore an idle connection serves only a request whose
 //!   encoded parameters are byte-equal. Of several it is the most recently used one, so that the others can time out.
 //! - A connection that comes back with its owner's state serves that owner again as it is, before all others, and anybody
-//!   else only after a reset ([`How::Reset`]); one that nobody owns is preferred to that.
+//!   else only after a reset ([`How::Reset`]); one that nobody owns is preferred to that. Where several people come, one
+//!   idle connection is reset ahead ([`PoolOutput::Clean`]).
 //! - No pool holds more than `default_pool_size` connections, those being opened and idle ones included, and
 //!   `reserve_pool_size` more when somebody has waited for long. When a full pool has only idle connections with other
 //!   parameters, the least recently used one makes room; so it is with the limits of a database and of an account
@@ -120,6 +121,13 @@ pub struct PoolSettings {
     pub server_check_delay: Duration,
     /// By this query; [`PoolSettings::NO_QUERY`]: only by the proof that every check ends with. Empty: none is checked.
     pub server_check_query: Arc<str>,
+    /// What runs on a connection when its session ends; with `server_reset_query_always` also when a transaction does. What
+    /// [`Isolation::Identity`] asks for happens in any case.
+    pub server_reset_query: Arc<str>,
+    /// See `server_reset_query`.
+    pub server_reset_query_always: bool,
+    /// What runs on a new connection, and again when everything was discarded.
+    pub connect_query: Option<Arc<str>>,
     /// A client that waits longer for a server connection is refused (53300); zero: never.
     pub query_wait_timeout: Duration,
     /// A client that waits this long is told so once by a NOTICE; zero: never.
@@ -159,6 +167,9 @@ impl Default for PoolSettings {
             server_idle_timeout: Duration::from_secs(1800),
             server_check_delay: Duration::from_secs(30),
             server_check_query: Self::NO_QUERY.into(),
+            server_reset_query: "DISCARD ALL".into(),
+            server_reset_query_always: false,
+            connect_query: None,
             query_wait_timeout: Duration::from_secs(120),
             query_wait_notify: Duration::from_secs(5),
             server_login_retry: Duration::from_secs(15),
@@ -254,6 +265,11 @@ pub enum PoolOutput {
         key: PoolKey,
         /// What to open it with.
         parameters: Arc<[u8]>,
+        /// The right to use it.
+        lease: Lease,
+    },
+    /// Reset the idle connection of the lease's slot for nobody in particular, then return it `Clean`; or `Broken`.
+    Clean {
         /// The right to use it.
         lease: Lease,
     },

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::chores::Company;
 use super::facts::PoolTotals;
 use super::groups::{Kind, Standing};
 use super::idle::{Idle, Match, Rest};
@@ -87,7 +88,7 @@ pub(super) struct Slot {
 
 pub(super) enum SlotState {
     Leased {
-        /// `None`: it is opened ahead of who will need it.
+        /// `None`: it is opened or cleaned for no session in particular.
         session: Option<SessionId>,
         /// Not yet logged in.
         opening: bool,
@@ -176,6 +177,8 @@ pub(super) struct Pool {
     pub(super) template: Option<Arc<[u8]>>,
     /// When somebody asked for a connection last.
     pub(super) last_asked: Tick,
+    /// Who has come to it.
+    pub(super) company: Company,
     /// In which line it stands, and where.
     pub(super) starved: Option<(Kind, Standing)>,
     /// Nobody gets anything until an operator says so.
@@ -188,7 +191,7 @@ impl Pool {
         let (waiters, idle) = (BTreeMap::new(), Idle::default());
         let (backoff, caution, starved) = (None, None, None);
         let (opening, active, paused, totals) = (0, 0, false, PoolTotals::default());
-        let (template, last_asked) = (None, Tick::default());
+        let (template, last_asked, company) = (None, Tick::default(), Company::default());
         Self {
             key,
             settings,
@@ -200,6 +203,7 @@ impl Pool {
             caution,
             template,
             last_asked,
+            company,
             starved,
             paused,
             totals,

@@ -8,7 +8,7 @@ use super::groups::Groups;
 use super::lease::{Lease, SlotId};
 use super::one::{Backoff, Claim, Concerns, Hold, Pool, PoolId, Slot, SlotState, Ticket};
 use super::timers::{Due, Timers};
-use super::{Counts, PoolKey, PoolOutput, PoolSettings, Request, Returned, words};
+use super::{Counts, How, PoolKey, PoolOutput, PoolSettings, Request, Returned, words};
 use crate::fault::Refusal;
 use crate::session_id::SessionId;
 use crate::time::{Deadline, Now};
@@ -75,10 +75,12 @@ impl Pools {
         let id = self.pool_of(key, settings);
         if let Some(pool) = self.pools.get_mut(&id) {
             pool.last_asked = now.tick;
+            pool.company.note(&owner, now.tick);
         }
         let claim = Claim { session, parameters, owner, reuse };
         self.handle_claim(id, claim, now);
         self.share(now);
+        self.clean(id, now);
         self.tidy(id);
     }
 
@@ -122,8 +124,8 @@ impl Pools {
         self.fill(id, now);
     }
 
-    /// The holder of an idle connection has found it dead, or unfit by its check or reset, before it used it, and opens a new one in its place.
-    /// It goes on as with an `Open` lease.
+    /// The holder of an idle connection has found it dead, or unfit by its check or reset, before it used it, and opens a
+    /// new one in its place. It goes on as with an `Open` lease.
     pub fn handle_reopen(&mut self, lease: &Lease, now: Now) {
         self.handle_timeout(now);
         if self.is_current(lease.slot(), lease.generation(), "to be reopened") {
@@ -174,7 +176,20 @@ impl Pools {
         self.pump(id, now);
         self.share(now);
         self.fill(id, now);
+        self.clean(id, now);
         self.tidy(id);
+    }
+
+    /// The holder's session has nothing to do with the connection any more, and may ask for another one; the lease comes back
+    /// when the connection has been cleaned or closed.
+    pub fn handle_parted(&mut self, lease: &Lease) {
+        if self.is_current(lease.slot(), lease.generation(), "left")
+            && let Some(slot) = self.slots.get_mut(&lease.slot())
+            && let SlotState::Leased { session, .. } = &mut slot.state
+            && let Some(session) = session.take()
+        {
+            self.places.remove(&session);
+        }
     }
 
     /// Does what is due. Calls at any other time change nothing; every other `handle_*` catches up by itself.
@@ -268,6 +283,7 @@ impl Pools {
             && pool.caution.is_none()
             && let Some(pool) = self.pools.remove(&id)
         {
+            self.timers.unset(pool.company.look, Due::Clean(id));
             self.ids.remove(&pool.key);
             self.groups.leave(&pool.key, id);
         }
@@ -317,10 +333,11 @@ impl Pools {
                 let lease = Lease::new(id, expected);
                 Some(match *session {
                     Some(session) => PoolOutput::Granted { session, lease, how },
-                    None => {
+                    None if how == How::Open => {
                         let key = self.pools.get(&slot.pool)?.key.clone();
                         PoolOutput::Open { key, parameters: slot.parameters.clone(), lease }
                     }
+                    None => PoolOutput::Clean { lease },
                 })
             }
             SlotState::Leased { .. } | SlotState::Idle(_) => None,

@@ -1,5 +1,8 @@
 mod checks;
+mod company;
 mod control;
+mod failures;
+mod lifetimes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -243,23 +246,6 @@ fn a_connection_that_comes_back_after_the_deadline_is_too_late() {
 }
 
 #[test]
-fn the_end_of_a_back_off_does_not_serve_those_whose_time_is_over() {
-    let mut room = Room::of_size(2);
-    room.settings.query_wait_timeout = Duration::from_secs(20);
-    let held = room.hold(1, b"");
-    room.ask(2, b"");
-    let (failing, _) = room.lease(2);
-    room.ask(3, b"");
-    room.fail(failing, SqlState::CONNECTION_FAILURE);
-    // Both the back-off and the wait are over before anything is handled; the back-off was over first.
-    room.sleep(20);
-    room.wake();
-    assert_eq!(room.refusal(3).code, SqlState::TOO_MANY_CONNECTIONS);
-    room.silent();
-    room.end([held]);
-}
-
-#[test]
 fn nothing_comes_out_for_a_session_that_gave_up() {
     let mut room = Room::of_size(1);
     // While its grant lies in the output queue: the connection was never opened, so the next one opens it.
@@ -297,85 +283,6 @@ fn nothing_comes_out_for_a_session_that_gave_up() {
 }
 
 #[test]
-fn a_failed_login_makes_the_pool_back_off_and_says_why() {
-    let mut room = Room::of_size(2);
-    let held = room.hold(1, b"a");
-    room.ask(2, b"b");
-    let (failing, _) = room.lease(2);
-    room.ask(3, b"b");
-    room.fail(failing, SqlState::CONNECTION_FAILURE);
-    room.silent();
-    assert_eq!(room.counts(), (0, 1, 0, 1), "session 3 waits for the connection that may come back");
-    room.sleep(3);
-    room.ask(4, b"b");
-    let refusal = room.refusal(4);
-    assert_eq!((refusal.code, refusal.message.as_str()), (SqlState::CONNECTION_FAILURE, "the server said no"));
-    let hint = refusal.hint.unwrap_or_default();
-    assert!(hint.contains("failed 3 s ago; gprxy tries again in 12 s"), "{hint}");
-    // It comes back and does not fit: now waiting on would help nobody.
-    room.give_back(held);
-    assert_eq!(room.refusal(3).code, SqlState::CONNECTION_FAILURE);
-    // What is idle is served all the same.
-    room.ask(5, b"a");
-    let (lease, how) = room.lease(5);
-    assert_eq!(how, How::Reuse);
-    room.sleep(12);
-    assert_eq!(room.pools.poll_timeout().map(|it| it.why), Some(Timer::ServerRetry));
-    room.ask(6, b"b");
-    let (retry, how) = room.lease(6);
-    assert_eq!(how, How::Open);
-    room.end([lease, retry]);
-}
-
-#[test]
-fn the_last_failure_answers_everybody_who_waits() {
-    let mut room = Room::of_size(1);
-    room.ask(0, b"");
-    let (failing, _) = room.lease(0);
-    for session in 1..=100 {
-        room.ask(session, b"");
-    }
-    room.fail(failing, SqlState::CANNOT_CONNECT_NOW);
-    // In bounded steps, each of which is due at once.
-    let mut told = 0;
-    let mut calls = 0;
-    loop {
-        while let Some(output) = room.pools.poll_output() {
-            assert!(matches!(output, PoolOutput::Refused { .. }));
-            told += 1;
-        }
-        match room.pools.poll_timeout() {
-            Some(due) if due.at <= room.now.tick => room.wake(),
-            _ => break,
-        }
-        calls += 1;
-    }
-    assert_eq!((told, calls), (100, 3));
-    // The failure itself is forgotten with its back-off and the caution behind it.
-    for _ in 0..2 {
-        assert_eq!(room.pools.snapshot().count(), 1);
-        room.sleep(15);
-        room.wake();
-    }
-    assert!(room.pools.is_empty());
-}
-
-#[test]
-fn an_error_that_one_client_provoked_is_its_own() {
-    for (code, reuse) in [(*b"22023", true), (*b"42704", true), (*b"28P01", false), (*b"57014", true)] {
-        let mut room = Room::of_size(1);
-        let request = room.request(1, b"TimeZone=nowhere", reuse);
-        room.pools.handle_request(request, room.now);
-        let (failing, _) = room.lease(1);
-        room.ask(2, b"");
-        room.fail(failing, SqlState(code));
-        let (lease, how) = room.lease(2);
-        assert_eq!(how, How::Open);
-        room.end([lease]);
-    }
-}
-
-#[test]
 fn who_is_not_proven_takes_nothing_from_the_accounts_pool() {
     let mut room = Room::of_size(1);
     let lease = room.hold(1, b"");
@@ -390,125 +297,6 @@ fn who_is_not_proven_takes_nothing_from_the_accounts_pool() {
     let (lease, how) = room.lease(3);
     assert_eq!((lease.slot(), how), (kept, How::Reuse));
     room.end([theirs, lease]);
-}
-
-#[test]
-fn wrong_credentials_of_the_account_do_not_stop_a_persons_own() {
-    let mut room = Room::of_size(1);
-    room.ask(1, b"");
-    let (failing, _) = room.lease(1);
-    room.fail(failing, SqlState::INVALID_PASSWORD);
-    room.ask(2, b"");
-    assert_eq!(room.refusal(2).code, SqlState::INVALID_PASSWORD);
-    let request = room.request(3, b"", false);
-    room.pools.handle_request(request, room.now);
-    let (lease, _) = room.lease(3);
-    // A login that works ends the back-off.
-    room.pools.handle_opened(&lease, room.now);
-    room.pools.handle_release(lease, Returned::Broken, room.now);
-    room.ask(4, b"");
-    let (lease, _) = room.lease(4);
-    room.end([lease]);
-}
-
-#[test]
-fn idle_connections_retire_by_timeout_and_by_age() {
-    let mut room = Room::of_size(2);
-    let (a, b) = (room.hold(1, b"a"), room.hold(2, b"b"));
-    let a = room.give_back(a);
-    assert_eq!(room.pools.poll_timeout().map(|it| it.why), Some(Timer::ServerRetire));
-    room.sleep(1799);
-    room.wake();
-    let b_slot = room.give_back(b);
-    room.silent();
-    room.sleep(1);
-    room.wake();
-    assert_eq!(room.closed(), a);
-    // The second one reaches 3600 s of age before 1800 s of idleness, and no timeout has been handled since.
-    room.sleep(1800);
-    room.ask(3, b"b");
-    assert_eq!(room.closed(), b_slot);
-    let (lease, how) = room.lease(3);
-    assert_eq!(how, How::Open);
-    room.pools.handle_opened(&lease, room.now);
-    room.sleep(3600);
-    let slot = room.give_back(lease);
-    assert_eq!(room.closed(), slot);
-    assert!(room.pools.is_empty());
-}
-
-#[test]
-fn an_overdue_idle_connection_is_not_granted_even_when_its_timer_is_still_queued() {
-    // More connections than one call retires: the request must not get one of the rest.
-    let mut room = Room::of_size(100);
-    let leases: Vec<_> = (0..100).map(|session| room.hold(session, b"")).collect();
-    for lease in leases {
-        room.give_back(lease);
-    }
-    room.sleep(1800);
-    room.ask(200, b"");
-    let mut closed = 0;
-    let lease = loop {
-        match room.pools.poll_output() {
-            Some(PoolOutput::Close { .. }) => closed += 1,
-            Some(PoolOutput::Granted { lease, how: How::Open, .. }) => break lease,
-            other => panic!("{other:?}"),
-        }
-    };
-    assert_eq!((closed, room.counts()), (100, (0, 0, 1, 0)));
-    room.end([lease]);
-}
-
-#[test]
-fn zero_means_what_pgbouncer_means() {
-    let mut room = Room::of_size(1);
-    let zero = Duration::ZERO;
-    room.settings.server_lifetime = zero;
-    let lease = room.hold(1, b"");
-    let slot = room.give_back(lease);
-    assert_eq!(room.closed(), slot, "used once");
-    room.settings = PoolSettings {
-        default_pool_size: 1,
-        reserve_pool_size: 1,
-        server_lifetime: Duration::from_secs(9999),
-        server_idle_timeout: zero,
-        query_wait_timeout: zero,
-        query_wait_notify: zero,
-        server_login_retry: zero,
-        reserve_pool_timeout: zero,
-        ..PoolSettings::default()
-    };
-    let lease = room.hold(2, b"");
-    room.ask(3, b"");
-    assert_eq!(room.pools.poll_timeout(), None, "waits without end, and is not told");
-    room.give_back(lease);
-    let (lease, _) = room.lease(3);
-    room.give_back(lease);
-    room.sleep(9998);
-    room.wake();
-    room.silent();
-    room.ask(4, b"other");
-    room.closed();
-    let (failing, _) = room.lease(4);
-    room.ask(5, b"");
-    room.fail(failing, SqlState::CONNECTION_FAILURE);
-    let (lease, how) = room.lease(5);
-    assert_eq!(how, How::Open, "no back-off");
-    room.end([lease]);
-}
-
-#[test]
-fn an_idle_connection_that_died_is_opened_anew_in_its_place() {
-    let mut room = Room::of_size(1);
-    let lease = room.hold(1, b"");
-    let slot = room.give_back(lease);
-    room.ask(2, b"");
-    let (lease, how) = room.lease(2);
-    assert_eq!((lease.slot(), how, room.counts()), (slot, How::Reuse, (0, 1, 0, 0)));
-    room.pools.handle_reopen(&lease, room.now);
-    assert_eq!(room.counts(), (0, 0, 1, 0));
-    room.fail(lease, SqlState::CONNECTION_FAILURE);
-    assert_eq!(room.counts(), (0, 0, 0, 0));
 }
 
 #[test]
@@ -532,18 +320,6 @@ fn new_settings_hold_from_the_next_request_on() {
     let (lease, how) = room.lease(4);
     assert_eq!((lease.slot(), how), (slot, How::Reuse));
     room.end([lease]);
-}
-
-#[test]
-fn close_idle_spares_what_is_in_use() {
-    let mut room = Room::of_size(3);
-    let (a, b) = (room.hold(1, b""), room.hold(2, b""));
-    let slot = room.give_back(a);
-    room.pools.close_idle(None);
-    assert_eq!(room.closed(), slot);
-    room.silent();
-    assert_eq!(room.counts(), (0, 1, 0, 0));
-    room.end([b]);
 }
 
 #[test]
@@ -599,6 +375,7 @@ fn a_storm_of_waiters_that_give_up_leaves_nothing() {
 }
 
 /// The laws end with "nothing is left": that must look at every table.
+
 #[test]
 fn emptiness_looks_at_every_table() {
     assert!(Pools::new().is_empty());
@@ -640,19 +417,6 @@ fn emptiness_looks_at_every_table() {
 }
 
 #[test]
-fn failures_of_many_databases_do_not_fill_the_memory() {
-    let mut room = Room::of_size(1);
-    for session in 0..3_000 {
-        let mut request = room.request(session, b"", true);
-        request.key.database = format!("guess{session}").into();
-        room.pools.handle_request(request, room.now);
-        let (lease, _) = room.lease(session);
-        room.fail(lease, SqlState::INVALID_CATALOG_NAME);
-    }
-    assert_eq!(room.pools.snapshot().count(), 1024);
-}
-
-#[test]
 fn a_waiter_and_a_connection_are_small() {
     // What the tables hold for each, their own slack and the shared parameters aside.
     let place = size_of::<(SessionId, Place)>();
@@ -665,13 +429,15 @@ fn a_waiter_and_a_connection_are_small() {
 
 #[test]
 fn obeys_the_law_on_random_walks() {
-    let (mut granted, mut refused) = (0, 0);
+    let (mut granted, mut refused, mut cleaned) = (0, 0, 0);
     for seed in 0..150 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let choices: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(8_000).collect();
-        let (g, r) = std::panic::catch_unwind(|| law::walk(&choices)).unwrap_or_else(|_| panic!("seed {seed}"));
-        granted += g;
-        refused += r;
+        let seen = std::panic::catch_unwind(|| law::walk(&choices)).unwrap_or_else(|_| panic!("seed {seed}"));
+        granted += seen.granted;
+        refused += seen.refused;
+        cleaned += seen.cleaned;
     }
     assert!(granted > 10_000 && refused > 10_000, "{granted} granted, {refused} refused: the walk avoids the work");
+    assert!(cleaned > 500, "only {cleaned} were reset ahead");
 }

@@ -19,6 +19,8 @@ pub(super) enum Due {
     Retire(SlotId),
     /// End a pool's back-off, and then its caution.
     Retry(PoolId),
+    /// See whether an idle connection should be reset ahead of who comes next.
+    Clean(PoolId),
     /// Go on with a queue where the last call stopped because it had done enough.
     Continue(PoolId),
     /// Go on with what pools share.
@@ -32,6 +34,7 @@ impl Due {
             Self::Wait(..) | Self::Reserve(..) | Self::Continue(_) | Self::Share => Timer::QueueWait,
             Self::Retire(_) => Timer::ServerRetire,
             Self::Retry(_) => Timer::ServerRetry,
+            Self::Clean(_) => Timer::ServerReset,
         }
     }
 }

@@ -230,7 +230,7 @@ impl Pools {
     }
 
     /// An idle connection is idle no more; the caller puts it to use or takes it off the books.
-    fn leave_idle(&mut self, id: SlotId) -> Option<Rest> {
+    pub(super) fn leave_idle(&mut self, id: SlotId) -> Option<Rest> {
         let slot = self.slots.get(&id)?;
         let SlotState::Idle(rest) = slot.state else { return None };
         self.timers.unset(Some(rest.retire), Due::Retire(id));
@@ -254,6 +254,7 @@ impl Pools {
         let SlotState::Leased { session, opening, .. } = slot.state else { return None };
         if let Some(pool) = self.pools.get_mut(&slot.pool) {
             *pool.leased(opening) -= 1;
+            pool.company.cleaning.take_if(|cleaning| *cleaning == id);
         }
         if let Some(session) = session {
             self.places.remove(&session);
@@ -319,6 +320,12 @@ impl Pools {
                 }
                 self.pump(id, now);
                 self.tidy(id);
+            }
+            Due::Clean(id) => {
+                if let Some(pool) = self.pools.get_mut(&id) {
+                    pool.company.look = None;
+                }
+                self.clean(id, now);
             }
             Due::Share => {}
             Due::Retry(id) => {

@@ -10,6 +10,7 @@ mod ledger;
 mod lookahead;
 mod meaning;
 mod names;
+mod on_server;
 mod own;
 pub mod pins;
 mod prepared;
@@ -29,8 +30,8 @@ use crate::upstream::{Parameters, remember};
 use counts::Counts;
 use framer::Framer;
 pub use ledger::{Ledger, Outcome};
+pub use on_server::OnServer;
 pub use own::Pooled;
-pub use prepared::OnServer;
 use rules::Rule;
 use tracker::{Settled, Tracker};
 

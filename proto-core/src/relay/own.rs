@@ -2,8 +2,9 @@
 //! gprxy's own that bring a connection to the session's parameters.
 
 use super::meaning;
-use super::pins::{self, Pins};
-use super::prepared::{OnServer, Statements};
+use super::on_server::OnServer;
+use super::pins::{self, Pin, Pins};
+use super::prepared::Statements;
 use super::refusing::refused;
 use super::tracker::{Op, Settled};
 use super::{Relay, Step};
@@ -75,7 +76,14 @@ impl Pooled {
                 b"DEALLOCATE" => self.statements.handle_doubt(),
                 _ => {}
             },
-            back::READY_FOR_QUERY if seen.first() == Some(&b'I') => self.pins.handle_idle(),
+            back::READY_FOR_QUERY => {
+                if seen.first() == Some(&b'I') {
+                    self.pins.handle_idle();
+                }
+                // What is not reported may decide what a text means.
+                let pins = self.pins.pins();
+                self.statements.is_apart = [Pin::Temporary, Pin::Setting, Pin::Role].iter().any(|pin| pins.has(*pin));
+            }
             _ => {}
         }
     }

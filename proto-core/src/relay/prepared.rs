@@ -5,155 +5,23 @@
 //!   name ──▶ definition                  name ──▶ definition, last use
 //! ```
 //! A client's name is used on the connection, too, as long as nothing else has it there; equal definitions are one,
-//! whoever made them, as far as they were prepared under equal settings (see [`super::meaning`]). Before a message goes that names a statement, the connection is brought to have it.
+//! whoever made them, as far as they were prepared under equal settings (see [`super::meaning`]). Before a message goes
+//! that names a statement, the connection is brought to have it.
 //!
 //! Both books are ahead of the server: a Parse counts when it is sent. So each message that changes them leaves a note of
 //! how to undo it, and an error, behind which the server skips everything up to the next Sync, undoes them from the last to
 //! the first. What comes behind that Sync would stand on sand while this is open: it waits until all before it is answered.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 
-use super::caching::Recent;
 use super::meaning::{Definition, Meaning, Settings, anew, are_one};
 use super::names::Name;
+use super::on_server::{OnServer, Prepared};
 
 /// The longest Parse that is kept, in bytes; a longer one ties its session to the connection.
 pub(super) const MAX_PARSE: usize = 12 * 1024;
 /// Prepared statements of one session. Beyond that it is tied to its connection.
 const MAX_STATEMENTS: usize = 1000;
-/// How names of gprxy's own begin.
-const NAMES_OF_OURS: &str = "gprxy_";
-
-struct Prepared {
-    definition: Definition,
-    /// When it was used last, as an order.
-    used: u64,
-}
-
-/// The prepared statements of one server connection.
-pub struct OnServer {
-    by_name: BTreeMap<Name, Prepared>,
-    /// Behind which the one that was used least recently is closed.
-    most: usize,
-    clock: u64,
-    /// For names of gprxy's own.
-    named: u64,
-    /// What was found last.
-    found: Option<Name>,
-    /// Unnamed statements that were prepared here not long ago.
-    pub(super) recent: Recent,
-    /// Names whose statements have come to answer otherwise than when they were prepared.
-    pub(super) stale: Vec<Name>,
-}
-
-impl OnServer {
-    /// A connection that has none, and is to have no more than this many.
-    #[must_use]
-    pub fn new(most: usize) -> Self {
-        Self {
-            by_name: BTreeMap::new(),
-            most,
-            clock: 0,
-            named: 0,
-            found: None,
-            recent: Recent::default(),
-            stale: Vec::new(),
-        }
-    }
-
-    /// All are gone.
-    pub fn clear(&mut self) {
-        self.by_name.clear();
-        self.stale.clear();
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.by_name.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
-    }
-
-    /// Whether any statement may stay here.
-    pub(super) const fn has_room_for_any(&self) -> bool {
-        self.most > 0
-    }
-
-    /// It is used again.
-    pub(super) fn note_use(&mut self, name: &Name) {
-        self.clock += 1;
-        if let Some(prepared) = self.by_name.get_mut(name) {
-            prepared.used = self.clock;
-        }
-    }
-
-    /// Notes a use of this name for this definition; `false` when it stands for another one, or for none.
-    fn uses(&mut self, name: &Name, definition: &mut Definition) -> bool {
-        let Some(prepared) = self.by_name.get_mut(name) else { return false };
-        if !Arc::ptr_eq(&prepared.definition, definition) {
-            if !are_one(&prepared.definition, definition) {
-                return false;
-            }
-            // From now on it is known to be the same.
-            *definition = prepared.definition.clone();
-        }
-        self.clock += 1;
-        prepared.used = self.clock;
-        true
-    }
-
-    /// The name of what this text means under these settings.
-    pub(super) fn find(&self, text: &[u8], settings: Option<&Settings>) -> Option<Name> {
-        self.find_where(|definition| definition.is(text, settings))
-    }
-
-    /// The same for what is looked for several times in a row: where it stood the last time is looked at first.
-    pub(super) fn find_again(&mut self, text: &[u8], settings: Option<&Settings>) -> Option<Name> {
-        let is_it = |prepared: &Prepared| prepared.definition.is(text, settings);
-        let found = self.found.filter(|name| self.by_name.get(name).is_some_and(is_it));
-        self.found = found.or_else(|| self.find(text, settings));
-        self.found
-    }
-
-    fn find_where(&self, is_it: impl Fn(&Definition) -> bool) -> Option<Name> {
-        self.by_name.iter().find(|(_, prepared)| is_it(&prepared.definition)).map(|(name, _)| *name)
-    }
-
-    /// The one that was used least recently, when there is no room for another one.
-    pub(super) fn surplus(&self) -> Option<Name> {
-        let oldest = || self.by_name.iter().min_by_key(|(_, prepared)| prepared.used).map(|(name, _)| *name);
-        (self.by_name.len() >= self.most).then(oldest)?
-    }
-
-    pub(super) fn free_name(&mut self) -> Name {
-        loop {
-            self.named += 1;
-            let name = Name::new(format!("{NAMES_OF_OURS}{}", self.named).as_bytes());
-            if !self.by_name.contains_key(&name) {
-                return name;
-            }
-        }
-    }
-
-    fn insert(&mut self, name: Name, definition: Definition) -> Option<Prepared> {
-        self.clock += 1;
-        self.by_name.insert(name, Prepared { definition, used: self.clock })
-    }
-
-    fn restore(&mut self, name: Name, before: Option<Prepared>) {
-        match before {
-            Some(prepared) => self.by_name.insert(name, prepared),
-            None => self.by_name.remove(&name),
-        };
-    }
-}
-
 /// What undoes a message that fails.
 #[derive(Default)]
 struct Undo {
@@ -245,6 +113,8 @@ pub(super) struct Statements {
     pub(super) settings: Option<Settings>,
     /// Something has run since the server reported its settings.
     pub(super) has_run: bool,
+    /// The session has state that decides what a text means and is not reported.
+    pub(super) is_apart: bool,
     pub(super) here: Option<Box<OnServer>>,
     undo: VecDeque<Undo>,
     /// Names that were prepared here for this session alone; it does not leave the connection.
@@ -283,13 +153,13 @@ impl Statements {
         self.fixed.clear();
         self.in_doubt = false;
         self.unsettled = 0;
-        self.has_run = false;
+        (self.has_run, self.is_apart) = (false, false);
         self.here.take()
     }
 
     /// The settings under which a text that goes now is understood; `None` when that is not known.
     pub(super) fn settings_now(&self) -> Option<Settings> {
-        self.settings.clone().filter(|_| !self.has_run)
+        self.settings.clone().filter(|_| !self.has_run && !self.is_apart)
     }
 
     /// Whether another name may be prepared.

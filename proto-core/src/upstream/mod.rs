@@ -24,7 +24,7 @@ pub use failure::{LoginFailure, ServerError};
 pub use login::{Login, LoginOutput};
 pub use lookup::{Lookup, LookupFault, LookupOutcome, LookupOutput};
 pub use parameters::{Differences, Reported};
-pub use reset::{Reset, ResetFault, ResetOutcome, ResetOutput, ResetPlan};
+pub use reset::{Discard, Reset, ResetFault, ResetOutcome, ResetOutput, ResetPlan};
 pub use settings::{Credential, LoginSettings};
 
 /// Server parameters as told in ParameterStatus: name and value.

@@ -1,5 +1,6 @@
 //! Cleaning a server connection before somebody else gets it: `ROLLBACK` when it is in a transaction, then a query of the
-//! operator's, then `DISCARD ALL`, then a `SELECT` of a random text. Without the `DISCARD ALL` it is a check.
+//! operator's, then [`Discard`], then what every connection begins with, then a `SELECT` of a random text. With nothing
+//! discarded it is a check.
 //!
 //! They go out together, as simple queries of their own (`DISCARD ALL` cannot run inside the implicit transaction
 //! of a shared one). Only the exact replies prove that the connection is clean; at the slightest doubt it is broken,
@@ -18,20 +19,13 @@ use crate::codec::{Malformed, Reader, frontend};
 use crate::fault::{Lost, Violation};
 use crate::time::{Deadline, Now, Timer};
 
-/// What may be done to the connection.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ResetPlan {
-    /// Send `ROLLBACK` when a transaction is open. Without it, such a connection is broken.
-    pub rollback: bool,
-    /// Send this query, whose replies may be any but an error.
-    pub query: Option<Arc<str>>,
-    /// Send `DISCARD ALL`.
-    pub discard_all: bool,
-    /// Have the proof repeated even when nothing else is sent.
-    pub prove: bool,
-    /// Fresh random bytes: the server repeats them behind everything else.
-    pub proof: [u8; 16],
-}
+mod plan;
+
+pub use plan::{Discard, ResetPlan};
+
+/// What `DISCARD ALL` stands for in PostgreSQL's manual, without `DEALLOCATE ALL` and `DISCARD PLANS`.
+const ALL_BUT_STATEMENTS: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; \
+     SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD SEQUENCES; DISCARD TEMP";
 
 /// What a reset wants done, in this order.
 #[derive(PartialEq, Eq, Debug)]
@@ -63,6 +57,8 @@ pub enum ResetFault {
     NotIdle(TransactionStatus),
     /// The server answered with an error.
     Server(ServerError),
+    /// It refused a query of the operator's.
+    Query(ServerError),
     /// The server did what the protocol does not allow, or not as the answer to what was sent.
     Protocol(Violation),
     /// Bytes behind the last reply: they answer something that nobody asked.
@@ -92,6 +88,9 @@ impl std::fmt::Display for ResetFault {
         match self {
             Self::NotIdle(_) => f.write_str("the server connection is still in a transaction"),
             Self::Server(error) => write!(f, "the server refused the reset: {}", error.one_line()),
+            Self::Query(error) => {
+                write!(f, "a query of the configuration's failed there: {}", error.one_line())
+            }
             Self::Protocol(violation) => {
                 write!(f, "the server broke the protocol during reset: {}", violation.describe())
             }
@@ -111,12 +110,18 @@ enum Due {
     Command(&'static str),
     /// Whatever a query is answered with, up to its ReadyForQuery, outside of a transaction.
     Replies,
+    /// CloseComplete.
+    Closed,
+    /// A row that is not looked at.
+    Row,
     /// ReadyForQuery, outside of a transaction.
     Ready,
     /// The RowDescription in front of the proof.
     Description,
     /// The row with the proof.
     Proof,
+    /// The same, and whether anything was prepared in SQL.
+    ProofAndRest,
 }
 
 /// The machine.
@@ -129,6 +134,9 @@ pub struct Reset {
     parameters: Parameters,
     /// Nothing is prepared there any more.
     deallocated: bool,
+    /// Something was prepared in SQL: it takes a `DISCARD ALL`.
+    rest: bool,
+    connect_query: Option<Arc<str>>,
     outputs: VecDeque<ResetOutput>,
 }
 
@@ -142,7 +150,9 @@ impl Reset {
             frames: Frames::new(),
             deadline: Deadline { at: now.tick.after(timeout), why: Timer::ServerReset },
             parameters: Vec::new(),
-            deallocated: plan.discard_all,
+            deallocated: plan.discard == Discard::All,
+            rest: false,
+            connect_query: plan.connect_query,
             outputs: VecDeque::new(),
         };
         let in_transaction = status != TransactionStatus::Idle;
@@ -156,14 +166,13 @@ impl Reset {
             reset.due.extend([Due::Command("ROLLBACK"), Due::Ready]);
         }
         if let Some(query) = &plan.query {
-            frontend::emit_query(&mut bytes, query.as_bytes());
-            reset.due.push_back(Due::Replies);
+            reset.query(query, &mut bytes);
         }
-        if plan.discard_all {
-            reset.discard_all(&mut bytes);
-        }
-        if plan.prove || !reset.due.is_empty() {
-            reset.prove(&mut bytes);
+        match plan.discard {
+            Discard::Nothing if plan.prove || !reset.due.is_empty() => reset.prove(&mut bytes),
+            Discard::Nothing => {}
+            Discard::AllBut { close } => reset.discard_all_but(&close, &mut bytes),
+            Discard::All => reset.discard_all(&mut bytes),
         }
         if reset.due.is_empty() {
             reset.finish_clean();
@@ -173,9 +182,42 @@ impl Reset {
         reset
     }
 
+    fn query(&mut self, query: &str, bytes: &mut Vec<u8>) {
+        frontend::emit_query(bytes, query.as_bytes());
+        self.due.push_back(Due::Replies);
+    }
+
     fn discard_all(&mut self, bytes: &mut Vec<u8>) {
         frontend::emit_query(bytes, b"DISCARD ALL");
         self.due.extend([Due::Command("DISCARD"), Due::Ready]);
+        self.connect(bytes);
+        self.prove(bytes);
+    }
+
+    fn discard_all_but(&mut self, close: &[Box<[u8]>], bytes: &mut Vec<u8>) {
+        if !close.is_empty() {
+            for name in close {
+                frontend::emit_close(bytes, frontend::Target::Statement, name);
+                self.due.push_back(Due::Closed);
+            }
+            frontend::emit_sync(bytes);
+            self.due.push_back(Due::Ready);
+        }
+        frontend::emit_query(bytes, ALL_BUT_STATEMENTS.as_bytes());
+        self.due.extend(["CLOSE", "SET", "RESET", "UNLISTEN"].map(Due::Command));
+        self.due.extend([Due::Description, Due::Row, Due::Command("SELECT")]);
+        self.due.extend([Due::Command("DISCARD"), Due::Command("DISCARD"), Due::Ready]);
+        self.connect(bytes);
+        let rest = "EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)";
+        frontend::emit_query(bytes, format!("SELECT '{}', {rest}", self.proof).as_bytes());
+        self.due.extend([Due::Description, Due::ProofAndRest, Due::Command("SELECT"), Due::Ready]);
+    }
+
+    /// Everything is as it was behind the login; so must be what the operator does there.
+    fn connect(&mut self, bytes: &mut Vec<u8>) {
+        if let Some(query) = self.connect_query.clone() {
+            self.query(&query, bytes);
+        }
     }
 
     fn prove(&mut self, bytes: &mut Vec<u8>) {
@@ -237,7 +279,11 @@ impl Reset {
         match frame.tag {
             // Listening ended with the DISCARD at the latest; what still comes was meant for the former client.
             tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE => return Ok(()),
-            tag::ERROR_RESPONSE => return Err(ResetFault::Server(ServerError::new(body, None))),
+            tag::ERROR_RESPONSE => {
+                let error = ServerError::new(body, None);
+                let is_query = self.due.front() == Some(&Due::Replies);
+                return Err(if is_query { ResetFault::Query(error) } else { ResetFault::Server(error) });
+            }
             tag::PARAMETER_STATUS => {
                 let (name, value) = backend::parameter_status(body)?;
                 let room = remember(&mut self.parameters, name, value);
@@ -264,8 +310,15 @@ impl Reset {
                 if fits { Ok(()) } else { Err(Violation::UnexpectedMessage(frame.tag).into()) }
             }
             (Some(Due::Ready | Due::Replies), tag::READY_FOR_QUERY) => self.handle_ready(body, more),
-            (Some(Due::Description), tag::ROW_DESCRIPTION) => Ok(()),
-            (Some(Due::Proof), tag::DATA_ROW) if is_row_of(body, self.proof.as_bytes()) => Ok(()),
+            (Some(Due::Closed), tag::CLOSE_COMPLETE)
+            | (Some(Due::Description), tag::ROW_DESCRIPTION)
+            | (Some(Due::Row), tag::DATA_ROW) => Ok(()),
+            (Some(Due::Proof), tag::DATA_ROW) if is_row_of(body, &[self.proof.as_bytes()]) => Ok(()),
+            (Some(Due::ProofAndRest), tag::DATA_ROW) => {
+                self.rest = is_row_of(body, &[self.proof.as_bytes(), b"t"]);
+                let is_proof = self.rest || is_row_of(body, &[self.proof.as_bytes(), b"f"]);
+                if is_proof { Ok(()) } else { Err(Violation::UnexpectedMessage(frame.tag).into()) }
+            }
             (_, other) => Err(Violation::UnexpectedMessage(other).into()),
         }
     }
@@ -282,7 +335,14 @@ impl Reset {
         if more {
             return Err(ResetFault::BytesBehind);
         }
-        self.finish_clean();
+        if std::mem::take(&mut self.rest) {
+            let mut bytes = Vec::new();
+            self.deallocated = true;
+            self.discard_all(&mut bytes);
+            self.outputs.push_back(ResetOutput::Send(bytes));
+        } else {
+            self.finish_clean();
+        }
         Ok(())
     }
 
@@ -297,11 +357,14 @@ impl Reset {
     }
 }
 
-/// Whether a DataRow has one column with this text.
-fn is_row_of(body: &[u8], text: &[u8]) -> bool {
+/// Whether a DataRow has exactly these columns, as texts.
+fn is_row_of(body: &[u8], columns: &[&[u8]]) -> bool {
     let mut reader = Reader::new(body);
-    let header = (reader.i16(), reader.i32());
-    header == (Ok(1), i32::try_from(text.len()).map_err(|_| Malformed)) && reader.rest() == text
+    let is_column = |reader: &mut Reader<'_>, text: &[u8]| {
+        reader.i32() == i32::try_from(text.len()).map_err(|_| Malformed) && reader.take(text.len()) == Ok(text)
+    };
+    let count = reader.i16() == i16::try_from(columns.len()).map_err(|_| Malformed);
+    count && columns.iter().all(|text| is_column(&mut reader, text)) && reader.rest().is_empty()
 }
 
 #[cfg(test)]

@@ -50,6 +50,9 @@ pub(crate) struct Guestbook {
     pub(crate) fatal: Vec<String>,
 }
 
+/// A statement that says nothing of anybody.
+pub(crate) const EVERYBODYS: &str = "show application_name";
+
 pub(crate) type Book = Arc<Mutex<Guestbook>>;
 
 /// A server of one's own, to know what the right answer is.
@@ -173,7 +176,9 @@ impl Visitor {
             if self.dice.percent(self.manners.faults) {
                 return self.fault(client).await;
             }
-            if self.dice.percent(self.manners.cancel) {
+            if self.dice.percent(5) {
+                self.look_around(client, &mut model).await?;
+            } else if self.dice.percent(self.manners.cancel) {
                 exact = false;
                 self.cancelled(client).await?;
             } else if exact {
@@ -229,7 +234,7 @@ impl Visitor {
         self.note(&tag);
         let n = self.dice.below(4);
         let simple = |text: &str| front::query(text);
-        match self.dice.below(25) {
+        match self.dice.below(26) {
             0 => simple(&format!("rows {n} {tag}")),
             1 => simple(&format!("rows 1 {tag}; notice {tag}; rows 2 {tag}")),
             2 => simple(&format!("rows 1 {tag}; fail 23505 {tag}; rows 2 {tag}")),
@@ -308,6 +313,13 @@ impl Visitor {
                 let text = format!("values rows {n} {tag}");
                 [[front::parse("", &text), front::sync()].concat(), bound.concat().repeat(3)].concat()
             }
+            // What says nothing of anybody, and may be everybody's.
+            24 => {
+                let name = *self.dice.pick(&["s4", "s5"]);
+                let parse = front::parse(name, EVERYBODYS);
+                let run = [front::bind("", "s4"), front::describe(b'P', ""), front::execute("", 0), front::sync()];
+                [parse, front::sync(), run.concat()].concat()
+            }
             _ => self.pipeline(&tag),
         }
     }
@@ -331,6 +343,25 @@ impl Visitor {
         }
         bytes.extend(front::sync());
         bytes
+    }
+
+    /// Leaves something where no text shows it, and looks for what others have left there. It may be gone, and it may be the
+    /// visitor's own of any time: what it says has a tag.
+    async fn look_around(&mut self, client: &mut Client, model: &mut Model) -> Result<(), Gone> {
+        let tag = self.tag();
+        self.note(&tag);
+        let leave = if self.dice.percent(50) { format!("remember {tag}; ") } else { String::new() };
+        let bytes = front::query(&format!("{leave}recall -- {tag}"));
+        model.answer(&bytes);
+        client.send(&bytes).await?;
+        loop {
+            let message = self.next(client).await?;
+            match message.tag {
+                b'E' => assert!(matches!(&*message.code(), "57014" | "25P02"), "{} got {message:?}", self.name),
+                b'Z' => return Ok(()),
+                _ => {}
+            }
+        }
     }
 
     /// A query that may be cancelled at any time. Nothing in its answer may be anybody else's.

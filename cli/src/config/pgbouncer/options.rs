@@ -24,11 +24,9 @@ pub(super) enum Fate {
     Woven,
     /// It has no effect: what holds instead.
     Without(&'static str),
-    /// Going on without would let in somebody whom PgBouncer would not, or run as somebody else: the reason.
-    Refused(&'static str),
 }
 
-use Fate::{Refused, Same, Without, Woven};
+use Fate::{Same, Without, Woven};
 use Form::{Flag, Millis, Number, Seconds, Text};
 
 /// An option of the section `[pgbouncer]`.
@@ -164,7 +162,7 @@ pub(super) static OF_DATABASES: &[Known] = &[
     of("auth_query", Text, "", Same),
     of("auth_user", Text, "", Same),
     of("client_encoding", Text, "", Without("the client's own parameters reach the server")),
-    of("connect_query", Text, "", Refused("statements that nobody runs any more may be what the application needs")),
+    of("connect_query", Text, "", Same),
     of("datestyle", Text, "", Without("the client's own parameters reach the server")),
     of("dbname", Text, "", Same),
     of("host", Text, "", Woven),
@@ -213,7 +211,6 @@ pub(crate) fn settable(name: &str) -> Option<Result<&'static str, String>> {
     let fixed = FIXED.contains(&name) || home.is_some_and(|(_, key)| key.fixed);
     Some(match known.fate {
         Without(instead) => Err(format!("{name} has no effect: {instead}")),
-        Refused(why) => Err(format!("{name} is not supported: {why}")),
         Same if home.is_none() => Err(format!("{name} has no effect: gprxy has no such setting")),
         Same | Woven if fixed => Err(format!("{name} cannot be changed while gprxy runs")),
         Same | Woven => Ok(known.name),

@@ -91,7 +91,6 @@ impl Translation<'_> {
         match (known.fate, home(name)) {
             (Fate::Without(instead), _) => return self.note(name, &origin, instead),
             (Fate::Same, None) => return self.note(name, &origin, "gprxy has no such setting"),
-            (Fate::Refused(why), _) => return self.problem(name, &origin, "an option that is not supported", why),
             (Fate::Same | Fate::Woven, _) => {}
         }
         let Some(value) = self.value(known, value, &origin) else { return };
@@ -134,10 +133,6 @@ impl Translation<'_> {
             ) {
                 (Fate::Without(instead), _) => {
                     self.note(&format!("{place}: {}", known.name), origin, instead);
-                    continue;
-                }
-                (Fate::Refused(why), _) => {
-                    self.problem(&format!("{place}: {}", known.name), origin, "an option that is not supported", why);
                     continue;
                 }
                 (Fate::Same | Fate::Woven, None) => {

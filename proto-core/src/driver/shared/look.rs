@@ -115,7 +115,7 @@ impl<R: Runtime> Shared<R> {
             cancels: 0,
             active: it.active,
             idle: it.idle,
-            tested: 0,
+            tested: it.tested,
             opening: it.opening,
             oldest_wait: it.oldest_wait.map(|since| now.tick.since(since)).unwrap_or_default(),
             paused: it.paused,
@@ -287,6 +287,7 @@ fn server_facts(it: &pool::ServerFacts<'_>, now: Now) -> ServerFacts {
         state: match it.state {
             pool::ServerState::Opening => ServerState::New,
             pool::ServerState::Active => ServerState::Active,
+            pool::ServerState::Tested => ServerState::Tested,
             pool::ServerState::Idle => ServerState::Idle,
         },
         address: None,

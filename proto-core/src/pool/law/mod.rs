@@ -2,8 +2,9 @@
 //!
 //! One owner for each lease; never more connections than the limit; first come, first served; the most recently used
 //! match; every waiter answered by its deadline; nothing for a session that gave up; nobody waits while something could
-//! be done for it; nothing for those whom an operator has paused, and nothing old after a reconnect; nothing left at the end. Beside the pools walks a twin that is also woken early and repeatedly, and
-//! must say exactly the same.
+//! be done for it; nothing for those whom an operator has paused, and nothing old after a reconnect; nothing reset ahead
+//! whose owner may still come; nothing left at the end. Beside the pools walks a twin that is also woken early and
+//! repeatedly, and must say exactly the same.
 
 mod model;
 
@@ -25,14 +26,26 @@ const OWNERS: usize = 3;
 
 /// Walks until `choices` are used up, then brings everything to its end. Panics when a law is broken.
 ///
-/// Returns how many requests were granted and how many refused, so that a caller can see that something happened.
+/// Returns what happened how often, so that a caller can see that anything did.
 #[must_use]
-pub fn walk(choices: &[u8]) -> (usize, usize) {
+pub fn walk(choices: &[u8]) -> Seen {
     let mut choices = Choices(choices);
     let mut walk = Walk::new(&mut choices);
     while walk.step(&mut choices).is_some() {}
     walk.finish();
-    (walk.granted, walk.refused)
+    walk.seen
+}
+
+/// What happened how often.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Seen {
+    /// Requests that were granted.
+    pub granted: usize,
+    /// Requests that were refused.
+    pub refused: usize,
+    /// Connections that were reset ahead of who came next.
+    pub cleaned: usize,
 }
 
 struct Choices<'a>(&'a [u8]);
@@ -50,6 +63,15 @@ enum Stand {
     Out,
     Waiting { wish: Wish, since: Tick, order: u64, noticed: bool },
     Holding { wish: Wish, lease: Lease, twin: Lease, opening: bool },
+}
+
+/// What is done without a session, in which pool.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Chore {
+    Opening(usize),
+    Cleaning(usize),
+    /// Its session has left it.
+    Parted(usize),
 }
 
 #[derive(Clone, Copy)]
@@ -92,16 +114,15 @@ struct Walk {
     paused: [bool; DATABASES],
     all_paused: bool,
     order: u64,
-    /// Connections that are opened ahead, each for a pool, with the leases of both.
-    ahead: Vec<(usize, Lease, Lease)>,
+    /// What is done for no session in particular, with the leases of both.
+    ahead: Vec<(Chore, Lease, Lease)>,
     /// Whose connection was closed since the last grant.
     replaced: Option<usize>,
     /// Who asked last.
     last: usize,
     /// Since when outputs may be waiting in the queue, if they may.
     lagging: Option<Tick>,
-    granted: usize,
-    refused: usize,
+    seen: Seen,
 }
 
 fn key(index: usize) -> PoolKey {
@@ -133,6 +154,9 @@ impl Walk {
             server_idle_timeout: secs(pick(20)),
             server_check_delay: secs(pick(10)),
             server_check_query: ["", "select 1"][pick(2)].into(),
+            server_reset_query: "".into(),
+            server_reset_query_always: false,
+            connect_query: None,
             query_wait_timeout: secs(pick(15)),
             query_wait_notify: secs(pick(6)),
             server_login_retry: secs(pick(8)),
@@ -153,8 +177,7 @@ impl Walk {
             replaced: None,
             last: 0,
             lagging: None,
-            granted: 0,
-            refused: 0,
+            seen: Seen::default(),
         }
     }
 
@@ -177,7 +200,8 @@ impl Walk {
             9 => self.change_hands(who),
             10..=15 => self.opened(holder),
             16 if who.is_multiple_of(4) => self.open_failed(holder, choices.below(4)?),
-            16..=18 => self.release(holder, Returned::Clean),
+            16 | 17 => self.release(holder, Returned::Clean),
+            18 => self.part(holder),
             19..=22 => self.release(holder, Returned::Kept),
             23 => self.release(holder, Returned::Broken),
             24 | 25 => self.reopen(holder),
@@ -287,9 +311,38 @@ impl Walk {
         self.twin.handle_open_failed(twin, refusal, now);
     }
 
-    /// What is opened ahead of who will need it is there, or fails.
+    /// A session goes on without its connection, which comes back later.
+    fn part(&mut self, who: usize) {
+        if let Some((wish, lease, twin)) = self.take_lease(who, false) {
+            self.pools.handle_parted(&lease);
+            self.twin.handle_parted(&twin);
+            self.ahead.push((Chore::Parted(wish.key), lease, twin));
+        }
+    }
+
+    /// What is done without a session has come to its end, or has failed.
     fn end_ahead(&mut self, how: usize) {
-        let Some((key, lease, twin)) = self.ahead.pop() else { return };
+        match self.ahead.pop() {
+            Some((Chore::Opening(key), lease, twin)) => self.end_opening(key, lease, twin, how),
+            Some((Chore::Cleaning(_) | Chore::Parted(_), lease, twin)) => self.end_cleaning(lease, twin, how),
+            None => {}
+        }
+    }
+
+    fn end_cleaning(&mut self, lease: Lease, twin: Lease, how: usize) {
+        self.order += 1;
+        let returned = if how == 0 { Returned::Broken } else { Returned::Clean };
+        if how == 0 {
+            self.connections.remove(&lease.slot());
+        } else if let Some(connection) = self.connections.get_mut(&lease.slot()) {
+            (connection.owner, connection.idle) = (None, Some((self.now, self.order)));
+        }
+        let now = self.now();
+        self.pools.handle_release(lease, returned, now);
+        self.twin.handle_release(twin, returned, now);
+    }
+
+    fn end_opening(&mut self, key: usize, lease: Lease, twin: Lease, how: usize) {
         let (slot, now) = (lease.slot(), self.now());
         if how == 0 {
             self.connections.remove(&slot);

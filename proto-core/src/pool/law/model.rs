@@ -1,7 +1,8 @@
 //! What the reference model holds against every output, and against the counts once all is fetched.
 
-use super::{Connection, KEYS, Stand, Walk, Wish, key};
+use super::{Chore, Connection, KEYS, Stand, Walk, Wish, key};
 use crate::fault::SqlState;
+use crate::pool::chores::LEFT_ALONE;
 use crate::pool::{Counts, How, Lease, PoolKey, PoolOutput, SlotId};
 use crate::session_id::SessionId;
 use crate::time::Tick;
@@ -57,6 +58,10 @@ impl Walk {
                     assert_eq!((&pool, lease.slot()), (&twin_pool, twin.slot()), "the twin differs");
                     self.opened_ahead(&pool, parameters[0].into(), lease, twin);
                 }
+                (Some(PoolOutput::Clean { lease }), Some(PoolOutput::Clean { lease: twin })) => {
+                    assert_eq!(lease.slot(), twin.slot(), "the twin differs");
+                    self.cleaned_ahead(lease, twin);
+                }
                 (Some(ours), Some(theirs)) => {
                     assert_eq!(format!("{ours:?}"), format!("{theirs:?}"), "the twin differs");
                     self.told(ours);
@@ -81,7 +86,7 @@ impl Walk {
             How::Reuse | How::Check | How::Reset => self.granted_idle(wish, lease.slot(), how),
         }
         self.replaced = None;
-        self.granted += 1;
+        self.seen.granted += 1;
         self.sessions[who] = Stand::Holding { wish, lease, twin, opening: how == How::Open };
     }
 
@@ -97,7 +102,29 @@ impl Walk {
         let wish = Wish { key: index, parameters, owner: 0, reuse: true };
         let fresh = Connection { wish, owner: None, opened: self.now, stale: false, idle: None };
         assert!(self.connections.insert(lease.slot(), fresh).is_none(), "a slot was used twice");
-        self.ahead.push((index, lease, twin));
+        self.ahead.push((Chore::Opening(index), lease, twin));
+    }
+
+    fn cleaned_ahead(&mut self, lease: Lease, twin: Lease) {
+        let Some(connection) = self.connections.get(&lease.slot()) else { panic!("there is no {}", lease.slot()) };
+        let Some((since, order)) = connection.idle else { panic!("{} is not idle", lease.slot()) };
+        let (owner, wish) = (connection.owner, connection.wish);
+        assert!(owner.is_some(), "it is clean already");
+        assert!(self.now.since(since) >= LEFT_ALONE, "its owner may still come");
+        let same = |it: &&Connection| it.idle.is_some() && it.wish.key == wish.key;
+        let is_ready = |it: &Connection| it.wish.parameters == wish.parameters && it.owner.is_none();
+        let older = |it: &Connection| it.owner.is_some() && it.idle.is_some_and(|(_, other)| other < order);
+        let others = || self.connections.values().filter(same);
+        assert!(self.lagging.is_some() || !others().any(is_ready), "a clean one is there already");
+        assert!(self.lagging.is_some() || !others().any(older), "another one has been left alone for longer");
+        let key = wish.key;
+        assert!(self.ahead.iter().all(|(chore, ..)| *chore != Chore::Cleaning(key)), "more than one at a time");
+        assert!(self.lagging.is_some() || self.first_waiter(key).is_none(), "while somebody waits");
+        if let Some(connection) = self.connections.get_mut(&lease.slot()) {
+            connection.idle = None;
+        }
+        self.seen.cleaned += 1;
+        self.ahead.push((Chore::Cleaning(key), lease, twin));
     }
 
     fn granted_new(&mut self, wish: Wish, (since, order): (Tick, u64), slot: SlotId) {
@@ -151,7 +178,9 @@ impl Walk {
 
     fn told(&mut self, output: PoolOutput) {
         match output {
-            PoolOutput::Granted { .. } | PoolOutput::Open { .. } => unreachable!("handled by the caller"),
+            PoolOutput::Granted { .. } | PoolOutput::Open { .. } | PoolOutput::Clean { .. } => {
+                unreachable!("handled by the caller")
+            }
             PoolOutput::Close { slot } => {
                 let closed = self.connections.remove(&slot);
                 let Some(closed) = closed.filter(|it| it.idle.is_some()) else {
@@ -167,7 +196,7 @@ impl Walk {
                 assert!(self.now.since(*since) >= self.settings.query_wait_notify, "a notice too early");
             }
             PoolOutput::Refused { session, refusal } => {
-                self.refused += 1;
+                self.seen.refused += 1;
                 let stand = std::mem::replace(&mut self.sessions[session.0 as usize], Stand::Out);
                 let Stand::Waiting { wish, since, .. } = stand else {
                     panic!("a refusal for {session}, which does not wait")
@@ -285,8 +314,9 @@ impl Walk {
 
     fn count(&self, index: usize) -> Counts {
         let idle = self.connections.values().filter(|it| it.wish.key == index && it.idle.is_some()).count();
-        let opening = self.ahead.iter().filter(|(key, ..)| *key == index).count();
-        let mut counts = Counts { idle, opening, ..Counts::default() };
+        let ahead = |chore: Chore| self.ahead.iter().filter(|it| it.0 == chore).count();
+        let active = ahead(Chore::Cleaning(index)) + ahead(Chore::Parted(index));
+        let mut counts = Counts { idle, active, opening: ahead(Chore::Opening(index)), ..Counts::default() };
         for stand in &self.sessions {
             match stand {
                 Stand::Waiting { wish, .. } if wish.key == index => counts.waiting += 1,

@@ -250,6 +250,9 @@ impl Serving {
         let Some(text) = self.state.statements.get(statement).cloned() else {
             return self.fail_extended("26000", "prepared statement does not exist", desk);
         };
+        if self.state.status == b'E' && !(text.starts_with("rollback") || text.starts_with("commit")) {
+            return self.fail_extended("25P02", "current transaction is aborted", desk);
+        }
         let text = text.replace("$1", parameter);
         self.state.portals.insert(portal, Portal { text, fetched: 0 });
         desk.say(back::bare(b'2'));

@@ -11,6 +11,8 @@ pub(super) struct State {
     pub(super) settings: BTreeMap<String, String>,
     pub(super) temp: BTreeSet<String>,
     pub(super) statements: BTreeMap<String, String>,
+    /// What was prepared in SQL, where no text shows it.
+    hidden: BTreeSet<String>,
     pub(super) portals: BTreeMap<String, Portal>,
     pub(super) status: u8,
     defaults: BTreeMap<String, String>,
@@ -57,6 +59,7 @@ impl State {
             settings: BTreeMap::new(),
             temp: BTreeSet::new(),
             statements: BTreeMap::new(),
+            hidden: BTreeSet::new(),
             portals: BTreeMap::new(),
             status: b'I',
             defaults,
@@ -64,7 +67,8 @@ impl State {
     }
 
     pub(super) fn is_clean(&self) -> bool {
-        self.settings.is_empty() && self.temp.is_empty() && self.statements.is_empty() && self.status == b'I'
+        let nothing_prepared = self.statements.is_empty() && self.hidden.is_empty();
+        self.settings.is_empty() && self.temp.is_empty() && nothing_prepared && self.status == b'I'
     }
 
     /// What a session may leave to its own next transaction: statements, and settings that the proxy is told of.
@@ -139,6 +143,7 @@ impl State {
             }
             ["deallocate", "all"] => {
                 self.statements.clear();
+                self.hidden.clear();
                 Effect::Complete("DEALLOCATE ALL".into())
             }
             ["listen", channel] => {
@@ -158,9 +163,20 @@ impl State {
             ["sleep", millis, ..] => Effect::Sleep(millis.parse().unwrap_or(0)),
             ["copy", "in"] => Effect::CopyIn,
             ["copy", "out", n, ..] => Effect::CopyOut(rows(n.parse().unwrap_or(0), &rest(3))),
-            ["select", text, "pg_catalog.pg_advisory_unlock_all(),", ..] => {
+            ["select", text, "exists", ..] => {
                 let proof = text.trim_matches(|c| matches!(c, '\'' | ',')).as_bytes().to_vec();
-                Effect::Columns(vec![proof, Vec::new(), b"0".to_vec()], "SELECT 1".into())
+                let prepared = if self.hidden.is_empty() { b"f" } else { b"t" };
+                Effect::Columns(vec![proof, prepared.to_vec()], "SELECT 1".into())
+            }
+            ["remember", ..] => {
+                self.hidden.insert(rest(1));
+                Effect::Complete("SELECT 0".into())
+            }
+            ["recall"] => {
+                let all = self.hidden.iter().chain(self.statements.values());
+                let rows: Vec<Vec<u8>> = all.map(|text| text.clone().into_bytes()).collect();
+                let tag = format!("SELECT {}", rows.len());
+                Effect::Rows(rows, tag)
             }
             ["select", text] => Effect::Rows(vec![text.trim_matches('\'').as_bytes().to_vec()], "SELECT 1".into()),
             ["whoami"] => {

@@ -1,0 +1,162 @@
+//! Logins to servers: for a session under its lease, and ahead of whoever comes next.
+
+use std::sync::Arc;
+
+use super::connection::{Connection, Opened, Slow};
+use super::runtime::Runtime;
+use super::server::{self, OpenFailure, ServerConnection};
+use super::shared::Shared;
+use crate::auth::Authenticated;
+use crate::codec::backend::TransactionStatus;
+use crate::fault::{Refusal, SqlState};
+use crate::pool::{Lease, PoolMode};
+use crate::relay::OnServer;
+use crate::secret::Secret;
+use crate::session::{Credential, Reply, Wish};
+use crate::time::Now;
+use crate::upstream::{self, LoggedIn, LoginFailure, LoginSettings, ResetPlan};
+
+impl<R: Runtime> Connection<R> {
+    /// Logs in to the server under this lease.
+    pub(super) fn open(&mut self, lease: Lease) {
+        let Some(wish) = &self.wish else { return self.shared.discard(lease) };
+        let (shared, wish) = (self.shared.clone(), wish.clone());
+        let job = async move { log_in::<R>(&shared, &wish).await };
+        self.slow = Some(Slow::Opening(Some(lease), Box::pin(job)));
+        // It is polled for the first time with this task's next wake-up.
+        self.mailbox.wake();
+    }
+
+    pub(super) fn opened(
+        &mut self,
+        lease: Lease,
+        opened: Result<(ServerConnection<R::Socket>, LoggedIn), OpenFailure>,
+        now: Now,
+    ) {
+        let (mut connection, login) = match opened {
+            Ok(opened) => opened,
+            Err(failure) => return self.open_failed(lease, &failure, now),
+        };
+        if let Some(wish) = &self.wish {
+            furnish(&self.shared, wish, &mut connection, &login);
+            self.shared.recipes.keep(self.terms.generation, wish);
+        }
+        let proof = match self.wish.as_ref().map(|wish| &wish.credential) {
+            None => return self.shared.discard(lease),
+            Some(Credential::Account(_) | Credential::Passed(_) | Credential::Provided) => None,
+            Some(Credential::Own(_)) => match Authenticated::by_server(&login) {
+                Some(who) => Some(who),
+                None => {
+                    R::spawn(connection.close::<R>());
+                    self.shared.discard(lease);
+                    return self.reply(Reply::Refused(password_not_asked()), now);
+                }
+            },
+        };
+        self.shared.with_hub(|hub, now| hub.pools.handle_opened(&lease, now));
+        self.leased(lease, connection, proof, now);
+    }
+
+    fn open_failed(&mut self, lease: Lease, failure: &OpenFailure, now: Now) {
+        let refusal = failure.refusal();
+        let own_password = self.wish.as_ref().is_some_and(|wish| matches!(wish.credential, Credential::Own(_)));
+        if !own_password && let Some(wish) = &self.wish {
+            warn_of_login(wish, failure);
+        }
+        // A person's wrong password says nothing about the server, and must not hold up the others.
+        if own_password || !failure.concerns_others() {
+            self.shared.discard(lease);
+        } else {
+            self.shared.with_hub(|hub, now| hub.pools.handle_open_failed(lease, refusal.clone(), now));
+        }
+        self.stop_asking();
+        let reply = match failure {
+            OpenFailure::Login { failure: LoginFailure::Server(error), .. } => {
+                let mut message = Vec::new();
+                error.emit(&mut message);
+                Reply::RefusedByServer(message.into(), refusal)
+            }
+            _ => Reply::Refused(refusal),
+        };
+        self.reply(reply, now);
+    }
+}
+
+/// Logs in to a server as a wish says.
+pub(super) async fn log_in<R: Runtime>(shared: &Arc<Shared<R>>, wish: &Wish) -> Opened<R::Socket> {
+    let target = &*wish.target;
+    let tls = shared.server_tls(&target.tls_terms());
+    let token = match &wish.credential {
+        Credential::Provided => Some(fresh_token(shared).await?),
+        _ => None,
+    };
+    let options = shared.terms().profile.sockets;
+    let (mut connection, mut login) = server::open::<R>(target, tls, options, |endpoint| {
+        let settings = wish.login_settings(shared.with_hub(|hub, _| hub.random()));
+        let credential = match (&wish.credential, &token) {
+            (Credential::Account(_), _) => settings.credential.with_keys(shared.scram_keys(&wish.account, endpoint)),
+            (_, Some(token)) => upstream::Credential::Token { token: token.clone(), stays_here: endpoint.is_local() },
+            _ => settings.credential,
+        };
+        LoginSettings { tls_possible: server::tls_possible(endpoint, target.sslmode), credential, ..settings }
+    })
+    .await?;
+    if let Some(query) = wish.settings.connect_query.clone() {
+        let plan = ResetPlan::connect(query, shared.with_hub(|hub, _| hub.random()));
+        let reset = server::reset::<R>(&mut connection, TransactionStatus::Idle, plan).await;
+        reset.map_err(OpenFailure::ConnectQuery)?;
+        login.parameters = connection.parameters.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    }
+    Ok((connection, login))
+}
+
+/// For the log. The server's own refusal is told in PgBouncer's words, which those who came from it look for.
+pub(super) fn warn_of_login(wish: &Wish, failure: &OpenFailure) {
+    let (Wish { account, database, .. }, refusal) = (wish, failure.refusal());
+    match failure {
+        OpenFailure::Login { failure: LoginFailure::Server(error), .. } => {
+            let (severity, Refusal { code, message, .. }) =
+                (String::from_utf8_lossy(error.fields().severity), &refusal);
+            log::warn!("server login failed: {severity} {message} ({code}, as {account} to database {database})");
+        }
+        _ => log::warn!("login as {account} to database {database} failed: {refusal}"),
+    }
+}
+
+/// What a connection needs that was opened by a wish, and what is kept of its login.
+pub(super) fn furnish<R: Runtime>(
+    shared: &Shared<R>,
+    wish: &Wish,
+    connection: &mut ServerConnection<R::Socket>,
+    login: &LoggedIn,
+) {
+    connection.settings.clone_from(&wish.settings);
+    if wish.mode != PoolMode::Session {
+        let reported = shared.keep_welcome(wish.pool(), wish.parameters.clone(), &login.parameters);
+        connection.parameters = reported.into();
+        connection.statements = Some(Box::new(OnServer::new(wish.settings.max_prepared_statements as usize)));
+    }
+    connection.single_use = !wish.credential.may_be_shared();
+    if let (Credential::Account(account), Some(keys)) = (&wish.credential, login.new_keys.clone()) {
+        shared.keep_scram_keys(&account.name, &connection.endpoint, keys);
+    }
+}
+
+/// A token for a login that begins now.
+async fn fresh_token<R: Runtime>(shared: &Shared<R>) -> Result<Arc<Secret<Vec<u8>>>, OpenFailure> {
+    let tokens = shared.tokens.clone().ok_or_else(|| OpenFailure::NoToken(no_source()))?;
+    let token = R::blocking(move || tokens.fresh()).await;
+    token.map(Arc::new).map_err(OpenFailure::NoToken)
+}
+
+fn no_source() -> Refusal {
+    Refusal::new(SqlState::CANNOT_CONNECT, "gprxy has no source of tokens for this server")
+}
+
+fn password_not_asked() -> Refusal {
+    Refusal::new(
+        SqlState::INVALID_AUTHORIZATION,
+        "the PostgreSQL server did not ask for the password, so it proves nothing",
+    )
+    .hint("Log in with a token; passwords count only where PostgreSQL checks them (scram-sha-256, md5, password).")
+}
