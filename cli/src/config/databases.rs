@@ -140,6 +140,7 @@ fn database(
                 &Flag,
                 pool.server_reset_query_always,
             ),
+            track_extra_parameters: pool.track_extra_parameters.clone(),
             connect_query: reader.own("connect_query", &Query).filter(|it| !it.is_empty()).map(Into::into),
             query_wait_timeout: reader.inherited("query_wait_timeout", &Span::ANY, pool.query_wait_timeout),
             query_wait_notify: reader.inherited("query_wait_notify", &Span::ANY, pool.query_wait_notify),

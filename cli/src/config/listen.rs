@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::document::Value;
-use super::kinds::{Flag, Kind, List, Whole, Words};
+use super::kinds::{Flag, Kind, List, Span, Whole, Words};
 use super::problem::quoted;
 use super::reader::Reader;
 use super::settings::Listen;
@@ -29,9 +30,20 @@ pub(crate) fn listen(reader: &mut Reader<'_>) -> Listen {
     let unix_socket_group = group(reader);
     let backlog = reader.read("listen_backlog", &Whole { what: "a number of connections", min: 1, max: 65_535 });
     let reuse_port = reader.read("so_reuseport", &Flag);
+    let defer_accept = reader.read("tcp_defer_accept", &Span { min: Duration::ZERO, max: Duration::from_secs(32_767) });
     let pidfile = reader.optional("pidfile", &Words("the path of a file")).map(PathBuf::from);
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-    Listen { addresses, port, unix_socket_dir, unix_socket_mode, unix_socket_group, backlog, reuse_port, pidfile }
+    Listen {
+        addresses,
+        port,
+        unix_socket_dir,
+        unix_socket_mode,
+        unix_socket_group,
+        backlog,
+        reuse_port,
+        defer_accept,
+        pidfile,
+    }
 }
 
 fn addresses(reader: &mut Reader<'_>) -> Vec<String> {

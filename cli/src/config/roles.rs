@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gprxy_proto::policy::Account;
+use gprxy_proto::policy::{Account, OwnPool};
 use gprxy_proto::secret::{Secret, equal_in_constant_time};
 
 use super::draft::{Block, Draft};
@@ -48,6 +48,7 @@ pub(crate) fn roles(
         reader.finish();
     }
     one_password_each(&mappings, draft);
+    one_pool_each(&mappings, draft);
     let default_role = default_role.and_then(|(name, origin)| {
         let found = mappings.iter().find(|mapping| same_role(&mapping.role, &name));
         if found.is_none() {
@@ -135,6 +136,29 @@ fn one_password_each(mappings: &[RoleConfig], draft: &mut Draft) {
                     quoted(&mapping.role)
                 ),
                 expected: "one password for each account".into(),
+            });
+        }
+    }
+}
+
+/// The same for what holds for the pool of that account as a whole.
+fn one_pool_each(mappings: &[RoleConfig], draft: &mut Draft) {
+    let of_pool = |mapping: &RoleConfig| {
+        let OwnPool { pool_mode, pool_size, reserve_pool_size, .. } = mapping.pool;
+        let OwnPool { max_user_connections, max_user_client_connections, .. } = mapping.pool;
+        (pool_mode, pool_size, reserve_pool_size, max_user_connections, max_user_client_connections)
+    };
+    for (nth, mapping) in mappings.iter().enumerate() {
+        let shares = |earlier: &&RoleConfig| earlier.account == mapping.account && of_pool(earlier) != of_pool(mapping);
+        if let Some(earlier) = mappings[..nth].iter().find(shares) {
+            let (account, one, other) = (quoted(&mapping.account), quoted(&earlier.role), quoted(&mapping.role));
+            draft.problem(Problem {
+                setting: "role".into(),
+                origin: None,
+                found: format!("two kinds of pool for the account {account}, in the roles {one} and {other}"),
+                expected: "the same pool_mode, pool_size, reserve_pool_size, max_user_connections and \
+                           max_user_client_connections in both, since they share server connections"
+                    .into(),
             });
         }
     }

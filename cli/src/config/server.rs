@@ -1,6 +1,7 @@
 //! `[server]`, `[pool]`, `[audit]`, `[limits]` and `[log]`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use gprxy_proto::policy::{Limits, SessionTerms, SocketOptions, StartupRules};
@@ -8,7 +9,7 @@ use gprxy_proto::pool::{Isolation, PoolMode, PoolSettings};
 use log::LevelFilter;
 
 use super::draft::Draft;
-use super::kinds::{Choice, Flag, Query, Size, Span, Whole, Words};
+use super::kinds::{Choice, Flag, List, Query, Size, Span, Whole, Words};
 use super::problem::Origin;
 use super::reader::{Entry, Reader};
 use super::schema;
@@ -95,6 +96,7 @@ pub(crate) fn pool(entry: Entry, draft: &mut Draft) -> (PoolSettings, SessionTer
         server_reset_query: reader.read("server_reset_query", &Query).into(),
         server_reset_query_always: reader.read("server_reset_query_always", &Flag),
         connect_query: None,
+        track_extra_parameters: tracked(&mut reader),
         query_wait_timeout: reader.read("query_wait_timeout", &Span::ANY),
         query_wait_notify: reader.read("query_wait_notify", &Span::ANY),
         server_login_retry: reader.read("server_login_retry", &Span::ANY),
@@ -103,6 +105,11 @@ pub(crate) fn pool(entry: Entry, draft: &mut Draft) -> (PoolSettings, SessionTer
     let terms = terms::usual(&mut reader);
     reader.finish();
     (settings, terms, connect_timeout)
+}
+
+fn tracked(reader: &mut Reader<'_>) -> Arc<[Box<str>]> {
+    const NAMES: List = List("names of parameters, separated by commas");
+    reader.read("track_extra_parameters", &NAMES).into_iter().map(String::into_boxed_str).collect()
 }
 
 /// Reads `[audit]`.

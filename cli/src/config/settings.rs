@@ -63,6 +63,8 @@ pub(crate) struct Listen {
     pub(crate) backlog: i32,
     /// Whether several processes may listen on the same address.
     pub(crate) reuse_port: bool,
+    /// How long the kernel keeps a client that says nothing to itself; zero: not at all.
+    pub(crate) defer_accept: Duration,
     /// Where the number of the process is written.
     pub(crate) pidfile: Option<PathBuf>,
 }

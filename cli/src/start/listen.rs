@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use gprxy_proto::driver::host::Bound;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -64,7 +65,8 @@ pub(super) fn bind(listen: &Listen) -> Result<Vec<Listening>, String> {
     let mut all = Vec::new();
     for name in &listen.addresses {
         for address in resolve(name, listen.port)? {
-            match listen_tcp_with(address, listen.backlog, listen.reuse_port) {
+            let how = Tcp { backlog: listen.backlog, reuse_port: listen.reuse_port, defer_accept: listen.defer_accept };
+            match listen_tcp_with(address, &how) {
                 Ok(listening) => all.push(listening),
                 // "*" means what the machine has, and not every machine has IPv6.
                 Err(_) if name == "*" && address.is_ipv6() => {}
@@ -109,28 +111,63 @@ fn resolve(name: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
 /// Listens on one address, alone.
 #[cfg(feature = "login")]
 pub(crate) fn listen_tcp(address: SocketAddr) -> Result<Listening, String> {
-    listen_tcp_with(address, BACKLOG, false)
+    listen_tcp_with(address, &Tcp { backlog: BACKLOG, reuse_port: false, defer_accept: Duration::ZERO })
 }
 
-fn listen_tcp_with(address: SocketAddr, backlog: i32, reuse_port: bool) -> Result<Listening, String> {
-    match bind_tcp(address, backlog, reuse_port) {
-        Ok(bound) => Ok(Listening { bound, file: None }),
+/// How to listen.
+struct Tcp {
+    backlog: i32,
+    reuse_port: bool,
+    defer_accept: Duration,
+}
+
+fn listen_tcp_with(address: SocketAddr, how: &Tcp) -> Result<Listening, String> {
+    match bind_tcp(address, how) {
+        Ok(bound) => Ok(Listening { bound: Bound::Tcp(bound.into()), file: None }),
         Err(error) => Err(format!("cannot listen on {address}: {error}")),
     }
 }
 
-fn bind_tcp(address: SocketAddr, backlog: i32, reuse_port: bool) -> io::Result<Bound> {
+fn bind_tcp(address: SocketAddr, how: &Tcp) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Connections of an earlier process that still fade away must not keep this one from starting.
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(reuse_port)?;
+    socket.set_reuse_port(how.reuse_port)?;
     if address.is_ipv6() {
         // IPv4 has sockets of its own.
         socket.set_only_v6(true)?;
     }
     socket.bind(&address.into())?;
-    socket.listen(backlog)?;
-    Ok(Bound::Tcp(socket.into()))
+    if !how.defer_accept.is_zero() {
+        defer_accept(&socket, how.defer_accept)?;
+    }
+    socket.listen(how.backlog)?;
+    Ok(socket)
+}
+
+/// The kernel shows a client only when it has said something (tcp(7), `TCP_DEFER_ACCEPT`).
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code, reason = "no library that is used here has this option")]
+fn defer_accept(socket: &Socket, time: Duration) -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    let seconds = libc::c_int::try_from(time.as_secs().max(1)).unwrap_or(libc::c_int::MAX);
+    let length = size_of::<libc::c_int>() as libc::socklen_t; // four bytes
+    // SAFETY: the descriptor is open as long as `socket` is borrowed; the kernel reads `length` bytes of `seconds`.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            length,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn defer_accept(_: &Socket, _: Duration) -> io::Result<()> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "tcp_defer_accept is an option of Linux"))
 }
 
 /// Listens on a Unix socket. A file that nobody listens on is left over from a process that was killed.
@@ -145,5 +182,30 @@ pub(crate) fn listen_unix(path: &Path) -> Result<Listening, String> {
             Ok(Listening { bound: Bound::Unix(listener), file: Some(SocketFile { path: path.into(), inode }) })
         }
         Err(error) => Err(format!("cannot listen on {}: {error}", path.display())),
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::Write as _;
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn a_client_that_says_nothing_is_not_seen_where_the_kernel_keeps_it() {
+        for (seconds, is_seen) in [(0, true), (30, false)] {
+            let how = Tcp { backlog: 8, reuse_port: false, defer_accept: Duration::from_secs(seconds) };
+            let socket = bind_tcp((Ipv4Addr::LOCALHOST, 0).into(), &how).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let address = socket.local_addr().unwrap().as_socket().unwrap();
+            let mut client = TcpStream::connect(address).unwrap();
+            assert_eq!(socket.accept().is_ok(), is_seen, "{seconds} s");
+            client.write_all(b"hello").unwrap();
+            if !is_seen {
+                socket.set_nonblocking(false).unwrap();
+                socket.accept().unwrap();
+            }
+        }
     }
 }

@@ -392,3 +392,14 @@ fn pg_dump_runs_twice_over_a_pool_of_one() {
     assert!(first.iter().any(|line| line.starts_with("CREATE TABLE")), "{first:?}");
     assert_eq!(body(dump()), first);
 }
+
+#[test]
+fn a_parameter_that_cannot_follow_is_named_in_the_log() {
+    let config = Config::new(Version::V15).set("pool.pool_mode", "transaction");
+    let gprxy = config.set("pool.track_extra_parameters", "IntervalStyle, search_path").start();
+    let mut bob = Wire::login(&gprxy.target("bob")).unwrap();
+    assert_eq!(bob.value("select 1"), "1");
+    let log = gprxy.log();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("track_extra_parameters")).collect();
+    assert!(told.len() == 1 && told[0].contains("search_path"), "{log}");
+}

@@ -41,7 +41,8 @@ pub(super) type Opened<S> = Result<(ServerConnection<S>, LoggedIn), OpenFailure>
 pub(super) enum Slow<R: Runtime> {
     /// A login to the server, under this lease.
     Opening(Option<Lease>, Job<Opened<R::Socket>>),
-    /// The removal of somebody else's state from a connection, or its check, under this lease; without one in the end, it has failed.
+    /// The removal of somebody else's state from a connection, or its check, under this lease; without a connection in the
+    /// end, it has failed.
     Resetting(Option<Lease>, Job<Option<ServerConnection<R::Socket>>>),
     /// PBKDF2, for a client's proof.
     Deriving(Job<ScramKeys>),

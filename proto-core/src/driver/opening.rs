@@ -132,6 +132,11 @@ pub(super) fn furnish<R: Runtime>(
 ) {
     connection.settings.clone_from(&wish.settings);
     if wish.mode != PoolMode::Session {
+        for name in &*wish.settings.track_extra_parameters {
+            if !login.parameters.iter().any(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes())) {
+                shared.warn_untracked(name, &wish.database);
+            }
+        }
         let reported = shared.keep_welcome(wish.pool(), wish.parameters.clone(), &login.parameters);
         connection.parameters = reported.into();
         connection.statements = Some(Box::new(OnServer::new(wish.settings.max_prepared_statements as usize)));

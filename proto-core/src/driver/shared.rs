@@ -108,6 +108,8 @@ pub struct Shared<R: Runtime> {
     scram: Mutex<ScramCache>,
     welcomes: Mutex<Welcomes>,
     pub(super) recipes: Recipes,
+    /// What an operator has been told does not follow sessions.
+    untracked: Mutex<BTreeSet<Box<str>>>,
     draining: AtomicBool,
     /// Nobody is accepted any more.
     closed: AtomicBool,
@@ -149,6 +151,7 @@ impl<R: Runtime> Shared<R> {
             scram: Mutex::default(),
             welcomes: Mutex::default(),
             recipes: Recipes::default(),
+            untracked: Mutex::default(),
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             returning: AtomicUsize::new(0),

@@ -35,6 +35,10 @@ impl Terms {
         // A connection that nobody owns by the old settings may hold the state of people who trusted each other.
         old.is_where(&new)
             && old.pool.isolation == new.pool.isolation
+            // In session mode nobody writes down what is prepared on a connection.
+            && old.pool.pool_mode == new.pool.pool_mode
+            && self.profile.users.have_same_modes(&after.profile.users)
+            && old.pool.connect_query == new.pool.connect_query
             && (key.own_password || same_password(&self.accounts(key), &after.accounts(key)))
             && self.same_user(key, after)
     }

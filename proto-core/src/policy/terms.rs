@@ -120,6 +120,16 @@ impl Users {
         self.pools.get(name)
     }
 
+    /// Whether everybody's server connections come back when they do by the others.
+    #[must_use]
+    pub fn have_same_modes(&self, others: &Self) -> bool {
+        let modes = |users: &Self| -> Vec<_> {
+            let own = |(name, pool): (&Arc<str>, &OwnPool)| pool.pool_mode.map(|mode| (name.clone(), mode));
+            users.pools.iter().filter_map(own).collect()
+        };
+        modes(self) == modes(others)
+    }
+
     /// Those that anything was said about.
     pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.named.iter()

@@ -128,6 +128,9 @@ pub struct PoolSettings {
     pub server_reset_query_always: bool,
     /// What runs on a new connection, and again when everything was discarded.
     pub connect_query: Option<Arc<str>>,
+    /// Parameters that are to follow a session. All that the server reports do; of these the operator wants to know if the
+    /// server does not.
+    pub track_extra_parameters: Arc<[Box<str>]>,
     /// A client that waits longer for a server connection is refused (53300); zero: never.
     pub query_wait_timeout: Duration,
     /// A client that waits this long is told so once by a NOTICE; zero: never.
@@ -170,6 +173,7 @@ impl Default for PoolSettings {
             server_reset_query: "DISCARD ALL".into(),
             server_reset_query_always: false,
             connect_query: None,
+            track_extra_parameters: ["IntervalStyle".into()].into(),
             query_wait_timeout: Duration::from_secs(120),
             query_wait_notify: Duration::from_secs(5),
             server_login_retry: Duration::from_secs(15),

@@ -15,11 +15,13 @@ mod about;
 mod actions;
 mod clocks;
 mod console;
+mod ending;
 mod gating;
 mod leasing;
 mod looking;
 mod opening;
 mod pooling;
+mod profile;
 mod proving;
 mod relaying;
 mod renewing;
@@ -30,15 +32,10 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::audit::{AuditProfile, Event, Record, Refused, SessionFacts, Sheet, Tls};
+use crate::audit::{Event, Record, Refused, SessionFacts, Sheet, Tls};
 use crate::auth::Authenticated;
-use crate::auth::gate::Gate;
-use crate::auth::roles::RoleMap;
 use crate::codec::backend::{Severity, emit_error};
-use crate::console::ConsoleAccess;
-use crate::fault::{Lost, Refusal, SqlState, Violation};
-use crate::policy::{AllowPlaintext, AuthQuery, Databases, Limits, SocketOptions, StartupRules, Users};
-use crate::pool::PoolSettings;
+use crate::fault::{Refusal, SqlState, Violation};
 use crate::preamble::Startup;
 use crate::relay::Step;
 use crate::relay::pins::Pin;
@@ -51,6 +48,7 @@ use console::Consoling;
 use leasing::Leasing;
 use looking::Looking;
 use opening::Open;
+pub use profile::{Encryption, Peer, Profile};
 use proving::Proving;
 use relaying::Relaying;
 
@@ -87,114 +85,6 @@ pub enum Verdict {
     Take(usize),
     /// Nothing yet: show the same front again with more behind it, or after the next reply.
     Wait,
-}
-
-/// What every session of a process has in common.
-pub struct Profile {
-    /// Whether clients can have TLS.
-    pub tls: bool,
-    /// Whether they must, but for those at a Unix socket.
-    pub tls_required: bool,
-    /// Where secrets may travel in clear.
-    pub allow_plaintext: AllowPlaintext,
-    /// Who is let in by another proof than a token; `None`: tokens count, and what `password_fallback` says.
-    pub gate: Option<Arc<Gate>>,
-    /// How the gate's users at the admin console are looked up whom its list does not have.
-    pub auth_query: Option<Arc<AuthQuery>>,
-    /// Whether a password that is no token may be checked by PostgreSQL itself.
-    pub password_fallback: bool,
-    /// Which role runs as which account.
-    pub roles: RoleMap,
-    /// Where the databases are.
-    pub databases: Databases,
-    /// What holds for pools of databases that say nothing else.
-    pub pool: Arc<PoolSettings>,
-    /// Bounds.
-    pub limits: Limits,
-    /// Who has timeouts of their own.
-    pub users: Users,
-    /// What becomes of the parameters in startup packets.
-    pub startup: StartupRules,
-    /// How the kernel treats connections.
-    pub sockets: SocketOptions,
-    /// Who may use the admin console; `None`: there is none, and its names are those of databases like others.
-    pub console: Option<Arc<ConsoleAccess>>,
-    /// Whether statements are written down, and how strictly.
-    pub audit: Option<AuditProfile>,
-}
-
-impl Profile {
-    /// Whether a client that asks for this database means the admin console: a database of that name goes before.
-    #[must_use]
-    pub fn is_console(&self, database: &str) -> bool {
-        self.console.is_some() && ConsoleAccess::is_console(database) && !self.databases.has(database)
-    }
-
-    /// What holds for the pool of an account, as far as a session in this role, or of this user, is concerned. Where users log
-    /// in under names of their own, the account is one of these names, too.
-    #[must_use]
-    pub fn pool_settings(&self, account: &str, role: &str, usual: &Arc<PoolSettings>) -> Arc<PoolSettings> {
-        let pool = if self.gate.is_some() { account } else { role };
-        self.users.pool(pool, role, usual)
-    }
-
-    /// The name that the clients of a user are counted under: its own where it has proven that, else the account.
-    #[must_use]
-    pub fn counted_as<'a>(&self, user: &'a Arc<str>, account: &'a Arc<str>) -> &'a Arc<str> {
-        if self.gate.as_ref().is_some_and(|gate| gate.knows_names()) { user } else { account }
-    }
-}
-
-impl Default for Profile {
-    /// The narrowest one: no TLS, secrets in clear from this machine only, no roles, no databases, so that nobody gets in;
-    /// the usual limits, and no audit trail.
-    fn default() -> Self {
-        Self {
-            tls: false,
-            tls_required: false,
-            allow_plaintext: AllowPlaintext::default(),
-            gate: None,
-            auth_query: None,
-            password_fallback: false,
-            roles: RoleMap::default(),
-            databases: Databases::default(),
-            pool: Arc::default(),
-            limits: Limits::default(),
-            users: Users::default(),
-            startup: StartupRules::default(),
-            sockets: SocketOptions::default(),
-            console: None,
-            audit: None,
-        }
-    }
-}
-
-/// What is known of a client before it says anything.
-#[derive(Clone, Debug)]
-pub struct Peer {
-    /// Address and port, or `unix`.
-    pub address: Arc<str>,
-    /// Loopback or a Unix socket.
-    pub is_local: bool,
-    /// Over a Unix socket, the user that the peer's process ran as when it connected, where that is known.
-    pub uid: Option<u32>,
-}
-
-impl Peer {
-    /// Whether it is at a Unix socket.
-    #[must_use]
-    pub fn is_unix(&self) -> bool {
-        &*self.address == "unix"
-    }
-}
-
-/// How a client's connection is encrypted, in PostgreSQL's words (`pg_stat_ssl`).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Encryption {
-    /// `TLSv1.3`, ...
-    pub version: Arc<str>,
-    /// `TLS_AES_256_GCM_SHA384`, ...
-    pub cipher: Arc<str>,
 }
 
 enum Phase {
@@ -372,81 +262,6 @@ impl Session {
         }
     }
 
-    /// A side has closed or failed.
-    pub fn handle_close(&mut self, side: Side, how: Lost, now: Now) {
-        match (&mut self.phase, side) {
-            (Phase::Opening(open), _) => {
-                let untouched = open.is_untouched();
-                self.finish(if untouched { Finish::Untouched } else { Finish::Lost(side, how) }, now);
-            }
-            (Phase::Proving(_), _) => self.finish(Finish::Lost(side, how), now),
-            (Phase::Looking(_), Side::Server) => self.looking_lost(how, now),
-            (Phase::Looking(_), Side::Client) => {
-                self.stop_looking();
-                self.finish(Finish::Lost(side, how), now);
-            }
-            (Phase::Leasing(_), Side::Client) => {
-                self.out.push_back(Output::Do(Action::GiveUp));
-                self.finish(Finish::Lost(side, how), now);
-            }
-            (Phase::Relaying(_), _) => self.relaying_closed(side, how, now),
-            (Phase::Console(_), Side::Client) => self.console_closed(how, now),
-            (Phase::Console(_) | Phase::Leasing(_), Side::Server) | (Phase::Closing(_), _) => {}
-        }
-    }
-
-    /// The process is being stopped: what runs may end, nothing new begins.
-    pub fn handle_drain(&mut self, now: Now) {
-        self.stop_looking();
-        match &mut self.phase {
-            Phase::Relaying(relaying) => {
-                relaying.draining = true;
-                self.end_if_over(now);
-            }
-            Phase::Closing(_) => {}
-            Phase::Leasing(_) => {
-                self.out.push_back(Output::Do(Action::GiveUp));
-                self.refuse(shutting_down(), now);
-            }
-            // Whoever stops the process may look on, to its end.
-            Phase::Console(_) => {}
-            // In the middle of a TLS handshake nothing can be said.
-            Phase::Opening(open) if open.is_untouched() || open.in_handshake() => self.finish(Finish::Drained, now),
-            Phase::Opening(_) | Phase::Proving(_) | Phase::Looking(_) => self.refuse(shutting_down(), now),
-        }
-    }
-
-    /// Its own cancel key was used. While it waits for a server connection there is nothing to cancel but the wait.
-    pub fn handle_cancel(&mut self, now: Now) {
-        match &mut self.phase {
-            Phase::Leasing(_) => {
-                self.out.push_back(Output::Do(Action::GiveUp));
-                self.refuse(wait_cancelled(), now);
-            }
-            Phase::Relaying(relaying) if relaying.is_waiting() => {
-                relaying.handle_cancel();
-                self.out.push_back(Output::Do(Action::GiveUp));
-            }
-            Phase::Console(_) => self.console_cancelled(now),
-            _ => {}
-        }
-    }
-
-    /// The session ends now, whatever it does: the drain's limit has passed, or somebody with the right to said so.
-    pub fn handle_kill(&mut self, refusal: Refusal, now: Now) {
-        self.stop_looking();
-        match &self.phase {
-            Phase::Relaying(_) => self.relaying_killed(refusal, now),
-            Phase::Console(_) => self.console_killed(refusal, now),
-            Phase::Closing(_) => {}
-            Phase::Leasing(_) => {
-                self.out.push_back(Output::Do(Action::GiveUp));
-                self.refuse(refusal, now);
-            }
-            Phase::Opening(_) | Phase::Proving(_) | Phase::Looking(_) => self.refuse(refusal, now),
-        }
-    }
-
     /// Time has passed. Early, late and repeated calls are harmless.
     pub fn handle_timeout(&mut self, now: Now) {
         match &self.phase {
@@ -560,16 +375,7 @@ impl Session {
     }
 }
 
-fn wait_cancelled() -> Refusal {
-    let words = "canceling the wait for a server connection due to user request";
-    Refusal::new(SqlState::QUERY_CANCELED, words)
-}
-
 fn login_timed_out() -> Refusal {
     Refusal::new(SqlState::INVALID_AUTHORIZATION, "the login was not finished in time")
         .hint("Connect again; the limit is client_login_timeout.")
-}
-
-fn shutting_down() -> Refusal {
-    Refusal::new(SqlState::CANNOT_CONNECT_NOW, "gprxy is shutting down").hint("Try again in a moment.")
 }

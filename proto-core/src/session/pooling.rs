@@ -24,8 +24,9 @@ use crate::relay::pins::Pins;
 use crate::time::Now;
 use crate::upstream::Reported;
 
+use super::ending::wait_cancelled;
 use super::relaying::{Cancelled, Pinned, Server};
-use super::{Action, Credential, Leased, Output, Phase, Return, ReturnState, Session, Side, Verdict, wait_cancelled};
+use super::{Action, Credential, Leased, Output, Phase, Return, ReturnState, Session, Side, Verdict};
 
 /// The longest name of an application that PostgreSQL keeps (`NAMEDATALEN - 1`).
 const MAX_APPLICATION_NAME: usize = 63;

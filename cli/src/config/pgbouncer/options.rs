@@ -139,7 +139,7 @@ pub(super) static OPTIONS: &[Known] = &[
     of("syslog", Flag, "0", Without(SYSLOG)),
     of("syslog_facility", Text, "daemon", Without(SYSLOG)),
     of("syslog_ident", Text, "pgbouncer", Without(SYSLOG)),
-    of("tcp_defer_accept", Text, "", Same),
+    of("tcp_defer_accept", Seconds, "", Same),
     of("tcp_keepalive", Flag, "1", Same),
     of("tcp_keepcnt", Number, "", Same),
     of("tcp_keepidle", Number, "", Same),

@@ -197,3 +197,20 @@ fn a_second_name_for_the_same_setting_is_told() {
     let problem = Case::least_and("[tls]\nmin_version = '1.3'\ncert = 'a'\nclient_tls_cert_file = 'b'").problems();
     assert!(problem[0].contains("found a second value for cert"), "{problem:?}");
 }
+
+#[test]
+fn roles_that_share_an_account_share_its_pool() {
+    let role =
+        |name: &str, account: &str, more: &str| format!("[[role]]\nname = '{name}'\naccount = '{account}'\n{more}\n");
+    let of = |a: &str, b: &str| Case::least_and(&format!("{}{}", role("one", "shared", a), role("two", "shared", b)));
+    let problem = of("pool_size = 3", "").problem();
+    assert!(
+        problem.contains("two kinds of pool for the account \"shared\", in the roles \"one\" and \"two\""),
+        "{problem}"
+    );
+    assert!(of("pool_mode = 'transaction'", "pool_mode = 'session'").problem().contains("pool_mode"));
+    for same in ["pool_size = 3", "query_timeout = '1s'", ""] {
+        assert_eq!(of(same, same).problems(), [""; 0], "{same}");
+    }
+    assert_eq!(of("query_wait_timeout = '1s'", "query_timeout = '1s'").problems(), [""; 0], "of each session");
+}

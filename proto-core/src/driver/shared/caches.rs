@@ -66,6 +66,16 @@ impl<R: Runtime> Shared<R> {
         lock(&self.scram).insert((account.clone(), endpoint.clone()), keys);
     }
 
+    /// An operator expects a parameter to follow sessions that a server does not report. Said once for each name.
+    pub(in crate::driver) fn warn_untracked(&self, name: &str, database: &str) {
+        if lock(&self.untracked).insert(name.into()) {
+            log::warn!(
+                "track_extra_parameters has {name}, which the server of database {database} does not report: it cannot \
+                 follow a session, and SET of it ties the session to its server connection"
+            );
+        }
+    }
+
     /// What servers said of themselves may be said by others now, and an account's keys may be those of another password.
     pub(in crate::driver) fn forget_servers(&self) {
         lock(&self.welcomes).clear();

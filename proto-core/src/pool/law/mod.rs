@@ -157,6 +157,7 @@ impl Walk {
             server_reset_query: "".into(),
             server_reset_query_always: false,
             connect_query: None,
+            track_extra_parameters: Arc::default(),
             query_wait_timeout: secs(pick(15)),
             query_wait_notify: secs(pick(6)),
             server_login_retry: secs(pick(8)),
