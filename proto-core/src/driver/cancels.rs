@@ -1,12 +1,20 @@
 //! Cancel requests that are passed on.
 
+use std::io;
 use std::sync::Arc;
 
+use futures_rustls::rustls::ClientConfig;
+
 use super::connection::{Connection, Slow};
+use super::link::Link;
 use super::runtime::Runtime;
-use super::server;
+use super::server::{read_until, timely, write_all};
 use super::shared::Shared;
+use super::tls;
 use crate::cancel::{CancelOrder, Decision};
+use crate::fault::Lost;
+use crate::policy::Endpoint;
+use crate::upstream::{BackendKey, CancelOutput, CancelRequest};
 
 impl<R: Runtime> Connection<R> {
     /// A cancel of this session goes to its server from here on.
@@ -51,7 +59,7 @@ async fn forward_cancel<R: Runtime>(mut under_way: UnderWay<R>) {
     let target = &order.target;
     let tls = target.tls.as_ref().and_then(|terms| shared.server_tls(terms));
     let limit = shared.terms().profile.limits.cancel_wait_timeout;
-    match server::cancel::<R>(&target.endpoint, &target.backend, tls, limit).await {
+    match cancel::<R>(&target.endpoint, &target.backend, tls, limit).await {
         Ok(()) => *over = true,
         Err(error) => {
             *over = !error.may_strike_late;
@@ -61,6 +69,70 @@ async fn forward_cancel<R: Runtime>(mut under_way: UnderWay<R>) {
                 "a cancel request was not"
             };
             log::warn!("session {}: {doubt} delivered: {}", order.session, error.reason);
+        }
+    }
+}
+
+/// Why it is not known that the server has cancelled.
+pub(super) struct CancelError {
+    pub(super) reason: String,
+    /// The request, or a part of it, is out: the server may act on it at any time.
+    pub(super) may_strike_late: bool,
+}
+
+impl CancelError {
+    fn before(error: &io::Error) -> Self {
+        Self { reason: error.to_string(), may_strike_late: false }
+    }
+}
+
+/// Cancels what a server process runs, and waits until the server has closed the cancel connection: from then on the
+/// cancel has been delivered, or will never be.
+pub(super) async fn cancel<R: Runtime>(
+    endpoint: &Endpoint,
+    key: &BackendKey,
+    tls: Option<Arc<ClientConfig>>,
+    timeout: std::time::Duration,
+) -> Result<(), CancelError> {
+    let begun = R::now();
+    let until = begun.tick.after(timeout);
+    let socket = timely::<R, _>(until, R::connect(endpoint.clone())).await;
+    let mut link = Link::Plain(socket.map_err(|error| CancelError::before(&error))?);
+    let mut machine = CancelRequest::new(key, tls.is_some(), timeout, begun);
+    loop {
+        while let Some(output) = machine.poll_output() {
+            match output {
+                CancelOutput::Send(bytes) => {
+                    // What is sent before TLS is only the wish for it.
+                    let is_request = tls.is_none() || matches!(link, Link::Connected(_));
+                    let sent = timely::<R, _>(until, write_all(&mut link, bytes.expose())).await;
+                    sent.map_err(|error| CancelError { reason: error.to_string(), may_strike_late: is_request })?;
+                }
+                CancelOutput::StartTls => {
+                    let (Link::Plain(socket), Some(config)) = (link, tls.clone()) else {
+                        let error = io::Error::other("TLS was asked for twice");
+                        return Err(CancelError::before(&error));
+                    };
+                    let encrypted = timely::<R, _>(until, tls::connect(config, endpoint, socket)).await;
+                    link = encrypted.map_err(|error| CancelError::before(&error))?;
+                    machine.handle_tls_established(R::now());
+                }
+                CancelOutput::Finished(result) => {
+                    return result.map_err(|failure| CancelError {
+                        reason: failure.to_string(),
+                        may_strike_late: failure.may_strike_late(),
+                    });
+                }
+            }
+        }
+        let mut bytes = [0; 64];
+        match read_until::<R>(&mut link, &mut bytes, machine.poll_timeout().map(|deadline| deadline.at)).await {
+            None => machine.handle_timeout(R::now()),
+            Some(Ok(0)) => machine.handle_close(Lost::Closed, R::now()),
+            Some(Ok(n)) => {
+                machine.handle_input(&bytes[..n], R::now());
+            }
+            Some(Err(_)) => machine.handle_close(Lost::Broken, R::now()),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::cancels::cancel;
 use super::connection::Connection;
 use super::runtime::Runtime;
 use super::server::{self, ServerConnection};
@@ -116,7 +117,7 @@ async fn give_back<R: Runtime>(
         ReturnState::Busy => {
             let tls = connection.tls.as_ref().and_then(|terms| shared.server_tls(terms));
             let limit = shared.terms().profile.limits.cancel_wait_timeout;
-            if let Err(error) = server::cancel::<R>(&connection.endpoint, &connection.key, tls, limit).await {
+            if let Err(error) = cancel::<R>(&connection.endpoint, &connection.key, tls, limit).await {
                 let reason = error.reason;
                 log::warn!("session {session}: what its client left running could not be cancelled: {reason}");
             }

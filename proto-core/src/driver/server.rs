@@ -22,8 +22,8 @@ use crate::pool::PoolSettings;
 use crate::relay::OnServer;
 use crate::time::Tick;
 use crate::upstream::{
-    BackendKey, CancelOutput, CancelRequest, LoggedIn, Login, LoginFailure, LoginOutput, LoginSettings, Reported,
-    Reset, ResetFault, ResetOutcome, ResetOutput, ResetPlan,
+    BackendKey, LoggedIn, Login, LoginFailure, LoginOutput, LoginSettings, Reported, Reset, ResetFault, ResetOutcome,
+    ResetOutput, ResetPlan,
 };
 
 /// How long a server may take to answer a reset before its connection is closed instead.
@@ -316,72 +316,8 @@ pub(super) async fn reset<R: Runtime>(
     }
 }
 
-/// Why it is not known that the server has cancelled.
-pub(super) struct CancelError {
-    pub(super) reason: String,
-    /// The request, or a part of it, is out: the server may act on it at any time.
-    pub(super) may_strike_late: bool,
-}
-
-impl CancelError {
-    fn before(error: &io::Error) -> Self {
-        Self { reason: error.to_string(), may_strike_late: false }
-    }
-}
-
-/// Cancels what a server process runs, and waits until the server has closed the cancel connection: from then on the
-/// cancel has been delivered, or will never be.
-pub(super) async fn cancel<R: Runtime>(
-    endpoint: &Endpoint,
-    key: &BackendKey,
-    tls: Option<Arc<ClientConfig>>,
-    timeout: std::time::Duration,
-) -> Result<(), CancelError> {
-    let begun = R::now();
-    let until = begun.tick.after(timeout);
-    let socket = timely::<R, _>(until, R::connect(endpoint.clone())).await;
-    let mut link = Link::Plain(socket.map_err(|error| CancelError::before(&error))?);
-    let mut machine = CancelRequest::new(key, tls.is_some(), timeout, begun);
-    loop {
-        while let Some(output) = machine.poll_output() {
-            match output {
-                CancelOutput::Send(bytes) => {
-                    // What is sent before TLS is only the wish for it.
-                    let is_request = tls.is_none() || matches!(link, Link::Connected(_));
-                    let sent = timely::<R, _>(until, write_all(&mut link, bytes.expose())).await;
-                    sent.map_err(|error| CancelError { reason: error.to_string(), may_strike_late: is_request })?;
-                }
-                CancelOutput::StartTls => {
-                    let (Link::Plain(socket), Some(config)) = (link, tls.clone()) else {
-                        let error = io::Error::other("TLS was asked for twice");
-                        return Err(CancelError::before(&error));
-                    };
-                    let encrypted = timely::<R, _>(until, tls::connect(config, endpoint, socket)).await;
-                    link = encrypted.map_err(|error| CancelError::before(&error))?;
-                    machine.handle_tls_established(R::now());
-                }
-                CancelOutput::Finished(result) => {
-                    return result.map_err(|failure| CancelError {
-                        reason: failure.to_string(),
-                        may_strike_late: failure.may_strike_late(),
-                    });
-                }
-            }
-        }
-        let mut bytes = [0; 64];
-        match read_until::<R>(&mut link, &mut bytes, machine.poll_timeout().map(|deadline| deadline.at)).await {
-            None => machine.handle_timeout(R::now()),
-            Some(Ok(0)) => machine.handle_close(Lost::Closed, R::now()),
-            Some(Ok(n)) => {
-                machine.handle_input(&bytes[..n], R::now());
-            }
-            Some(Err(_)) => machine.handle_close(Lost::Broken, R::now()),
-        }
-    }
-}
-
 /// An error of its kind when the tick comes first.
-async fn timely<R: Runtime, T>(until: Tick, attempt: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+pub(super) async fn timely<R: Runtime, T>(until: Tick, attempt: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within the time that it may take"));
     within::<R, _>(until, attempt).await.unwrap_or_else(late)
 }
@@ -397,7 +333,7 @@ pub(super) async fn write_all<S: Socket>(link: &mut Link<S>, mut bytes: &[u8]) -
     poll_fn(|context| link.poll_flush(context)).await
 }
 
-async fn read_until<R: Runtime>(
+pub(super) async fn read_until<R: Runtime>(
     link: &mut Link<R::Socket>,
     bytes: &mut [u8],
     until: Option<Tick>,

@@ -18,6 +18,7 @@ mod refusing;
 mod rules;
 pub mod statements;
 pub mod tracker;
+mod undo;
 mod way;
 
 use crate::codec::backend::{ErrorFields, TransactionStatus, parameter_status, tag as back};

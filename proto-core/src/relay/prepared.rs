@@ -17,33 +17,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::meaning::{Definition, Meaning, Settings, anew, are_one};
 use super::names::Name;
 use super::on_server::{OnServer, Prepared};
+use super::undo::Undo;
 
 /// The longest Parse that is kept, in bytes; a longer one ties its session to the connection.
 pub(super) const MAX_PARSE: usize = 12 * 1024;
 /// Prepared statements of one session. Beyond that it is tied to its connection.
 const MAX_STATEMENTS: usize = 1000;
-/// What undoes a message that fails.
-#[derive(Default)]
-struct Undo {
-    mine: Option<(Name, Option<Definition>)>,
-    here: Option<(Name, Option<Prepared>)>,
-    /// What the unnamed statement was before.
-    unnamed: Option<Unnamed>,
-    /// It was a Parse of the unnamed statement: the text before it is kept, unless another such Parse came behind it.
-    replaces_text: bool,
-    /// The name is taken: the server must refuse this.
-    refused: Option<(Name, Definition)>,
-    /// The Syncs that were sent before it.
-    group: u32,
-}
-
-impl Undo {
-    /// Whether others may depend on how it ends.
-    const fn matters(&self) -> bool {
-        self.mine.is_some() || self.here.is_some()
-    }
-}
-
 /// The unnamed statement, as far as the session is concerned.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Unnamed {
@@ -104,11 +83,11 @@ pub(super) struct Text {
 /// The prepared statements of one session, and those of the connection that it has.
 #[derive(Default)]
 pub(super) struct Statements {
-    mine: BTreeMap<Name, Definition>,
+    pub(super) mine: BTreeMap<Name, Definition>,
     pub(super) unnamed: Unnamed,
     pub(super) unnamed_text: Text,
     /// The text before it, for the case that it comes to nothing.
-    text_before: Text,
+    pub(super) text_before: Text,
     /// The session's settings that decide what a text means; `None` until somebody asks behind a change.
     pub(super) settings: Option<Settings>,
     /// Something has run since the server reported its settings.
@@ -116,19 +95,19 @@ pub(super) struct Statements {
     /// The session has state that decides what a text means and is not reported.
     pub(super) is_apart: bool,
     pub(super) here: Option<Box<OnServer>>,
-    undo: VecDeque<Undo>,
+    pub(super) undo: VecDeque<Undo>,
     /// Names that were prepared here for this session alone; it does not leave the connection.
-    fixed: BTreeSet<Name>,
+    pub(super) fixed: BTreeSet<Name>,
     /// SQL has deallocated something.
-    in_doubt: bool,
+    pub(super) in_doubt: bool,
     /// The newest note is about a message that is not all sent.
-    open: bool,
+    pub(super) open: bool,
     /// Unnamed statements that are prepared again and again run as named ones.
     pub(super) caches: bool,
     /// Syncs that were sent.
-    group: u32,
+    pub(super) group: u32,
     /// Notes that matter and stand behind an earlier Sync.
-    unsettled: usize,
+    pub(super) unsettled: usize,
 }
 
 impl Statements {
@@ -181,35 +160,6 @@ impl Statements {
         let here = self.undo.iter().rev().take_while(|undo| undo.group == self.group);
         self.unsettled += here.filter(|undo| undo.matters()).count();
         self.group = self.group.wrapping_add(1);
-    }
-
-    fn note(&mut self, undo: Undo) {
-        self.undo.push_back(Undo { group: self.group, ..undo });
-        self.open = true;
-    }
-
-    /// A Parse or Close of the client's has been sent to its end. It counts unless an error came while it was on its way.
-    pub(super) fn handle_whole(&mut self, counts: bool) {
-        if std::mem::take(&mut self.open)
-            && !counts
-            && let Some(undo) = self.undo.pop_back()
-        {
-            if undo.replaces_text {
-                std::mem::swap(&mut self.unnamed_text, &mut self.text_before);
-            }
-            self.revert(undo, false);
-        }
-    }
-
-    /// The same for a message of gprxy's own, or one that gprxy answers.
-    pub(super) const fn handle_own(&mut self) {
-        self.open = false;
-    }
-
-    fn settle(&mut self, undo: &Undo) {
-        if undo.matters() && undo.group != self.group {
-            self.unsettled -= 1;
-        }
     }
 
     /// Whether the connection holds what the session still needs and cannot have elsewhere.
@@ -414,68 +364,6 @@ impl Statements {
             }
         }
         self.note(undo);
-    }
-
-    /// The oldest Parse or Close is done. `false` when the server has accepted what it had to refuse: it has other
-    /// statements than are known here.
-    #[must_use]
-    pub(super) fn handle_done(&mut self) -> bool {
-        let Some(undo) = self.undo.pop_front() else { return false };
-        self.settle(&undo);
-        undo.refused.is_none()
-    }
-
-    /// The oldest of these have failed, or will not happen because of it; `itself`: the first is what has failed.
-    /// `skips`: nor will a message that is not all sent.
-    pub(super) fn handle_failed(&mut self, failed: usize, itself: bool, skips: bool) {
-        if skips {
-            // It is the newest, and may stand on what is undone below.
-            self.handle_whole(false);
-        }
-        let failed: Vec<Undo> = self.undo.drain(..failed.min(self.undo.len())).collect();
-        for undo in &failed {
-            self.settle(undo);
-        }
-        // One that was sent behind a later Sync stands on its own feet.
-        let replaced = self.undo.iter().any(|undo| undo.unnamed.is_some());
-        for unnamed in self.undo.iter_mut().filter_map(|undo| undo.unnamed.as_mut()) {
-            *unnamed = Unnamed::Unknown;
-        }
-        let texts = failed.iter().filter(|undo| undo.replaces_text).count();
-        // The server has dropped the one before it began to look at the text.
-        let dropped = itself && failed.first().is_some_and(|undo| undo.unnamed.is_some());
-        for undo in failed.into_iter().rev() {
-            self.revert(undo, replaced);
-        }
-        if texts > 0 && !replaced {
-            std::mem::swap(&mut self.unnamed_text, &mut self.text_before);
-            if dropped || texts > 1 && matches!(self.unnamed, Unnamed::Here | Unnamed::Away | Unnamed::Cached) {
-                self.unnamed = Unnamed::Unknown;
-            }
-        }
-        // A query that was skipped has not used the place of the unnamed statement.
-        if self.unnamed == Unnamed::Gone {
-            self.unnamed = Unnamed::Unknown;
-        }
-    }
-
-    fn revert(&mut self, undo: Undo, replaced: bool) {
-        match undo.mine {
-            Some((name, Some(definition))) => drop(self.mine.insert(name, definition)),
-            Some((name, None)) => drop(self.mine.remove(&name)),
-            None => {}
-        }
-        if let (Some((name, before)), Some(on_server)) = (undo.here, &mut self.here) {
-            on_server.restore(name, before);
-        }
-        if let Some(before) = undo.unnamed.filter(|_| !replaced) {
-            self.unnamed = before;
-        }
-    }
-
-    /// A simple query goes: it uses the place of the unnamed statement itself (manual, section 54.2.3).
-    pub(super) fn handle_query(&mut self) {
-        self.unnamed = Unnamed::Gone;
     }
 
     /// `DEALLOCATE ALL`, `DISCARD ALL`: what was there is gone; what was sent behind it is still to come.

@@ -6,6 +6,7 @@
 //! whose owner may still come; nothing left at the end. Beside the pools walks a twin that is also woken early and
 //! repeatedly, and must say exactly the same.
 
+mod deeds;
 mod model;
 
 use std::collections::BTreeMap;
@@ -312,66 +313,6 @@ impl Walk {
         self.twin.handle_open_failed(twin, refusal, now);
     }
 
-    /// A session goes on without its connection, which comes back later.
-    fn part(&mut self, who: usize) {
-        if let Some((wish, lease, twin)) = self.take_lease(who, false) {
-            self.pools.handle_parted(&lease);
-            self.twin.handle_parted(&twin);
-            self.ahead.push((Chore::Parted(wish.key), lease, twin));
-        }
-    }
-
-    /// What is done without a session has come to its end, or has failed.
-    fn end_ahead(&mut self, how: usize) {
-        match self.ahead.pop() {
-            Some((Chore::Opening(key), lease, twin)) => self.end_opening(key, lease, twin, how),
-            Some((Chore::Cleaning(_) | Chore::Parted(_), lease, twin)) => self.end_cleaning(lease, twin, how),
-            None => {}
-        }
-    }
-
-    fn end_cleaning(&mut self, lease: Lease, twin: Lease, how: usize) {
-        self.order += 1;
-        let returned = if how == 0 { Returned::Broken } else { Returned::Clean };
-        if how == 0 {
-            self.connections.remove(&lease.slot());
-        } else if let Some(connection) = self.connections.get_mut(&lease.slot()) {
-            (connection.owner, connection.idle) = (None, Some((self.now, self.order)));
-        }
-        let now = self.now();
-        self.pools.handle_release(lease, returned, now);
-        self.twin.handle_release(twin, returned, now);
-    }
-
-    fn end_opening(&mut self, key: usize, lease: Lease, twin: Lease, how: usize) {
-        let (slot, now) = (lease.slot(), self.now());
-        if how == 0 {
-            self.connections.remove(&slot);
-            self.pools.handle_chore_failed(lease, now);
-            self.twin.handle_chore_failed(twin, now);
-            return;
-        }
-        if how == 1 {
-            self.connections.remove(&slot);
-            self.failed(key, false);
-            let refusal = Refusal::new(SqlState::CONNECTION_FAILURE, format!("down {key}"));
-            self.pools.handle_open_failed(lease, refusal.clone(), now);
-            self.twin.handle_open_failed(twin, refusal, now);
-            return;
-        }
-        self.order += 1;
-        if let Some(failure) = &mut self.failures[key] {
-            failure.over = true;
-        }
-        if let Some(connection) = self.connections.get_mut(&slot) {
-            (connection.opened, connection.idle) = (self.now, Some((self.now, self.order)));
-        }
-        for (pools, lease) in [(&mut self.pools, lease), (&mut self.twin, twin)] {
-            pools.handle_opened(&lease, now);
-            pools.handle_release(lease, Returned::Clean, now);
-        }
-    }
-
     fn failed(&mut self, key: usize, shared_only: bool) {
         if !self.settings.server_login_retry.is_zero() {
             let until = self.now.after(self.settings.server_login_retry);
@@ -430,52 +371,6 @@ impl Walk {
             self.pools.handle_reopen(lease, now);
             self.twin.handle_reopen(twin, now);
         }
-    }
-
-    fn close_idle(&mut self) {
-        self.pools.close_idle(None);
-        self.twin.close_idle(None);
-        self.settle();
-        assert!(self.connections.values().all(|it| it.idle.is_none()), "an idle connection survived close_idle");
-    }
-
-    /// An operator pauses or resumes one database, or all of them.
-    fn switch(&mut self, who: usize) {
-        self.settle();
-        let index = who % (DATABASES + 1);
-        let (database, paused) = match self.paused.get_mut(index) {
-            Some(paused) => (Some(key(2 * index).database), paused),
-            None => (None, &mut self.all_paused),
-        };
-        // Pauses are short, so that there is something to see between them.
-        *paused = !*paused && who.is_multiple_of(5);
-        let (now, paused) = (Now { tick: self.now, unix: UnixMicros(0) }, *paused);
-        for pools in [&mut self.pools, &mut self.twin] {
-            match paused {
-                true => pools.pause(database.as_deref(), now),
-                false => pools.resume(database.as_deref(), now),
-            }
-        }
-        // The pools of several databases go on in no particular order.
-        self.lagging = Some(self.now);
-        self.settle();
-    }
-
-    fn is_paused(&self, index: usize) -> bool {
-        self.all_paused || self.paused[index / 2]
-    }
-
-    fn reconnect(&mut self, who: usize) {
-        self.settle();
-        let (index, now) = (who % (DATABASES + 1), self.now());
-        let database = (index < DATABASES).then(|| key(2 * index).database);
-        for pools in [&mut self.pools, &mut self.twin] {
-            pools.reconnect(database.as_deref(), now);
-        }
-        for connection in self.connections.values_mut().filter(|it| index == DATABASES || it.wish.key / 2 == index) {
-            connection.stale = true;
-        }
-        self.settle();
     }
 
     fn resize(&mut self, size: usize) {
