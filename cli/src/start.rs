@@ -61,7 +61,7 @@ async fn start<H: Host>(settings: Settings, desk: Arc<Desk<H>>) -> Result<(), St
     let workers = settings.workers;
     // Installed before anything can be seen from outside: who sees the proxy can stop it.
     let signals = H::Signals::install().map_err(|error| format!("signals cannot be caught: {error}"))?;
-    let listeners = listen::bind(&settings.listen)?;
+    let mut listeners = listen::bind(&settings.listen)?;
     let _pidfile = settings.listen.pidfile.clone().map(pidfile::write).transpose()?;
     let shared = Shared::<H>::new(parts::assemble(settings, &desk.mock(), desk.clone(), H::now())?);
     desk.open(&shared);
@@ -78,8 +78,10 @@ async fn start<H: Host>(settings: Settings, desk: Arc<Desk<H>>) -> Result<(), St
         }
         end = watch.unless_told_to_end(std::future::pending::<()>()).await.err();
     }
+    let end = end.unwrap_or(End::Drain);
+    listeners.retain(|listener| end.is_watched() && listener.is_local());
+    watch.end(end).await;
     drop(listeners);
-    watch.end(end.unwrap_or(End::Drain)).await;
     shared.close_audit();
     Ok(())
 }
@@ -98,7 +100,12 @@ async fn start_worker<H: Host>(
     let (tell, told) = mpsc::channel();
     let worker = move || async move {
         let listening = bound.into_iter().try_for_each(|bound| {
-            H::spawn(serve::serve(shared.clone(), H::listen(bound)?));
+            let is_local = matches!(bound, Bound::Unix(_));
+            let listener = H::listen(bound)?;
+            match is_local {
+                true => H::spawn(serve::serve_local(shared.clone(), listener)),
+                false => H::spawn(serve::serve(shared.clone(), listener)),
+            }
             io::Result::Ok(())
         });
         let is_listening = listening.is_ok();

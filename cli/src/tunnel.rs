@@ -26,7 +26,7 @@ use gprxy_proto::driver::serve;
 use gprxy_proto::driver::shared::{Parts, ServerTls, Shared};
 use gprxy_proto::driver::tokens::TokenSource;
 use gprxy_proto::hub::Hub;
-use gprxy_proto::policy::{Database, Databases, Limits};
+use gprxy_proto::policy::{Database, Databases, HostOrder, Limits, LogTerms};
 use gprxy_proto::pool::PoolSettings;
 use gprxy_proto::session;
 use gprxy_proto::time::Now;
@@ -86,6 +86,7 @@ pub(crate) fn run(args: TunnelArgs) -> ExitCode {
         format: LogFormat::Text,
         file: None,
         quiet: false,
+        told: LogTerms::default(),
     });
     start::guard_process();
     let ended = DefaultHost::block_on(tunnel::<DefaultHost>(args));
@@ -137,6 +138,7 @@ fn assemble(way: &Way, gate: Gate, tokens: &Arc<dyn TokenSource>, now: Now) -> R
         auth_query: None,
         dbname: None,
         endpoints: [way.endpoint.clone()].into(),
+        host_order: HostOrder::default(),
         sslmode: way.sslmode,
         sslrootcert: way.ca.clone(),
         connect_timeout: CONNECT_TIMEOUT,

@@ -111,6 +111,13 @@ impl Hub {
         SessionId(self.last_session)
     }
 
+    /// A number for a server connection that is logged in. At the console it stands among those of clients, so that each is
+    /// given out once.
+    pub fn number_server(&mut self) -> u64 {
+        self.last_session += 1;
+        SessionId(self.last_session).short()
+    }
+
     /// A client wants to begin a session. Its place is free again with its departure.
     ///
     /// # Errors
@@ -118,6 +125,17 @@ impl Hub {
     pub fn admit(&mut self, session: SessionId, client: &Applicant<'_>) -> Result<(), Refusal> {
         self.pools.admit(client.database)?;
         self.admitted.admit(session, client, &self.limits, self.clients)
+    }
+
+    /// Clients that have a place in this database.
+    #[must_use]
+    pub fn clients_of(&self, database: &str) -> u32 {
+        self.admitted.of_database(database)
+    }
+
+    /// A session has ended. Its place is free for another one, while its client reads the last bytes.
+    pub fn handle_end(&mut self, session: SessionId) {
+        self.admitted.depart(session);
     }
 
     /// Whether no client has a place any more.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::secret::Secret;
 
 pub use sockets::SocketOptions;
-pub use terms::{OwnPool, OwnTimeouts, SessionState, SessionTerms, StartupRules, Timeouts, Users};
+pub use terms::{LogTerms, OwnPool, OwnTimeouts, SessionState, SessionTerms, StartupRules, Timeouts, Users};
 
 /// Whether a password or token may be asked for on a connection without TLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -128,6 +128,18 @@ pub struct AuthQuery {
     pub database: Option<Arc<str>>,
 }
 
+/// Which of several hosts a new connection tries first; the others follow in their order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum HostOrder {
+    /// The first of the list.
+    #[default]
+    Listed,
+    /// The next one each time (PgBouncer's `load_balance_hosts = round-robin`).
+    RoundRobin,
+    /// The one that worked the last time (PgBouncer's `load_balance_hosts = disable`).
+    LastGood,
+}
+
 /// A database as clients name it, and where it is.
 #[derive(Clone, Debug)]
 pub struct Database {
@@ -137,8 +149,10 @@ pub struct Database {
     pub account: Option<Arc<Account>>,
     /// How its users are looked up whom the list does not have; `None`: they are not.
     pub auth_query: Option<Arc<AuthQuery>>,
-    /// Tried in this order until one accepts the connection.
+    /// Tried until one accepts the connection.
     pub endpoints: Arc<[Endpoint]>,
+    /// Which of them is tried first.
+    pub host_order: HostOrder,
     /// How TLS to the server is handled.
     pub sslmode: SslMode,
     /// The PEM file with the authorities for `verify-ca` and `verify-full`; `None`: those of the system.
@@ -161,6 +175,7 @@ impl Database {
             account: None,
             auth_query: None,
             endpoints: endpoints.into(),
+            host_order: HostOrder::default(),
             sslmode: SslMode::default(),
             sslrootcert: None,
             connect_timeout: Duration::from_secs(5),

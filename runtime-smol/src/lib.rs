@@ -11,6 +11,7 @@ mod worker;
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
 use gprxy_proto::driver::clock;
@@ -46,6 +47,10 @@ impl Runtime for Smol {
 
     fn tune(socket: &SmolSocket, options: &SocketOptions) -> io::Result<()> {
         socket.tune(options)
+    }
+
+    fn local_address(socket: &SmolSocket) -> Option<SocketAddr> {
+        socket.local_address()
     }
 
     fn spawn(future: impl Future<Output = ()> + Send + 'static) {

@@ -55,6 +55,14 @@ impl SmolSocket {
         Ok(Self { stream: Stream::Tcp(stream), drained: false, reader: 0 })
     }
 
+    /// Our end of a TCP connection.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.get_ref().local_addr().ok(),
+            Stream::Unix(_) => None,
+        }
+    }
+
     /// What the kernel does for a TCP connection.
     pub(crate) fn tune(&self, options: &SocketOptions) -> io::Result<()> {
         let Stream::Tcp(stream) = &self.stream else { return Ok(()) };

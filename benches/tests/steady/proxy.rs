@@ -15,7 +15,8 @@ use gprxy_proto::driver::runtime::Runtime;
 use gprxy_proto::driver::shared::{Parts, ServerTls, Shared};
 use gprxy_proto::hub::Hub;
 use gprxy_proto::policy::{
-    AllowPlaintext, AuthType, Database, Databases, Endpoint, Limits, SocketOptions, SslMode, StartupRules, Users,
+    AllowPlaintext, AuthType, Database, Databases, Endpoint, HostOrder, Limits, LogTerms, SocketOptions, SslMode,
+    StartupRules, Users,
 };
 use gprxy_proto::pool::{PoolMode, PoolSettings};
 use gprxy_proto::session::Profile;
@@ -35,6 +36,7 @@ pub(crate) fn in_mode<R: Runtime>(server: Endpoint, audited: bool, pool_mode: Po
         auth_query: None,
         dbname: None,
         endpoints: [server].into(),
+        host_order: HostOrder::default(),
         sslmode: SslMode::Disable,
         sslrootcert: None,
         connect_timeout: Duration::from_secs(30),
@@ -57,6 +59,7 @@ pub(crate) fn in_mode<R: Runtime>(server: Endpoint, audited: bool, pool_mode: Po
         startup: StartupRules::default(),
         sockets: SocketOptions::default(),
         console: None,
+        log: LogTerms::default(),
         audit: audited.then_some(AuditProfile { statement_bytes: 1024, required: true }),
     };
     Shared::new(Parts {

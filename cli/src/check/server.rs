@@ -102,6 +102,7 @@ mod tests {
             auth_query: None,
             dbname: None,
             endpoints: [endpoint.clone()].into(),
+            host_order: gprxy_proto::policy::HostOrder::default(),
             sslmode,
             sslrootcert: None,
             connect_timeout: Duration::from_secs(5),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gprxy_proto::policy::{Account, Database, Endpoint, SessionTerms, SslMode};
+use gprxy_proto::policy::{Account, Database, Endpoint, HostOrder, SessionTerms, SslMode};
 use gprxy_proto::pool::PoolSettings;
 use gprxy_proto::secret::Secret;
 
@@ -29,6 +29,9 @@ const SSLMODE: Choice<SslMode> = Choice(&[
     ("verify-ca", SslMode::VerifyCa),
     ("verify-full", SslMode::VerifyFull),
 ]);
+
+const HOST_ORDER: Choice<HostOrder> =
+    Choice(&[("listed", HostOrder::Listed), ("round-robin", HostOrder::RoundRobin), ("disable", HostOrder::LastGood)]);
 
 const HOSTS: &str = "host names, addresses or socket directories, separated by commas, each with :port where needed";
 
@@ -102,6 +105,7 @@ fn database(
         auth_query,
         dbname: dbname.map(Arc::from),
         endpoints: endpoints.into(),
+        host_order: reader.read("load_balance_hosts", &HOST_ORDER),
         sslmode,
         sslrootcert,
         connect_timeout: reader.inherited("connect_timeout", &Span::SOME, connect_timeout),

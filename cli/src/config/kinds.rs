@@ -56,6 +56,26 @@ impl Kind for Words {
     }
 }
 
+/// One line of text for people, or nothing.
+pub(crate) struct Line;
+
+impl Kind for Line {
+    type Out = String;
+
+    fn parse(&self, value: &Value) -> Option<String> {
+        let text = value.as_text()?.trim();
+        (text.len() <= 1024 && !text.contains(char::is_control)).then(|| text.to_owned())
+    }
+
+    fn expected(&self) -> String {
+        "one line of at most 1024 bytes, or \"\" for none".into()
+    }
+
+    fn show(&self, out: &String) -> String {
+        toml_string(out)
+    }
+}
+
 /// SQL, or nothing.
 pub(crate) struct Query;
 

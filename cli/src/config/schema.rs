@@ -125,6 +125,7 @@ pub(crate) static SERVER: Section = Section {
         key("drain_timeout", "30s"),
         key("ignore_startup_parameters", ""),
         key("application_name_add_host", "false"),
+        key("login_notify_message", ""),
         key("tcp_keepalive", "true"),
         key("tcp_keepidle", "1m"),
         key("tcp_keepintvl", "15s"),
@@ -201,6 +202,7 @@ pub(crate) static POOL: Section = Section {
         key("max_db_client_connections", "0"),
         key("max_user_client_connections", "0"),
         key("server_round_robin", "false"),
+        key("server_fast_close", "false"),
         key("max_prepared_statements", "200"),
         key("server_lifetime", "1h"),
         key("server_idle_timeout", "30m"),
@@ -229,6 +231,7 @@ pub(crate) static DATABASES: Section = Section {
     keys: &[
         key("host", "localhost").env("DB_HOST"),
         key("port", "5432"),
+        key("load_balance_hosts", "listed"),
         key("dbname", ""),
         key("user", ""),
         key("password", "").secret(),
@@ -311,7 +314,14 @@ pub(crate) static ADMIN: Section = Section {
 pub(crate) static LOG: Section = Section {
     name: "log",
     form: Form::One,
-    keys: &[key("level", "production").env("LOG_LEVEL"), key("format", "text"), key("file", "").alias("logfile")],
+    keys: &[
+        key("level", "production").env("LOG_LEVEL"),
+        key("format", "text"),
+        key("file", "").alias("logfile"),
+        key("connections", "false").alias("log_connections"),
+        key("disconnections", "false").alias("log_disconnections"),
+        key("pooler_errors", "true").alias("log_pooler_errors"),
+    ],
 };
 
 /// All sections, in the order in which they are shown.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gprxy_proto::policy::{Limits, SessionTerms, SocketOptions, StartupRules};
+use gprxy_proto::policy::{Limits, LogTerms, SessionTerms, SocketOptions, StartupRules};
 use gprxy_proto::pool::{Isolation, PoolMode, PoolSettings};
 use log::LevelFilter;
 
@@ -179,6 +179,11 @@ pub(crate) fn log(entry: Entry, draft: &mut Draft) -> LogSettings {
     let (level, _) = reader.read("level", &LEVEL);
     let format = reader.read("format", &FORMAT);
     let file = reader.optional("file", &Words("a file that is appended to")).map(PathBuf::from);
+    let told = LogTerms {
+        connections: reader.read("connections", &Flag),
+        disconnections: reader.read("disconnections", &Flag),
+        pooler_errors: reader.read("pooler_errors", &Flag),
+    };
     reader.finish();
-    LogSettings { level, format, file, quiet: false }
+    LogSettings { level, format, file, quiet: false, told }
 }

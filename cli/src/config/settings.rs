@@ -8,7 +8,8 @@ use std::time::Duration;
 use gprxy_proto::auth::users::UserList;
 use gprxy_proto::console::ConsoleAccess;
 use gprxy_proto::policy::{
-    Account, AllowPlaintext, AuthQuery, AuthType, Database, Limits, OwnPool, OwnTimeouts, SocketOptions, StartupRules,
+    Account, AllowPlaintext, AuthQuery, AuthType, Database, Limits, LogTerms, OwnPool, OwnTimeouts, SocketOptions,
+    StartupRules,
 };
 use gprxy_proto::pool::PoolSettings;
 use gprxy_proto::secret::Secret;
@@ -236,6 +237,8 @@ pub(crate) struct LogSettings {
     pub(crate) file: Option<PathBuf>,
     /// Whether standard error gets nothing.
     pub(crate) quiet: bool,
+    /// What is told of clients and server connections.
+    pub(crate) told: LogTerms,
 }
 
 /// The form of log lines.

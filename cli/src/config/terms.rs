@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gprxy_proto::policy::{OwnPool, OwnTimeouts, SessionState, SessionTerms, SocketOptions, StartupRules, Timeouts};
 
-use super::kinds::{Choice, Flag, List, Size, Span, Whole};
+use super::kinds::{Choice, Flag, Line, List, Size, Span, Whole};
 use super::reader::Reader;
 use super::server::{ANY_NUMBER, POOL_MODE, POOL_SIZE};
 
@@ -21,6 +21,7 @@ pub(super) fn usual(reader: &mut Reader<'_>) -> SessionTerms {
         },
         state: reader.read("session_state", &STATE),
         cache_unnamed_statements: reader.read("cache_unnamed_statements", &Flag),
+        fast_close: reader.read("server_fast_close", &Flag),
     }
 }
 
@@ -31,6 +32,7 @@ pub(super) fn of_database(reader: &mut Reader<'_>, usual: &SessionTerms) -> Sess
         timeouts: usual.timeouts.for_user(&own),
         state: reader.inherited("session_state", &STATE, usual.state),
         cache_unnamed_statements: reader.inherited("cache_unnamed_statements", &Flag, usual.cache_unnamed_statements),
+        fast_close: usual.fast_close,
     }
 }
 
@@ -51,6 +53,7 @@ pub(super) fn startup(reader: &mut Reader<'_>) -> StartupRules {
     StartupRules {
         ignore: reader.optional("ignore_startup_parameters", &NAMES).unwrap_or_default(),
         add_host: reader.read("application_name_add_host", &Flag),
+        login_notice: reader.read("login_notify_message", &Line),
     }
 }
 

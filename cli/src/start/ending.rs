@@ -36,6 +36,13 @@ enum Word {
     End(Shutdown),
 }
 
+impl End {
+    /// Whether those at the admin console may still come, through the Unix socket.
+    pub(super) const fn is_watched(self) -> bool {
+        matches!(self, Self::Told(Shutdown::WaitForServers | Shutdown::WaitForClients))
+    }
+}
+
 impl<H: Host> Watch<H> {
     async fn next(&mut self) -> Word {
         let mut signal = pin!(self.signals.next());
@@ -66,6 +73,9 @@ impl<H: Host> Watch<H> {
                 Word::Signal(Signal::User1) => {
                     log::info!("SIGUSR1: nobody gets a server connection until SIGUSR2");
                     self.shared.pause();
+                }
+                Word::Signal(Signal::User2) if self.shared.is_closed() => {
+                    log::info!("got SIGUSR2 while shutting down, ignoring it");
                 }
                 Word::Signal(Signal::User2) => {
                     log::info!("SIGUSR2: server connections are given out again");
@@ -124,14 +134,14 @@ impl<H: Host> Watch<H> {
         }
     }
 
-    /// Nobody gets a server connection any more; all end when the last one has come back.
+    /// Nobody gets a server connection any more, and who needs one is told so; all end when the last one has come back.
     async fn wait_for_servers(&mut self) {
         /// How often it is looked whether the last one has.
         const LOOK: Duration = Duration::from_millis(20);
         let shared = self.shared.clone();
         log::info!("shutting down when no server connection is in use any more");
         shared.stop_accepting();
-        shared.pause();
+        shared.close_pools();
         let released = async {
             serve::pause::<H>(serve::LAST_ARRIVALS * 2).await;
             while shared.leased() > 0 {

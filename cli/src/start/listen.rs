@@ -34,6 +34,11 @@ impl Listening {
         self.bound.share().map_err(|error| format!("{self} cannot be shared with a worker: {error}"))
     }
 
+    /// Whether it is a Unix socket.
+    pub(crate) const fn is_local(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// The address that was bound; `None` for Unix sockets.
     #[cfg(feature = "login")]
     pub(crate) fn address(&self) -> Option<SocketAddr> {

@@ -59,6 +59,7 @@ pub(super) fn policy(settings: Settings, audit: &AuditSettings, mock: &Mock) -> 
         users,
         startup: settings.startup,
         sockets: settings.sockets,
+        log: settings.log.told,
         console: Some(Arc::new(ConsoleAccess { own_uid: own_uid(), ..settings.admin.access })),
         audit: audit.enabled.then(|| AuditProfile {
             statement_bytes: settings.audit.statement_bytes,

@@ -2,9 +2,10 @@
 
 use crate::console::table;
 use crate::support::bouncer::{Bouncer, Ini, Kind};
+use crate::support::eventually;
 use crate::support::fixtures::{DATABASE, MD5, READER, SCRAM};
 use crate::support::postgres::{Cluster, Version};
-use crate::support::wire::Wire;
+use crate::support::wire::{Wire, parse, query, sync};
 
 fn trusting(server: &'static Cluster) -> Ini {
     Ini::new(server)
@@ -113,4 +114,96 @@ fn statistics_count_the_command_that_shows_them() {
         let own = totals.iter().find(|row| row["database"] == "pgbouncer").expect("the console's");
         assert_eq!(counts.map(|column| own[column].as_str()), [nth, nth]);
     }
+}
+
+#[test]
+fn hosts_of_a_list_have_their_turns() {
+    let server = Cluster::shared(Version::V15);
+    let hosts = |order: &str| format!("host=127.0.0.1,127.0.0.2 port={} dbname={DATABASE} {order}", server.port);
+    let bouncer = Ini::new(server)
+        .database(&format!("turns = {}", hosts("")))
+        .database(&format!("steady = {}", hosts("load_balance_hosts=disable")))
+        .database(&format!(
+            "broken = host=127.0.0.3,127.0.0.1 port={} dbname={DATABASE} load_balance_hosts=disable",
+            server.port
+        ))
+        .user(SCRAM)
+        .set("auth_type", "trust")
+        .set("admin_users", SCRAM.0)
+        .start(Kind::Gprxy);
+    let address = "select host(inet_server_addr())";
+    let all = |database: &str| {
+        let mut wires: Vec<_> = (0..4).map(|_| log_in(&bouncer, database, SCRAM.0)).collect();
+        wires.iter_mut().map(|wire| wire.value(address)).collect::<Vec<_>>()
+    };
+    assert_eq!(all("turns"), ["127.0.0.1", "127.0.0.2", "127.0.0.1", "127.0.0.2"]);
+    assert_eq!(all("steady"), ["127.0.0.1"; 4]);
+    assert_eq!(all("broken"), ["127.0.0.1"; 4]);
+    let failures = bouncer.log().matches("closing because: connect failed").count();
+    assert_eq!(failures, 1, "the one that worked is tried first from then on");
+    let mut root = log_in(&bouncer, "pgbouncer", SCRAM.0);
+    let order = ["load_balance_hosts"];
+    assert_eq!(row(&mut root, "SHOW DATABASES", "turns", &order), ["round-robin"]);
+    assert_eq!(row(&mut root, "SHOW DATABASES", "steady", &order), ["disable"]);
+}
+
+#[test]
+fn server_fast_close_ends_sessions_between_their_transactions() {
+    let bouncer = trusting(Cluster::shared(Version::V15)).set("pool_mode", "session").start(Kind::Gprxy);
+    let mut root = log_in(&bouncer, "pgbouncer", "root");
+    let (mut busy, mut idle) = (log_in(&bouncer, DATABASE, SCRAM.0), log_in(&bouncer, DATABASE, SCRAM.0));
+    busy.rows("begin").unwrap();
+    idle.rows("select 1").unwrap();
+    root.rows("RECONNECT").unwrap();
+    assert_eq!(idle.value("select 'without it they stay'"), "without it they stay");
+    root.rows("SET server_fast_close = 1").unwrap();
+    root.rows("RECONNECT").unwrap();
+    assert_eq!(idle.expect_fatal().message, "database configuration changed");
+    assert_eq!(busy.value("select 'to its end'"), "to its end");
+    busy.rows("commit").unwrap();
+    assert_eq!(busy.expect_fatal().message, "database configuration changed");
+}
+
+#[test]
+fn clients_are_greeted_by_a_notice() {
+    let ini = trusting(Cluster::shared(Version::V15)).set("login_notify_message", "Be kind to production");
+    let bouncer = ini.start(Kind::Gprxy);
+    let wire = log_in(&bouncer, DATABASE, SCRAM.0);
+    let notices: Vec<_> = wire.notices.iter().map(|notice| notice.message.as_str()).collect();
+    assert_eq!(notices, ["Be kind to production"]);
+}
+
+#[test]
+fn a_larger_pool_serves_those_who_wait_already() {
+    let bouncer = trusting(Cluster::shared(Version::V15)).set("default_pool_size", "1").start(Kind::Gprxy);
+    let mut root = log_in(&bouncer, "pgbouncer", "root");
+    let (mut busy, mut waiting) = (log_in(&bouncer, DATABASE, SCRAM.0), log_in(&bouncer, DATABASE, SCRAM.0));
+    busy.rows("begin").unwrap();
+    waiting.send(&query("select 'served'"));
+    eventually("somebody to wait", || {
+        table(&mut root, "SHOW POOLS").iter().any(|row| row["cl_waiting"] == "1").then_some(())
+    });
+    root.rows("SET default_pool_size = 2").unwrap();
+    let answer = waiting.read_until_ready();
+    assert!(answer.iter().any(|message| message.tag == 'D'), "{answer:?}");
+    busy.rows("commit").unwrap();
+}
+
+#[test]
+fn another_max_prepared_statements_counts_for_connections_that_are_open() {
+    let bouncer = trusting(Cluster::shared(Version::V15)).set("max_prepared_statements", "1").start(Kind::Gprxy);
+    let mut root = log_in(&bouncer, "pgbouncer", "root");
+    let mut wire = log_in(&bouncer, "shared", SCRAM.0);
+    let prepared = |wire: &mut Wire, most: &str, root: &mut Wire, from: u32| {
+        root.rows(&format!("SET max_prepared_statements = {most}")).unwrap();
+        for number in from..from + 5 {
+            wire.send(&[parse(&format!("s{number}"), &format!("select {number}")), sync()].concat());
+            let answer = wire.read_until_ready();
+            assert!(answer.iter().all(|message| message.tag != 'E'), "{answer:?}");
+        }
+        wire.value("select count(*) from pg_prepared_statements")
+    };
+    assert_eq!(prepared(&mut wire, "1", &mut root, 0), "1");
+    assert_eq!(prepared(&mut wire, "5", &mut root, 10), "5");
+    assert_eq!(prepared(&mut wire, "2", &mut root, 20), "2");
 }

@@ -120,9 +120,9 @@ fn every_auth_type_lets_in_psql_and_drivers_and_nobody_else() {
 #[test]
 fn what_is_not_supported_is_named_and_what_would_be_weaker_is_refused() {
     let server = Cluster::shared(Version::V15);
-    let bouncer = typical(server).set("server_fast_close", "1").set("dns_max_ttl", "30").start(Kind::Gprxy);
+    let bouncer = typical(server).set("pkt_buf", "1").set("dns_max_ttl", "30").start(Kind::Gprxy);
     let log = bouncer.log();
-    for name in ["server_fast_close", "dns_max_ttl"] {
+    for name in ["pkt_buf", "dns_max_ttl"] {
         let line = log.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{name} in {log}"));
         assert!(line.contains("pgbouncer.ini:") && line.contains("has no effect"), "{line}");
     }
@@ -195,12 +195,76 @@ fn sigint_waits_for_server_connections() {
     bouncer.child.signal("INT");
     await_closed(&bouncer);
     idle.send(&query("select 'later'"));
+    let refused = idle.expect_fatal();
+    assert_eq!((refused.code.as_str(), refused.message.as_str()), ("57P01", "server shutting down"));
     assert_eq!(busy.value("select 'goes on'"), "goes on");
-    assert!(!idle.has_something(), "nobody gets a server connection any more");
     busy.rows("commit").unwrap();
     assert_eq!(busy.expect_fatal().code, "57P01");
-    assert_eq!(idle.expect_fatal().code, "57P01");
     bouncer.await_end();
+}
+
+#[test]
+fn who_waits_for_a_server_connection_is_told_of_the_shutdown() {
+    let mut bouncer = trusting(Cluster::shared(Version::V15)).set("default_pool_size", "1").start(Kind::Gprxy);
+    let (mut busy, mut waiting) = (log_in(&bouncer, DATABASE), log_in(&bouncer, DATABASE));
+    busy.rows("begin").unwrap();
+    waiting.send(&query("select 'later'"));
+    bouncer.child.signal("INT");
+    assert_eq!(waiting.expect_fatal().message, "server shutting down");
+    busy.rows("commit").unwrap();
+    bouncer.await_end();
+}
+
+#[test]
+fn while_clients_are_waited_for_the_socket_leads_to_the_console_alone() {
+    let mut bouncer = trusting(Cluster::shared(Version::V15)).set("admin_users", SCRAM.0).start(Kind::Gprxy);
+    let mut client = log_in(&bouncer, DATABASE);
+    bouncer.child.signal("TERM");
+    await_closed(&bouncer);
+    let console = |command: &str| psql::run(&bouncer.at_socket("pgbouncer", (SCRAM.0, "x")), &[command]);
+    assert_eq!(console("SHOW CLIENTS").code, 0);
+    assert!(console("RESUME").err.contains("pooler is shutting down"));
+    eventually("others to be refused", || {
+        let ran = psql::run(&bouncer.at_socket(DATABASE, (SCRAM.0, "x")), &["select 1"]);
+        ran.err.contains("shutting down").then_some(())
+    });
+    bouncer.child.signal("USR2");
+    eventually("the signal to be ignored", || bouncer.log().contains("got SIGUSR2 while shutting down").then_some(()));
+    assert_eq!(client.value("select 'still here'"), "still here");
+    drop(client);
+    bouncer.await_end();
+    assert!(!bouncer.socket().exists());
+}
+
+#[test]
+fn the_log_tells_of_clients_and_servers_in_pgbouncers_words() {
+    let bouncer = trusting(Cluster::shared(Version::V15)).start(Kind::Gprxy);
+    let mut wire = log_in(&bouncer, DATABASE);
+    wire.rows("select 1").unwrap();
+    drop(wire);
+    assert!(Wire::login(&bouncer.target("nosuchdb", (SCRAM.0, "x"))).is_err());
+    assert!(Wire::login(&bouncer.target("nowhere-at-all", (SCRAM.0, "x"))).is_err());
+    let user = SCRAM.0;
+    for told in [
+        format!("login attempt: db={DATABASE} user={user} tls=no"),
+        "new connection to server (from 127.0.0.1:".to_owned(),
+        "closing because: client unexpected eof (age=".to_owned(),
+        "closing because: no such database: nosuchdb (age=".to_owned(),
+        "server login failed: FATAL database \"not_there\" does not exist".to_owned(),
+        "closing because: database \"not_there\" does not exist".to_owned(),
+    ] {
+        eventually(&told, || bouncer.log().contains(&told).then_some(()));
+    }
+    let quiet = trusting(Cluster::shared(Version::V15))
+        .set("log_connections", "0")
+        .set("log_disconnections", "0")
+        .set("log_pooler_errors", "0")
+        .start(Kind::Gprxy);
+    assert!(Wire::login(&quiet.target("nosuchdb", (SCRAM.0, "x"))).is_err());
+    log_in(&quiet, DATABASE).rows("select 1").unwrap();
+    for told in ["login attempt", "new connection", "closing because", "pooler error"] {
+        assert!(!quiet.log().contains(told), "{told}: {}", quiet.log());
+    }
 }
 
 #[test]

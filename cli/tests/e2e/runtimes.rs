@@ -135,7 +135,7 @@ fn without_span(text: &str) -> String {
 
 fn normal_word(word: &str) -> String {
     match word.rsplit_once(':') {
-        Some((host @ "127.0.0.1", _)) => format!("{host}:port"),
+        Some((host, _)) if host.ends_with("127.0.0.1") => format!("{host}:port"),
         _ if word.len() == 16 && word.bytes().all(|byte| byte.is_ascii_hexdigit()) => format!("session-{}", &word[8..]),
         _ => word.to_owned(),
     }

@@ -1,9 +1,10 @@
 //! What the console shows, as it is at one moment. The driver takes it; nothing here changes.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::policy::OwnPool;
+use crate::policy::{HostOrder, OwnPool};
 use crate::pool::{PoolKey, PoolMode, PoolSettings};
 use crate::relay::pins::Pins;
 use crate::session_id::SessionId;
@@ -78,6 +79,8 @@ pub struct ClientFacts {
     pub database: Option<Arc<str>>,
     /// Address and port, or `unix`.
     pub address: Option<Arc<str>>,
+    /// Our end of it.
+    pub local: Option<SocketAddr>,
     /// When it connected.
     pub connected: UnixMicros,
     /// When it asked for something last.
@@ -124,8 +127,12 @@ pub enum ServerState {
 /// A server connection.
 #[derive(Clone, Debug)]
 pub struct ServerFacts {
-    /// Its number.
+    /// Its number among server connections.
     pub number: u64,
+    /// Its number among all connections; zero while it is being opened.
+    pub id: u64,
+    /// Our end of it.
+    pub local: Option<SocketAddr>,
     /// What it logged in as, and to which database.
     pub key: PoolKey,
     /// What it is doing.
@@ -190,6 +197,8 @@ pub struct DatabaseFacts {
     pub host: String,
     /// The port of the first.
     pub port: u16,
+    /// Which of several hosts is tried first.
+    pub host_order: HostOrder,
     /// Its name there.
     pub dbname: Arc<str>,
     /// Whom everybody runs as there.

@@ -3,6 +3,7 @@
 //! Only a session's own task writes its card: relaxed stores of what has changed, once for each wake-up, without a lock and
 //! without reading back. Whoever shows cards reads a moment's values, each of which was true, if not all at once.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -20,6 +21,7 @@ const RELAXED: Ordering = Ordering::Relaxed;
 pub(super) struct Card {
     pub(super) id: SessionId,
     address: Arc<str>,
+    local: Option<SocketAddr>,
     connected: UnixMicros,
     about: OnceLock<About>,
     /// Who PostgreSQL has said it is, of somebody with a password of their own.
@@ -42,10 +44,11 @@ pub(super) struct Card {
 const FIGURES: usize = 12;
 
 impl Card {
-    pub(super) fn new(id: SessionId, address: Arc<str>, connected: UnixMicros) -> Self {
+    pub(super) fn new(id: SessionId, address: Arc<str>, local: Option<SocketAddr>, connected: UnixMicros) -> Self {
         Self {
             id,
             address,
+            local,
             connected,
             about: OnceLock::new(),
             identity: OnceLock::new(),
@@ -130,6 +133,7 @@ impl Card {
             user: about.map(|about| about.user.clone()),
             database: about.map(|about| about.database.clone()),
             address: Some(self.address.clone()),
+            local: self.local,
             connected: self.connected,
             requested: (requested != 0).then_some(UnixMicros(requested)),
             waiting: (waiting != 0).then(|| now.tick.since(Tick::from_nanos(waiting))),

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use super::mailbox::lock;
-use super::opening::{furnish, log_in, warn_of_login};
+use super::opening::{furnish, log_in};
 use super::runtime::Runtime;
 use super::server;
 use super::shared::Shared;
+use super::told;
 use crate::codec::backend::TransactionStatus;
 use crate::pool::{Lease, PoolKey, Returned};
 use crate::session::Wish;
@@ -65,6 +66,7 @@ impl<R: Runtime> Shared<R> {
             let clean = server::reset::<R>(&mut connection, TransactionStatus::Idle, plan).await.is_ok();
             let (shared, Some(lease)) = (held.shared.clone(), held.lease.take()) else { return };
             if !clean {
+                shared.tell_end(&connection, told::UNCLEAN);
                 return shared.discard(lease);
             }
             shared.park(lease.slot(), connection);
@@ -85,7 +87,7 @@ impl<R: Runtime> Shared<R> {
             let Some(lease) = held.lease.take() else { return };
             match opened {
                 Ok((mut connection, login)) => {
-                    furnish(&shared, &wish, &mut connection, &login);
+                    furnish(&shared, &wish, &lease, &mut connection, &login);
                     let slot = lease.slot();
                     shared.park(slot, connection);
                     shared.with_hub(|hub, now| {
@@ -95,7 +97,7 @@ impl<R: Runtime> Shared<R> {
                 }
                 Err(failure) => {
                     let refusal = failure.refusal();
-                    warn_of_login(&wish, &failure);
+                    told::login_failed(&wish, &failure);
                     shared.with_hub(|hub, now| match failure.concerns_others() {
                         true => hub.pools.handle_open_failed(lease, refusal, now),
                         false => hub.pools.handle_chore_failed(lease, now),

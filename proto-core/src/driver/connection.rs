@@ -12,10 +12,10 @@ use super::link::Link;
 use super::mailbox::{Mail, Mailbox};
 use super::replayed::Replayed;
 use super::runtime::{Alarm, Runtime};
-use super::serve::log_end;
 use super::server::{OpenFailure, ServerConnection};
 use super::shared::{Shared, Unwritten};
 use super::terms::Terms;
+use super::told;
 use crate::audit::Record;
 use crate::auth::jwks::Awaited;
 use crate::auth::scram::ScramKeys;
@@ -100,6 +100,7 @@ pub(super) struct Connection<R: Runtime> {
     start_tls: bool,
     finish: Option<Finish>,
     pub(super) gauge: Gauge,
+    announced: bool,
     /// Nothing is read; the inner one is there until all is written.
     suspended: Option<Option<Unwritten>>,
 }
@@ -151,6 +152,7 @@ impl<R: Runtime> Connection<R> {
             start_tls: false,
             finish: None,
             gauge: Gauge::new(card),
+            announced: false,
             suspended: None,
         }
     }
@@ -166,7 +168,18 @@ impl<R: Runtime> Connection<R> {
             *unwritten = None;
         }
         self.gauge.observe(&self.session, now);
+        self.announce();
         next
+    }
+
+    /// Once it is known what the client wants, the log may tell.
+    fn announce(&mut self) {
+        if !self.announced && self.session.asked().is_some() {
+            self.announced = true;
+            if self.terms.profile.log.connections {
+                told::Client::of(&self.session).attempts(self.session.encryption().as_deref());
+            }
+        }
     }
 
     fn poll_at(&mut self, context: &mut Context<'_>, now: Now) -> Poll<Next> {
@@ -353,11 +366,7 @@ impl<R: Runtime> Connection<R> {
                     }
                 }
                 Output::AuditStatement(record) => self.record_statement(*record),
-                Output::Finished(finish) => {
-                    // Before the client hears of it: who looks into the log then finds it there.
-                    log_end(self.session.id(), self.session.peer(), &finish);
-                    self.finish = Some(finish);
-                }
+                Output::Finished(finish) => self.finish = Some(finish),
             }
         }
     }
@@ -378,6 +387,7 @@ impl<R: Runtime> Connection<R> {
                 self.from_client.waiting = false;
             }
             Mail::Drain => self.session.handle_drain(now),
+            Mail::Stale => self.session.handle_stale(now),
             Mail::Kill(refusal) => self.session.handle_kill(refusal, now),
             Mail::Suspend(unwritten) => self.suspended = Some(unwritten),
             Mail::Resume => self.suspended = None,

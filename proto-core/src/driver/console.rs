@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::connection::{Connection, Slow};
-use super::control::Control;
+use super::control::{Control, Shutdown};
 use super::runtime::Runtime;
 use super::shared::Shared;
 use crate::console::{ConsoleAccess, Errand, Found, Show, Snapshot, Standing, Verb, Which, no_such_database, not_now};
@@ -127,10 +127,22 @@ fn perform<R: Runtime>(shared: &Arc<Shared<R>>, verb: Verb) -> Result<Done, Refu
     match verb {
         Verb::Set { key, value } => with_control::<R>(shared, move |control| control.set(&key, &value)),
         Verb::Reload => with_control::<R>(shared, |control| control.reload().map_err(|why| reload_failed(&why))),
-        Verb::Shutdown(how) => with_control::<R>(shared, move |control| {
-            control.shutdown(how);
-            Ok(())
-        }),
+        Verb::Shutdown(how) => {
+            let done = with_control::<R>(shared, move |control| {
+                control.shutdown(how);
+                Ok(())
+            })?;
+            // From here on, and not from when the process comes to it: whoever has the answer can rely on it.
+            match how {
+                Shutdown::Now => {}
+                Shutdown::WaitForClients => shared.stop_accepting(),
+                Shutdown::WaitForServers => {
+                    shared.stop_accepting();
+                    shared.close_pools();
+                }
+            }
+            Ok(done)
+        }
         Verb::Pause(which) => pause(shared, which),
         Verb::Resume(which) => resume(shared, which.as_deref()),
         Verb::Disable(name) => {
@@ -146,6 +158,7 @@ fn perform<R: Runtime>(shared: &Arc<Shared<R>>, verb: Verb) -> Result<Done, Refu
         Verb::Reconnect(which) => {
             check(shared, which.as_deref(), "reconnect")?;
             shared.with_hub(|hub, now| hub.pools.reconnect(which.as_deref(), now));
+            shared.close_fast();
             Ok(Done::Now)
         }
         Verb::Kill(which) => kill(shared, which),
@@ -183,7 +196,7 @@ fn pause<R: Runtime>(shared: &Arc<Shared<R>>, which: Which) -> Result<Done, Refu
 }
 
 fn resume<R: Runtime>(shared: &Arc<Shared<R>>, which: Option<&str>) -> Result<Done, Refusal> {
-    if which.is_none() && shared.is_draining() {
+    if which.is_none() && shared.is_closed() {
         return Err(not_now("pooler is shutting down"));
     }
     check(shared, which, "resume")?;

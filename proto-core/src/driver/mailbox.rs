@@ -24,6 +24,8 @@ pub(super) enum Mail {
     Cancel,
     /// End when nothing runs.
     Drain,
+    /// End when no transaction runs: its server connection is to be closed.
+    Stale,
     /// End now.
     Kill(Refusal),
     /// Read nothing more, and drop this when all is written.

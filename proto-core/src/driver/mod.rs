@@ -30,4 +30,5 @@ mod statistics;
 pub mod terms;
 pub mod tls;
 pub mod tokens;
+mod told;
 mod verifying;

@@ -6,7 +6,9 @@ use super::connection::{Connection, Opened, Slow};
 use super::runtime::Runtime;
 use super::server::{self, OpenFailure, ServerConnection};
 use super::shared::Shared;
+use super::told::{self, Teller};
 use crate::auth::Authenticated;
+use crate::cancel::BackendTarget;
 use crate::codec::backend::TransactionStatus;
 use crate::fault::{Refusal, SqlState};
 use crate::pool::{Lease, PoolMode};
@@ -14,7 +16,7 @@ use crate::relay::OnServer;
 use crate::secret::Secret;
 use crate::session::{Credential, Reply, Wish};
 use crate::time::Now;
-use crate::upstream::{self, LoggedIn, LoginFailure, LoginSettings, ResetPlan};
+use crate::upstream::{self, BackendKey, LoggedIn, LoginFailure, LoginSettings, ResetPlan};
 
 impl<R: Runtime> Connection<R> {
     /// Logs in to the server under this lease.
@@ -38,7 +40,7 @@ impl<R: Runtime> Connection<R> {
             Err(failure) => return self.open_failed(lease, &failure, now),
         };
         if let Some(wish) = &self.wish {
-            furnish(&self.shared, wish, &mut connection, &login);
+            furnish(&self.shared, wish, &lease, &mut connection, &login);
             self.shared.recipes.keep(self.terms.generation, wish);
         }
         let proof = match self.wish.as_ref().map(|wish| &wish.credential) {
@@ -47,6 +49,7 @@ impl<R: Runtime> Connection<R> {
             Some(Credential::Own(_)) => match Authenticated::by_server(&login) {
                 Some(who) => Some(who),
                 None => {
+                    self.shared.tell_end(&connection, "password not asked for");
                     R::spawn(connection.close::<R>());
                     self.shared.discard(lease);
                     return self.reply(Reply::Refused(password_not_asked()), now);
@@ -61,7 +64,7 @@ impl<R: Runtime> Connection<R> {
         let refusal = failure.refusal();
         let own_password = self.wish.as_ref().is_some_and(|wish| matches!(wish.credential, Credential::Own(_)));
         if !own_password && let Some(wish) = &self.wish {
-            warn_of_login(wish, failure);
+            told::login_failed(wish, failure);
         }
         // A person's wrong password says nothing about the server, and must not hold up the others.
         if own_password || !failure.concerns_others() {
@@ -90,8 +93,9 @@ pub(super) async fn log_in<R: Runtime>(shared: &Arc<Shared<R>>, wish: &Wish) -> 
         Credential::Provided => Some(fresh_token(shared).await?),
         _ => None,
     };
-    let options = shared.terms().profile.sockets;
-    let (mut connection, mut login) = server::open::<R>(target, tls, options, |endpoint| {
+    let profile = shared.terms().profile.clone();
+    let (teller, hosts) = (Teller::of(wish, profile.log), shared.hosts(target));
+    let opened = server::open::<R>(target, &hosts, tls, profile.sockets, &teller, |endpoint| {
         let settings = wish.login_settings(shared.with_hub(|hub, _| hub.random()));
         let credential = match (&wish.credential, &token) {
             (Credential::Account(_), _) => settings.credential.with_keys(shared.scram_keys(&wish.account, endpoint)),
@@ -99,8 +103,8 @@ pub(super) async fn log_in<R: Runtime>(shared: &Arc<Shared<R>>, wish: &Wish) -> 
             _ => settings.credential,
         };
         LoginSettings { tls_possible: server::tls_possible(endpoint, target.sslmode), credential, ..settings }
-    })
-    .await?;
+    });
+    let (mut connection, mut login) = opened.await?;
     if let Some(query) = wish.settings.connect_query.clone() {
         let plan = ResetPlan::connect(query, shared.with_hub(|hub, _| hub.random()));
         let reset = server::reset::<R>(&mut connection, TransactionStatus::Idle, plan).await;
@@ -110,23 +114,11 @@ pub(super) async fn log_in<R: Runtime>(shared: &Arc<Shared<R>>, wish: &Wish) -> 
     Ok((connection, login))
 }
 
-/// For the log. The server's own refusal is told in PgBouncer's words, which those who came from it look for.
-pub(super) fn warn_of_login(wish: &Wish, failure: &OpenFailure) {
-    let (Wish { account, database, .. }, refusal) = (wish, failure.refusal());
-    match failure {
-        OpenFailure::Login { failure: LoginFailure::Server(error), .. } => {
-            let (severity, Refusal { code, message, .. }) =
-                (String::from_utf8_lossy(error.fields().severity), &refusal);
-            log::warn!("server login failed: {severity} {message} ({code}, as {account} to database {database})");
-        }
-        _ => log::warn!("login as {account} to database {database} failed: {refusal}"),
-    }
-}
-
-/// What a connection needs that was opened by a wish, and what is kept of its login.
+/// What a connection needs that was opened by a wish under this lease, and what is kept of its login.
 pub(super) fn furnish<R: Runtime>(
-    shared: &Shared<R>,
+    shared: &Arc<Shared<R>>,
     wish: &Wish,
+    lease: &Lease,
     connection: &mut ServerConnection<R::Socket>,
     login: &LoggedIn,
 ) {
@@ -142,6 +134,16 @@ pub(super) fn furnish<R: Runtime>(
         connection.statements = Some(Box::new(OnServer::new(wish.settings.max_prepared_statements as usize)));
     }
     connection.single_use = !wish.credential.may_be_shared();
+    let number = shared.with_hub(|hub, _| hub.number_server());
+    shared.name_server(connection, wish, number);
+    let target = Arc::new(BackendTarget {
+        endpoint: connection.endpoint.clone(),
+        tls: connection.tls.clone(),
+        backend: BackendKey { pid: connection.key.pid, key: connection.key.key.clone() },
+        slot: lease.slot(),
+    });
+    shared.note_server(&target, number, connection.local);
+    connection.target = Some(target);
     if let (Credential::Account(account), Some(keys)) = (&wish.credential, login.new_keys.clone()) {
         shared.keep_scram_keys(&account.name, &connection.endpoint, keys);
     }

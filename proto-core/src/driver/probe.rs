@@ -5,7 +5,8 @@ use std::sync::Arc;
 use futures_rustls::rustls::ClientConfig;
 
 use super::runtime::Runtime;
-use super::server;
+use super::server::{self, Hosts};
+use super::told::Teller;
 use crate::entropy::Entropy;
 use crate::fault::Refusal;
 use crate::policy::{Account, Database, Endpoint, SocketOptions};
@@ -37,7 +38,8 @@ pub async fn log_in<R: Runtime>(
     entropy: &mut (dyn Entropy + Send),
 ) -> Result<Seen, Refusal> {
     let credential = Credential::of(account.password.clone());
-    let opened = server::open::<R>(database, tls, SocketOptions::default(), |endpoint| {
+    let (hosts, silent) = (Hosts::default(), Teller::silent());
+    let opened = server::open::<R>(database, &hosts, tls, SocketOptions::default(), &silent, |endpoint| {
         let mut nonce = [0; 18];
         entropy.fill(&mut nonce);
         LoginSettings {

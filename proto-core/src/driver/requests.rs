@@ -1,20 +1,19 @@
 //! Asking for a server connection, and what comes of it.
 
-use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use super::connection::{Connection, Slow};
 use super::runtime::Runtime;
 use super::server::{self, ServerConnection};
+use super::told;
 use crate::auth::Authenticated;
-use crate::cancel::BackendTarget;
 use crate::codec::backend::TransactionStatus;
 use crate::console::Standing;
 use crate::hub::Applicant;
 use crate::pool::{How, Lease, PoolMode};
 use crate::session::{Leased, Reply, Wish};
 use crate::time::Now;
-use crate::upstream::{BackendKey, ResetPlan};
+use crate::upstream::ResetPlan;
 
 impl<R: Runtime> Connection<R> {
     /// A session wants its first server connection: it gets a cancel key, and where others have been greeted before, the
@@ -36,10 +35,15 @@ impl<R: Runtime> Connection<R> {
                 settings: &wish.settings,
             };
             hub.admit(session, &applicant)?;
-            Ok(hub.enroll(session, wish.wide_key))
+            Ok((hub.enroll(session, wish.wide_key), hub.clients_of(&wish.database)))
         });
         let key = match admitted {
-            Ok(key) => key,
+            Ok((key, clients)) => {
+                if clients == 1 && profile.log.connections && !profile.databases.has(&wish.database) {
+                    log::info!("session {session}: registered new auto-database: {}", wish.database);
+                }
+                key
+            }
             Err(refusal) => return self.reply(Reply::Refused(refusal), now),
         };
         self.introduce(key.pid());
@@ -118,7 +122,13 @@ impl<R: Runtime> Connection<R> {
         }
         // Its socket wakes this task when it is read from next.
         let context = &mut Context::from_waker(Waker::noop());
-        let alive = parked.and_then(|mut connection| connection.poll_alive(context).then_some(connection));
+        let alive = parked.and_then(|mut connection| {
+            let alive = connection.poll_alive(context);
+            if !alive {
+                self.shared.tell_end(&connection, told::CRASHED);
+            }
+            alive.then_some(connection)
+        });
         match (how, alive) {
             (How::Open, _) => self.open(lease),
             (How::Reuse, Some(connection)) => self.leased(lease, connection, None, now),
@@ -142,8 +152,13 @@ impl<R: Runtime> Connection<R> {
 
     /// Somebody else's state is in it, or nobody knows whether its server is still there.
     fn reset(&mut self, lease: Lease, mut connection: ServerConnection<R::Socket>, plan: ResetPlan) {
+        let shared = self.shared.clone();
         let job = async move {
-            server::reset::<R>(&mut connection, TransactionStatus::Idle, plan).await.ok().map(|()| connection)
+            let reset = server::reset::<R>(&mut connection, TransactionStatus::Idle, plan).await;
+            if reset.is_err() {
+                shared.tell_end(&connection, told::UNCLEAN);
+            }
+            reset.ok().map(|()| connection)
         };
         self.slow = Some(Slow::Resetting(Some(lease), Box::pin(job)));
         self.mailbox.wake();
@@ -195,20 +210,13 @@ impl<R: Runtime> Connection<R> {
         }
         self.stop_asking();
         self.gauge.leased(lease.slot().0, now.tick);
-        let shared = &self.shared;
-        let target = connection.target.get_or_insert_with(|| {
-            let target = Arc::new(BackendTarget {
-                endpoint: connection.endpoint.clone(),
-                tls: connection.tls.clone(),
-                backend: BackendKey { pid: connection.key.pid, key: connection.key.key.clone() },
-                slot: lease.slot(),
-            });
-            shared.note_server(&target);
-            target
-        });
-        self.target = Some(target.clone());
+        self.target.clone_from(&connection.target);
         let parameters = connection.parameters.clone();
-        let statements = connection.statements.take();
+        let mut statements = connection.statements.take();
+        if let Some(statements) = &mut statements {
+            // It may have been opened under other settings.
+            statements.set_most(connection.settings.max_prepared_statements as usize);
+        }
         if let Some(who) = &proof {
             self.gauge.card().identify(who.identity());
         }

@@ -7,6 +7,7 @@ use super::connection::Connection;
 use super::runtime::Runtime;
 use super::server::{self, ServerConnection};
 use super::shared::Shared;
+use super::told;
 use crate::codec::backend::TransactionStatus;
 use crate::pool::{Lease, Returned};
 use crate::session::{Return, ReturnState};
@@ -59,9 +60,9 @@ impl<R: Runtime> Connection<R> {
             state => state,
         };
         let returning = self.shared.begin_return();
-        let shared = self.shared.clone();
+        let (shared, crashed) = (self.shared.clone(), self.from_server.closed);
         R::spawn(async move {
-            give_back(shared, session, lease, connection, Parting { state, plan, may_hand_on }).await;
+            give_back(shared, session, lease, connection, Parting { state, plan, may_hand_on, crashed }).await;
             drop(returning);
         });
     }
@@ -91,6 +92,8 @@ struct Parting {
     plan: Option<ResetPlan>,
     /// No cancel is on its way to it.
     may_hand_on: bool,
+    /// Its server has closed it.
+    crashed: bool,
 }
 
 /// Makes a server connection fit for the next session, or closes it.
@@ -102,7 +105,7 @@ async fn give_back<R: Runtime>(
     parting: Parting,
 ) {
     let slot = lease.slot();
-    let Parting { state, plan, may_hand_on } = parting;
+    let Parting { state, plan, may_hand_on, crashed } = parting;
     // What an operator's query leaves is its owner's.
     let keeps = plan.as_ref().is_some_and(|plan| plan.discard != Discard::All);
     let clean = match state {
@@ -130,6 +133,13 @@ async fn give_back<R: Runtime>(
         let returned = if keeps { Returned::Kept } else { Returned::Clean };
         shared.with_hub(|hub, now| hub.pools.handle_release(lease, returned, now));
     } else {
+        let why = match state {
+            _ if crashed => told::CRASHED,
+            ReturnState::Quiet { .. } if connection.single_use => "client's own login",
+            ReturnState::Quiet { .. } => told::UNCLEAN,
+            _ => told::NOT_READY,
+        };
+        shared.tell_end(&connection, why);
         match state {
             ReturnState::Quiet { .. } => connection.close::<R>().await,
             ReturnState::Busy | ReturnState::Between | ReturnState::InDoubt | ReturnState::Broken => {

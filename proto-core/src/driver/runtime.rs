@@ -92,6 +92,11 @@ pub trait Runtime: Copy + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Our end of a TCP connection, for those who look for it in the server's or the network's own records.
+    fn local_address(_socket: &Self::Socket) -> Option<SocketAddr> {
+        None
+    }
+
     /// Runs a future by itself, on the worker that this is called on. A panic ends this future and nothing else.
     fn spawn(future: impl Future<Output = ()> + Send + 'static);
 

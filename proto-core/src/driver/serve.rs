@@ -14,10 +14,10 @@ use super::runtime::{Alarm, Caller, Listener, Runtime};
 pub use super::server::within;
 use super::server::write_all;
 use super::shared::{Arrived, Shared};
-use super::tls;
+use super::{tls, told};
 use crate::codec::backend::{Severity, emit_error};
 use crate::fault::{Lost, Refusal};
-use crate::session::{Finish, Peer, Session, Side};
+use crate::session::{Finish, Peer, Session, Side, shutting_down};
 use crate::session_id::SessionId;
 
 /// How long a client that was refused may still send: closing on unread bytes would reset the connection and take
@@ -37,14 +37,33 @@ where
     R: Runtime,
     L: Listener<Socket = R::Socket>,
 {
-    let mut stop = pin!(shared.accepting_ended());
-    let mut last = None;
+    accept_all(shared, listener, false).await;
+}
+
+/// The same for a Unix socket, and goes on for those at the admin console until sessions are told to end: who is stopping the
+/// process on this machine may see what it waits for.
+pub async fn serve_local<R, L>(shared: Arc<Shared<R>>, listener: L)
+where
+    R: Runtime,
+    L: Listener<Socket = R::Socket>,
+{
+    accept_all(shared, listener, true).await;
+}
+
+async fn accept_all<R, L>(shared: Arc<Shared<R>>, listener: L, for_console: bool)
+where
+    R: Runtime,
+    L: Listener<Socket = R::Socket>,
+{
+    let mut closed = pin!(shared.accepting_ended());
+    let mut ending = pin!(shared.draining_begun());
+    let (mut last, mut console_only) = (None, false);
     let mut failures = 0_u64;
     loop {
         let accepted = {
             let mut accept = pin!(listener.accept());
             poll_fn(|context| {
-                if last.is_none() && stop.as_mut().poll(context).is_ready() {
+                if last.is_none() && closed.as_mut().poll(context).is_ready() {
                     let mut alarm = R::alarm();
                     alarm.set(Some(R::now().tick.after(LAST_ARRIVALS)));
                     last = Some(alarm);
@@ -52,9 +71,16 @@ where
                 if let Poll::Ready(accepted) = accept.as_mut().poll(context) {
                     return Poll::Ready(Some(accepted));
                 }
-                match &mut last {
-                    Some(alarm) => alarm.poll(context).map(|()| None),
-                    None => Poll::Pending,
+                if let Some(alarm) = last.as_mut().filter(|_| !console_only) {
+                    match alarm.poll(context) {
+                        Poll::Ready(()) => console_only = true,
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
+                match console_only {
+                    true if for_console => ending.as_mut().poll(context).map(|()| None),
+                    true => Poll::Ready(None),
+                    false => Poll::Pending,
                 }
             })
             .await
@@ -63,7 +89,7 @@ where
             None => return,
             Some(Ok((socket, caller))) => {
                 failures = 0;
-                R::spawn(client(shared.clone(), socket, caller));
+                R::spawn(client(shared.clone(), socket, caller, console_only));
             }
             Some(Err(error)) => {
                 failures += 1;
@@ -84,21 +110,24 @@ pub async fn pause<R: Runtime>(span: Duration) {
     poll_fn(|context| alarm.poll(context)).await;
 }
 
-async fn client<R: Runtime>(shared: Arc<Shared<R>>, socket: R::Socket, caller: Caller) {
+/// One client. `console_only`: whoever wants something else is told that the process is being stopped.
+async fn client<R: Runtime>(shared: Arc<Shared<R>>, socket: R::Socket, caller: Caller, console_only: bool) {
     let terms = shared.terms();
     if let Some(refusal) = terms.profile.gate.as_ref().and_then(|gate| gate.refuse_peer(caller.uid)) {
         log::warn!("a client from {} is refused: {refusal}", caller.address);
         return Box::pin(refuse_at_the_door::<R>(socket, &refusal)).await;
     }
-    let Arrived { id, crowded, mailbox, card } = match shared.arrive(&caller.address) {
+    let Arrived { id, crowded, mailbox, card } = match shared.arrive(&caller.address, R::local_address(&socket)) {
         Ok(arrived) => arrived,
         // Boxed, as are the handshake and the farewell: their buffers would be part of every session's task.
         Err(refusal) => return Box::pin(refuse_at_the_door::<R>(socket, &refusal)).await,
     };
+    let (peer, began) = (Peer::from(caller), R::now());
     if let Err(error) = R::tune(&socket, &terms.profile.sockets) {
         log::warn!("session {id}: the socket's options cannot be set: {error}");
     }
-    let mut session = Session::new(id, terms.profile.clone(), caller.into(), R::now());
+    let mut session = Session::new(id, terms.profile.clone(), peer, began);
+    let crowded = crowded.or_else(|| console_only.then(shutting_down));
     if let Some(refusal) = crowded {
         session.handle_crowd(refusal);
     }
@@ -110,6 +139,10 @@ async fn client<R: Runtime>(shared: Arc<Shared<R>>, socket: R::Socket, caller: C
             Next::End(finish) => break finish,
         }
     };
+    let log = connection.terms.profile.log;
+    told::Client::of(&connection.session).ended(&finish, log, R::now().tick.since(began.tick));
+    // Who connects behind this one finds the place free, even if its last bytes are still on their way.
+    connection.shared.with_hub(|hub, _| hub.handle_end(id));
     if let Some(mut link) = connection.client.take() {
         drop(connection);
         Box::pin(farewell::<R, _>(&mut link, &finish)).await;
@@ -175,21 +208,4 @@ async fn farewell<R: Runtime, S: super::runtime::Socket>(link: &mut Link<S>, fin
         io::Result::Ok(())
     })
     .await;
-}
-
-pub(super) fn log_end(id: SessionId, peer: &Peer, finish: &Finish) {
-    let address = &peer.address;
-    match finish {
-        Finish::Untouched | Finish::Cancel | Finish::Terminated | Finish::Drained => {
-            log::debug!("session {id} from {address} ended: {finish:?}");
-        }
-        // PgBouncer's words, which those who came from it look for.
-        Finish::Refused(Refusal { code, message, .. }) => {
-            log::info!("session {id} from {address}: closing because: {message} ({code})");
-        }
-        Finish::Lost(side, _) => log::info!("session {id} from {address} ended: {side:?} closed the connection"),
-        Finish::Broken(side, violation) => {
-            log::warn!("session {id} from {address} ended: {side:?} broke the protocol: {}", violation.describe());
-        }
-    }
 }

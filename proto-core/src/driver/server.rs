@@ -2,8 +2,10 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,11 +15,12 @@ use log::Level;
 use super::link::Link;
 use super::runtime::{Alarm, Runtime, Socket};
 use super::tls;
+use super::told::{Named, Teller};
 use crate::cancel::BackendTarget;
 use crate::codec::backend::TransactionStatus;
 use crate::codec::frontend::emit_terminate;
 use crate::fault::{Lost, Refusal, SqlState};
-use crate::policy::{Database, Endpoint, SocketOptions, SslMode, TlsTerms};
+use crate::policy::{Database, Endpoint, HostOrder, SocketOptions, SslMode, TlsTerms};
 use crate::pool::PoolSettings;
 use crate::relay::OnServer;
 use crate::time::Tick;
@@ -45,6 +48,10 @@ pub(super) struct ServerConnection<S> {
     pub(super) target: Option<Arc<BackendTarget>>,
     /// It serves the session that opened it, and no other.
     pub(super) single_use: bool,
+    /// Our end of it.
+    pub(super) local: Option<SocketAddr>,
+    /// How the log names it, once it has a number.
+    pub(super) named: Option<Box<Named>>,
     /// Those of its pool when it was leased last: what is done to it between sessions.
     pub(super) settings: Arc<PoolSettings>,
 }
@@ -144,20 +151,61 @@ impl OpenFailure {
     }
 }
 
+/// Where among the hosts of a list the next connection begins.
+#[derive(Clone, Default)]
+pub(super) struct Hosts {
+    order: HostOrder,
+    next: Arc<AtomicUsize>,
+}
+
+impl Hosts {
+    pub(super) const fn new(order: HostOrder, next: Arc<AtomicUsize>) -> Self {
+        Self { order, next }
+    }
+
+    fn first(&self, hosts: usize) -> usize {
+        let at = match self.order {
+            HostOrder::Listed => 0,
+            HostOrder::RoundRobin => self.next.fetch_add(1, Ordering::Relaxed),
+            HostOrder::LastGood => self.next.load(Ordering::Relaxed),
+        };
+        at % hosts.max(1)
+    }
+
+    /// This one could not be used. Who tries at the same time moves on no further.
+    fn failed(&self, host: usize, hosts: usize) {
+        if self.order == HostOrder::LastGood {
+            let next = (host + 1) % hosts.max(1);
+            let _ = self.next.compare_exchange(host, next, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Opens a connection to the first endpoint that lets the account in.
 pub(super) async fn open<R: Runtime>(
     target: &Database,
+    hosts: &Hosts,
     tls: Option<Arc<ClientConfig>>,
     options: SocketOptions,
+    teller: &Teller,
     mut settings: impl FnMut(&Endpoint) -> LoginSettings,
 ) -> Result<(ServerConnection<R::Socket>, LoggedIn), OpenFailure> {
     let mut last = None;
     let terms = tls.is_some().then(|| target.tls_terms());
-    for endpoint in &*target.endpoints {
+    let count = target.endpoints.len();
+    let first = hosts.first(count);
+    for at in (0..count).map(|nth| (first + nth) % count) {
+        let endpoint = &target.endpoints[at];
         match open_one::<R>(endpoint, tls.clone(), terms.clone(), options, settings(endpoint)).await {
             Ok(opened) => return Ok(opened),
-            Err(failure) if failure.is_final() => return Err(failure),
-            Err(failure) => last = Some(failure),
+            Err(failure) => {
+                teller.failed(endpoint, &failure);
+                hosts.failed(at, count);
+                if failure.is_final() {
+                    return Err(failure);
+                }
+                last = Some(failure);
+            }
         }
     }
     Err(last.unwrap_or(OpenFailure::Login { failure: LoginFailure::TimedOut, let_in: false }))
@@ -182,6 +230,7 @@ async fn open_one<R: Runtime>(
     if let Err(error) = R::tune(&socket, &options) {
         log::warn!("the options of a socket to {endpoint} cannot be set: {error}");
     }
+    let local = R::local_address(&socket);
     let mut login = Login::new(settings, R::now());
     let (link, result) = log_in::<R>(Link::Plain(socket), &mut login, endpoint, tls.as_ref()).await;
     let failed = |failure| OpenFailure::Login { failure, let_in: login.was_let_in() };
@@ -196,6 +245,8 @@ async fn open_one<R: Runtime>(
         statements: None,
         target: None,
         single_use: false,
+        local,
+        named: None,
         settings: Arc::default(),
     };
     Ok((connection, logged_in))
@@ -403,5 +454,26 @@ mod tests {
         // Otherwise a second host that is down would hide whose doing it was.
         assert!(failed(LoginFailure::TimedOut, true).is_final());
         assert!(failed(server_error("53300"), false).is_final());
+    }
+
+    #[test]
+    fn hosts_have_their_turns_as_their_database_says() {
+        let hosts = |order| Hosts::new(order, Arc::default());
+        let listed = hosts(HostOrder::Listed);
+        listed.failed(0, 3);
+        assert_eq!([listed.first(3), listed.first(3)], [0, 0]);
+        let turns = hosts(HostOrder::RoundRobin);
+        assert_eq!([turns.first(3), turns.first(3), turns.first(3), turns.first(3)], [0, 1, 2, 0]);
+        let good = hosts(HostOrder::LastGood);
+        assert_eq!(good.first(3), 0);
+        // Two find out at the same time.
+        good.failed(0, 3);
+        good.failed(0, 3);
+        assert_eq!([good.first(3), good.first(3)], [1, 1]);
+        good.failed(1, 3);
+        good.failed(2, 3);
+        assert_eq!(good.first(3), 0);
+        // A reload has made the list shorter.
+        assert_eq!(turns.first(1), 0);
     }
 }

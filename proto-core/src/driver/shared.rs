@@ -37,7 +37,7 @@ use crate::session::Profile;
 use crate::session_id::SessionId;
 use crate::time::Now;
 
-use caches::{ScramCache, Servers, Welcomes};
+use caches::{ScramCache, Servers, Turns, Welcomes};
 pub(in crate::driver) use presence::Arrived;
 use presence::Present;
 pub(in crate::driver) use suspend::Unwritten;
@@ -107,6 +107,7 @@ pub struct Shared<R: Runtime> {
     pub(super) control: Option<Arc<dyn Control>>,
     scram: Mutex<ScramCache>,
     welcomes: Mutex<Welcomes>,
+    turns: Mutex<Turns>,
     pub(super) recipes: Recipes,
     /// What an operator has been told does not follow sessions.
     untracked: Mutex<BTreeSet<Box<str>>>,
@@ -150,6 +151,7 @@ impl<R: Runtime> Shared<R> {
             control: parts.control,
             scram: Mutex::default(),
             welcomes: Mutex::default(),
+            turns: Mutex::default(),
             recipes: Recipes::default(),
             untracked: Mutex::default(),
             draining: AtomicBool::new(false),
@@ -228,8 +230,9 @@ impl<R: Runtime> Shared<R> {
             HubOutput::Pool(PoolOutput::Notice { session, text }) => {
                 self.post(session, Mail::Notice(Refusal::new(SqlState::SUCCESS, text)));
             }
-            HubOutput::Pool(PoolOutput::Close { slot }) => {
+            HubOutput::Pool(PoolOutput::Close { slot, why }) => {
                 if let Some(connection) = self.take_parked(slot) {
+                    self.tell_end(&connection, why.words());
                     R::spawn(connection.close::<R>());
                 }
             }
@@ -261,6 +264,7 @@ impl<R: Runtime> Shared<R> {
     /// Gives a lease back together with its connection, which is closed.
     pub(super) fn discard(self: &Arc<Self>, lease: Lease) {
         if let Some(connection) = self.take_parked(lease.slot()) {
+            self.tell_end(&connection, super::told::NOT_READY);
             R::spawn(connection.close::<R>());
         }
         self.with_hub(|hub, now| hub.pools.handle_release(lease, crate::pool::Returned::Broken, now));

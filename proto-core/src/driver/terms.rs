@@ -101,9 +101,11 @@ impl<R: Runtime> Shared<R> {
             // Under the hub's lock: nobody can ask for a connection by the old terms after the pools have learnt the new.
             self.set_terms(after.clone());
             hub.pools.retire(|key| !before.keeps(key, &after));
+            hub.pools.resettle(|key| after.profile.settings_of_pool(key), now);
             Ok(())
         });
         self.forget_servers();
+        self.close_fast();
         result
     }
 }

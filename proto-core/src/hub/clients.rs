@@ -132,6 +132,10 @@ impl Clients {
         }
     }
 
+    pub(super) fn of_database(&self, database: &str) -> u32 {
+        self.databases.of(database)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         let counts = [&self.databases, &self.users, &self.identities];
         self.places.is_empty() && counts.iter().all(|it| it.0.is_empty())

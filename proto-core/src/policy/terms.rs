@@ -120,6 +120,12 @@ impl Users {
         self.pools.get(name)
     }
 
+    /// Whether any of them has a pool of its own.
+    #[must_use]
+    pub fn have_pools(&self) -> bool {
+        !self.pools.is_empty()
+    }
+
     /// Whether everybody's server connections come back when they do by the others.
     #[must_use]
     pub fn have_same_modes(&self, others: &Self) -> bool {
@@ -161,6 +167,20 @@ pub struct SessionTerms {
     pub state: SessionState,
     /// Whether an unnamed statement that is prepared again and again runs as a named one.
     pub cache_unnamed_statements: bool,
+    /// Whether a session that keeps its server connection ends with its transaction when an operator or a reload wants the
+    /// connection closed.
+    pub fast_close: bool,
+}
+
+/// What the log tells of clients and server connections, with PgBouncer's names (`log_connections` and so on).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LogTerms {
+    /// Logins, and new connections to servers.
+    pub connections: bool,
+    /// Their ends, and why.
+    pub disconnections: bool,
+    /// What clients are refused with.
+    pub pooler_errors: bool,
 }
 
 /// What becomes of the parameters in a client's startup packet.
@@ -170,6 +190,8 @@ pub struct StartupRules {
     pub ignore: Vec<String>,
     /// Whether the name of the application is told with the client's address behind it.
     pub add_host: bool,
+    /// What every client is told by a NOTICE at its login; empty: nothing.
+    pub login_notice: String,
 }
 
 #[cfg(test)]

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::Closing;
 use super::groups::Kind;
 use super::lease::SlotId;
-use super::one::{PoolId, SlotState};
+use super::one::{PoolId, SlotState, Ticket};
 use super::pools::Pools;
 use super::timers::Due;
+use super::words;
 use crate::fault::{Refusal, SqlState};
 use crate::time::{Now, Tick};
 
@@ -15,6 +17,8 @@ use crate::time::{Now, Tick};
 #[derive(Default)]
 pub(super) struct Switches {
     all_paused: bool,
+    /// For good.
+    pub(super) closed: bool,
     databases: BTreeMap<Arc<str>, Switch>,
 }
 
@@ -55,6 +59,21 @@ impl Pools {
             None => self.switches.all_paused = true,
         }
         self.switched(database, now);
+    }
+
+    /// Nobody gets a server connection any more, to the end of the process: who waits for one, or asks for one, is told so.
+    /// Like a pause, it is complete when [`Self::leased`] is zero.
+    pub fn close(&mut self, now: Now) {
+        self.pause(None, now);
+        self.switches.closed = true;
+        let waiting: Vec<(PoolId, Ticket)> =
+            self.pools.iter().flat_map(|(id, pool)| pool.waiters.keys().map(|ticket| (*id, *ticket))).collect();
+        for (id, ticket) in waiting {
+            if let Some(waiter) = self.take_waiter(id, ticket) {
+                self.refuse(waiter.claim.session, words::closed());
+            }
+            self.tidy(id);
+        }
     }
 
     /// Ends a pause: of one database, or the one that was for all. One stays paused for as long as it was paused by either.
@@ -109,13 +128,13 @@ impl Pools {
         for slot in self.slots.values_mut() {
             slot.stale |= matches!(slot.state, SlotState::Leased { .. }) && pools.contains(&slot.pool);
         }
-        self.close_idle_of(pools);
+        self.close_idle_of(pools, Closing::Stale);
     }
 
     /// Closes the idle connections of this database, or of all, for a drain or after a reload.
     pub fn close_idle(&mut self, database: Option<&str>) {
         let pools = self.pools_of(database);
-        self.close_idle_of(pools);
+        self.close_idle_of(pools, Closing::Shutdown);
     }
 
     /// Connections that are not idle, of this database or of all: what `PAUSE` and `WAIT_CLOSE` wait for.
@@ -145,15 +164,15 @@ impl Pools {
             self.free(*id);
         }
         let paused = pools.into_iter().filter(|id| self.pools.get(id).is_some_and(|pool| pool.paused)).collect();
-        self.close_idle_of(paused);
+        self.close_idle_of(paused, Closing::Paused);
         self.share(now);
     }
 
-    pub(super) fn close_idle_of(&mut self, pools: Vec<PoolId>) {
+    pub(super) fn close_idle_of(&mut self, pools: Vec<PoolId>, why: Closing) {
         for id in pools {
             let idle: Vec<SlotId> = self.pools.get(&id).into_iter().flat_map(|pool| pool.idle.slots()).collect();
             for slot in idle {
-                self.close_slot(slot);
+                self.close_slot(slot, why);
             }
             self.tidy(id);
         }

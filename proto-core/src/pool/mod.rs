@@ -295,7 +295,44 @@ pub enum PoolOutput {
     Close {
         /// Where the driver parked it.
         slot: SlotId,
+        /// For the log.
+        why: Closing,
     },
+}
+
+/// Why a connection is closed that nobody has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Closing {
+    /// It has lived for `server_lifetime`, or serves nobody but the one who has left.
+    Lifetime,
+    /// Nobody has used it for `server_idle_timeout`.
+    Unused,
+    /// It makes room for another one.
+    Evicted,
+    /// An operator or a reload wants new ones.
+    Stale,
+    /// Its pool is paused.
+    Paused,
+    /// Its pool has become smaller.
+    Surplus,
+    /// The process ends.
+    Shutdown,
+}
+
+impl Closing {
+    /// In PgBouncer's words, where it has some.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Lifetime => "server lifetime over",
+            Self::Unused => "server idle timeout",
+            Self::Evicted => "evicted",
+            Self::Stale => "database configuration changed",
+            Self::Paused => "pause mode",
+            Self::Surplus => "too many servers in the pool",
+            Self::Shutdown => "shutdown",
+        }
+    }
 }
 
 /// How many connections and clients a pool has.

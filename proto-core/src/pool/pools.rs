@@ -8,7 +8,7 @@ use super::groups::Groups;
 use super::lease::{Lease, SlotId};
 use super::one::{Backoff, Claim, Concerns, Hold, Pool, PoolId, Slot, SlotState, Ticket};
 use super::timers::{Due, Timers};
-use super::{Counts, How, PoolKey, PoolOutput, PoolSettings, Request, Returned, words};
+use super::{Closing, Counts, How, PoolKey, PoolOutput, PoolSettings, Request, Returned, words};
 use crate::fault::Refusal;
 use crate::session_id::SessionId;
 use crate::time::{Deadline, Now};
@@ -51,7 +51,7 @@ pub(super) enum Pending {
     Granted(SlotId, u32),
     Notice(SessionId, Place, String),
     Refused(SessionId, Ticket, Refusal),
-    Close(SlotId),
+    Close(SlotId, Closing),
 }
 
 impl Pools {
@@ -71,6 +71,9 @@ impl Pools {
         if let Some(place) = self.places.get(&session) {
             log::error!("session {session} asked for a second server connection while it is {place:?}: ignored");
             return;
+        }
+        if self.switches.closed {
+            return self.refuse(session, words::closed());
         }
         let id = self.pool_of(key, settings);
         if let Some(pool) = self.pools.get_mut(&id) {
@@ -215,7 +218,7 @@ impl Pools {
     pub fn poll_output(&mut self) -> Option<PoolOutput> {
         while let Some(pending) = self.outputs.pop_front() {
             match pending {
-                Pending::Close(slot) => return Some(PoolOutput::Close { slot }),
+                Pending::Close(slot, why) => return Some(PoolOutput::Close { slot, why }),
                 Pending::Granted(slot, generation) => {
                     if let Some(output) = self.hand_out(slot, generation) {
                         return Some(output);

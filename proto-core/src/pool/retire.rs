@@ -1,8 +1,11 @@
 //! Connections that settings have left behind: where they lead, or what they were opened with, holds no more.
 
-use super::PoolKey;
+use std::sync::Arc;
+
 use super::one::{PoolId, SlotState};
 use super::pools::Pools;
+use super::{Closing, PoolKey, PoolSettings};
+use crate::time::Now;
 
 impl Pools {
     /// Closes the idle connections of these pools now, and the others when they come back: whoever has one, or waits for
@@ -23,15 +26,27 @@ impl Pools {
                 slot.reuse = false;
             }
         }
-        self.close_idle_of(gone);
+        self.close_idle_of(gone, Closing::Stale);
+    }
+
+    /// Other limits hold for the pools that these are known for: who waits need not wait for somebody else to ask by them.
+    pub fn resettle(&mut self, settings_of: impl Fn(&PoolKey) -> Option<Arc<PoolSettings>>, now: Now) {
+        let all: Vec<(PoolId, Arc<PoolSettings>)> =
+            self.ids.iter().filter_map(|(key, id)| Some((*id, settings_of(key)?))).collect();
+        for (id, settings) in all {
+            let Some(pool) = self.pools.get_mut(&id).filter(|pool| pool.settings != settings) else { continue };
+            pool.settings = settings;
+            self.free(id);
+            self.pump(id, now);
+            self.fill(id, now);
+        }
+        self.share(now);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use super::super::{How, PoolOutput, PoolSettings, Request, Returned};
+    use super::super::{How, PoolOutput, Request, Returned};
     use super::*;
     use crate::session_id::SessionId;
     use crate::testing::corp;
@@ -116,5 +131,24 @@ mod tests {
         pools.handle_gave_up(SessionId(2), now);
         assert!(matches!(pools.poll_output(), Some(PoolOutput::Close { .. })));
         assert!(pools.is_empty());
+    }
+
+    #[test]
+    fn who_waits_is_served_when_the_pool_becomes_larger() {
+        let now = corp::at(Tick::default());
+        let mut pools = Pools::new();
+        pools.handle_request(request(1, "app"), now);
+        let (first, _) = granted(&mut pools);
+        pools.handle_request(request(2, "app"), now);
+        assert!(pools.poll_output().is_none(), "it waits");
+        let larger = Arc::new(PoolSettings { default_pool_size: 2, ..PoolSettings::default() });
+        pools.resettle(|key| (&*key.database == "other").then(|| larger.clone()), now);
+        assert!(pools.poll_output().is_none(), "nothing is known of its pool");
+        pools.resettle(|_| Some(larger.clone()), now);
+        let (second, how) = granted(&mut pools);
+        assert_eq!(how, How::Open);
+        for lease in [first, second] {
+            pools.handle_release(lease, Returned::Broken, now);
+        }
     }
 }

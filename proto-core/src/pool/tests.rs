@@ -94,7 +94,7 @@ impl Room {
 
     fn closed(&mut self) -> SlotId {
         match self.pools.poll_output() {
-            Some(PoolOutput::Close { slot }) => slot,
+            Some(PoolOutput::Close { slot, .. }) => slot,
             other => panic!("nothing was closed: {other:?}"),
         }
     }
@@ -407,7 +407,7 @@ fn emptiness_looks_at_every_table() {
             pools.places.insert(SessionId(4), Place::Leased(slot));
         },
         |pools, _, slot| pools.timers.set(Tick::default(), Due::Retire(slot)),
-        |pools, _, slot| pools.outputs.push_back(super::pools::Pending::Close(slot)),
+        |pools, _, slot| pools.outputs.push_back(super::pools::Pending::Close(slot, super::Closing::Surplus)),
     ];
     for (n, fill) in fill.into_iter().enumerate() {
         let mut pools = Pools::new();

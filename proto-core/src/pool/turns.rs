@@ -5,7 +5,7 @@ use super::lease::SlotId;
 use super::one::{Claim, Hold, Opening, PoolId, Since, Slot, SlotState, Ticket, Turn, Waiter};
 use super::pools::{Pending, Place, Pools};
 use super::timers::Due;
-use super::{How, words};
+use super::{Closing, How, words};
 use crate::fault::Refusal;
 use crate::session_id::SessionId;
 use crate::time::{Now, Tick};
@@ -70,7 +70,7 @@ impl Pools {
             let Some(pool) = self.pools.get(&id) else { return Some(claim) };
             match self.turn(pool, &claim, since, replaces, now.tick) {
                 Turn::Evict(slot) => {
-                    let (before, whose) = (pool.total(), self.close_slot(slot));
+                    let (before, whose) = (pool.total(), self.close_slot(slot, Closing::Evicted));
                     // Where a limit was lowered, a place is not filled again.
                     replaces |= whose == Some(id) && self.pools.get(&id).is_some_and(|it| before <= it.capacity());
                     if let Some(other) = whose.filter(|whose| *whose != id) {
@@ -83,6 +83,9 @@ impl Pools {
                     return None;
                 }
                 Turn::Open => {
+                    if pool.total() >= pool.size() && !replaces {
+                        log::info!("{}: taking connection from reserve_pool for session {}", pool.key, claim.session);
+                    }
                     self.count_lease(id, since, now);
                     self.grant_new(id, claim, now);
                     return None;
@@ -146,7 +149,7 @@ impl Pools {
         }
     }
 
-    fn refuse(&mut self, session: SessionId, refusal: Refusal) {
+    pub(super) fn refuse(&mut self, session: SessionId, refusal: Refusal) {
         let ticket = Ticket(self.next_serial());
         self.places.insert(session, Place::Refused(ticket));
         self.outputs.push_back(Pending::Refused(session, ticket, refusal));
@@ -204,7 +207,7 @@ impl Pools {
         let age = now.tick.since(slot.opened);
         let never_opened = matches!(slot.state, SlotState::Leased { opening: true, .. });
         if never_opened || !slot.reuse || age >= settings.server_lifetime {
-            self.outputs.push_back(Pending::Close(id));
+            self.outputs.push_back(Pending::Close(id, Closing::Lifetime));
             return self.count_closed(slot.pool);
         }
         let end = slot.opened.after(settings.server_lifetime);
@@ -217,8 +220,13 @@ impl Pools {
     fn rest(&mut self, id: SlotId, mut slot: Slot, rest: Rest) {
         let Some(pool) = self.pools.get_mut(&slot.pool) else { return };
         // `end_lease` has taken it off the books already: with it there would be one more.
-        if pool.paused || slot.stale || pool.total() >= pool.capacity() {
-            self.outputs.push_back(Pending::Close(id));
+        let why = match (slot.stale, pool.paused) {
+            (true, _) => Some(Closing::Stale),
+            (false, true) => Some(Closing::Paused),
+            (false, false) => (pool.total() >= pool.capacity()).then_some(Closing::Surplus),
+        };
+        if let Some(why) = why {
+            self.outputs.push_back(Pending::Close(id, why));
             return self.count_closed(slot.pool);
         }
         self.timers.set(rest.retire, Due::Retire(id));
@@ -240,10 +248,10 @@ impl Pools {
         Some(rest)
     }
 
-    pub(super) fn close_slot(&mut self, id: SlotId) -> Option<PoolId> {
+    pub(super) fn close_slot(&mut self, id: SlotId, why: Closing) -> Option<PoolId> {
         self.leave_idle(id)?;
         let slot = self.slots.remove(&id)?;
-        self.outputs.push_back(Pending::Close(id));
+        self.outputs.push_back(Pending::Close(id, why));
         self.count_closed(slot.pool);
         Some(slot.pool)
     }
@@ -308,7 +316,8 @@ impl Pools {
                 self.tidy(id);
             }
             Due::Retire(slot) => {
-                if let Some(id) = self.close_slot(slot) {
+                let why = if self.has_lived(slot, now.tick) { Closing::Lifetime } else { Closing::Unused };
+                if let Some(id) = self.close_slot(slot, why) {
                     self.pump(id, now);
                     self.fill(id, now);
                     self.tidy(id);
@@ -338,6 +347,12 @@ impl Pools {
                 self.tidy(id);
             }
         }
+    }
+
+    /// Whether a connection has had its `server_lifetime`.
+    fn has_lived(&self, id: SlotId, now: Tick) -> bool {
+        let Some(slot) = self.slots.get(&id) else { return false };
+        self.pools.get(&slot.pool).is_some_and(|pool| now.since(slot.opened) >= pool.settings.server_lifetime)
     }
 
     fn notify(&mut self, id: PoolId, ticket: Ticket, now: Tick) {

@@ -54,6 +54,12 @@ pub(super) fn waited_too_long(pool: &Pool, waited: Duration) -> Refusal {
     ))
 }
 
+/// For everybody who asks while the process is being stopped.
+pub(super) fn closed() -> Refusal {
+    Refusal::new(SqlState::ADMIN_SHUTDOWN, "server shutting down")
+        .hint("Connect again in a moment, or to another gprxy.")
+}
+
 /// The last error of the server, for somebody who would only meet it again.
 pub(super) fn backing_off(pool: &Pool, backoff: &Backoff, now: Tick) -> Refusal {
     let (ago, left) = (span(now.since(backoff.since)), span(backoff.until.since(now)));

@@ -47,6 +47,11 @@ impl OnServer {
         }
     }
 
+    /// It is to have no more than this many from here on: those beyond that are closed when the next one is prepared.
+    pub const fn set_most(&mut self, most: usize) {
+        self.most = most;
+    }
+
     /// All are gone.
     pub fn clear(&mut self) {
         self.by_name.clear();

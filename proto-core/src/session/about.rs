@@ -65,7 +65,7 @@ impl Session {
             application: startup.application.clone(),
             account,
             identity: who.map(|who| who.identity().clone()),
-            tls: self.tls.as_ref().map(|tls| format!("{}/{}", tls.version, tls.cipher).into()),
+            tls: self.encryption(),
         })
     }
 

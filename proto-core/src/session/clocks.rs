@@ -101,7 +101,7 @@ impl Clocks {
         earliest(earliest(work, transaction), silence)
     }
 
-    /// The codes are PostgreSQL's for its own timeouts of this kind (manual, appendix A), the names PgBouncer's.
+    /// The codes and the words are PostgreSQL's for its own timeouts of this kind (manual, appendix A), the names PgBouncer's.
     fn refusal(&self, why: Timer) -> Option<Refusal> {
         let Timeouts { query, idle_transaction, transaction, client_idle } = self.timeouts;
         let (code, name, span, what) = match why {
@@ -118,13 +118,15 @@ impl Clocks {
             }
             _ => return None,
         };
-        let refusal = Refusal::new(code, format!("terminating connection due to {name}"));
-        Some(refusal.hint(format!("Behind this gprxy, {what} {}.", words(span))))
+        // PostgreSQL has no such timeout, and PgBouncer's name is what is looked for.
+        let words = if why == Timer::ClientIdle { name.to_owned() } else { name.replace('_', " ") };
+        let refusal = Refusal::new(code, format!("terminating connection due to {words}"));
+        Some(refusal.hint(format!("Behind this gprxy, {what} {} ({name}).", in_words(span))))
     }
 }
 
 /// `450 ms`, `7 s`.
-fn words(span: Duration) -> String {
+fn in_words(span: Duration) -> String {
     match span.subsec_millis() {
         0 => format!("{} s", span.as_secs()),
         _ => format!("{} ms", span.as_millis()),

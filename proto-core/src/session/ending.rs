@@ -28,6 +28,14 @@ impl Session {
         }
     }
 
+    /// Its server connection is to be closed as soon as no transaction runs, and nothing else can take its place.
+    pub fn handle_stale(&mut self, now: Now) {
+        if let Phase::Relaying(relaying) = &mut self.phase {
+            relaying.stale = true;
+            self.end_if_over(now);
+        }
+    }
+
     /// The process is being stopped: what runs may end, nothing new begins.
     pub fn handle_drain(&mut self, now: Now) {
         self.stop_looking();
@@ -81,7 +89,8 @@ impl Session {
     }
 }
 
-fn shutting_down() -> Refusal {
+/// What clients are told when the process is being stopped.
+pub(crate) fn shutting_down() -> Refusal {
     Refusal::new(SqlState::CANNOT_CONNECT_NOW, "gprxy is shutting down").hint("Try again in a moment.")
 }
 

@@ -9,7 +9,7 @@ use crate::codec::backend::{
     Severity, TransactionStatus, emit_authentication_ok, emit_backend_key_data, emit_error, emit_parameter_status,
     emit_ready_for_query,
 };
-use crate::fault::Refusal;
+use crate::fault::{Refusal, SqlState};
 use crate::policy::{SessionTerms, Timeouts};
 use crate::pool::{Lease, PoolMode};
 use crate::preamble::Startup;
@@ -138,9 +138,14 @@ impl Session {
             pooling::take_on(startup, &mut reported);
             Box::new(Pooled::new(reported.clone(), &leasing.terms))
         });
+        let notice = &self.profile.startup.login_notice;
+        let notice = (!notice.is_empty()).then(|| Refusal::new(SqlState::SUCCESS, notice.clone()));
         self.write(|out| {
             for (name, value) in reported.iter() {
                 emit_parameter_status(out, name, value);
+            }
+            if let Some(notice) = notice {
+                emit_error(out, Severity::Notice, &notice);
             }
             emit_ready_for_query(out, TransactionStatus::Idle);
         });

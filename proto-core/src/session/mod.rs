@@ -45,6 +45,7 @@ use crate::time::{Deadline, Now, Tick, Timer, earliest};
 pub use about::{About, Progress};
 pub use actions::{Action, Credential, Finish, Leased, Output, Reply, Return, ReturnState, Wish};
 use console::Consoling;
+pub(crate) use ending::shutting_down;
 use leasing::Leasing;
 use looking::Looking;
 use opening::Open;
@@ -106,6 +107,8 @@ pub struct Session {
     phase: Phase,
     out: VecDeque<Output>,
     login_until: Tick,
+    /// The user and the database of its startup packet.
+    asked: Option<(Arc<str>, Arc<str>)>,
     /// There are too many clients: what this one is told when it asks for a session.
     crowded: Option<Box<Refusal>>,
     /// How far it had come when it ended.
@@ -118,7 +121,18 @@ impl Session {
     pub fn new(id: SessionId, profile: Arc<Profile>, peer: Peer, now: Now) -> Self {
         let login_until = now.tick.after(profile.limits.client_login_timeout);
         let phase = Phase::Opening(Open::default());
-        Self { id, profile, peer, tls: None, phase, out: VecDeque::new(), login_until, crowded: None, last: None }
+        Self {
+            id,
+            profile,
+            peer,
+            tls: None,
+            phase,
+            out: VecDeque::new(),
+            login_until,
+            asked: None,
+            crowded: None,
+            last: None,
+        }
     }
 
     /// There are too many clients: this one may cancel, and is refused when it asks for a session.
@@ -126,16 +140,28 @@ impl Session {
         self.crowded = Some(Box::new(refusal));
     }
 
-    /// What is known of its client's end of the connection.
+    /// Its number in logs and audit records.
+    #[must_use]
+    pub const fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// The user and the database that the client has asked for, which says nothing about who it is.
+    #[must_use]
+    pub fn asked(&self) -> Option<(&str, &str)> {
+        self.asked.as_ref().map(|(user, database)| (&**user, &**database))
+    }
+
+    /// What was known of the client before it said anything.
     #[must_use]
     pub const fn peer(&self) -> &Peer {
         &self.peer
     }
 
-    /// Its number in logs and audit records.
+    /// How it is encrypted, in words.
     #[must_use]
-    pub const fn id(&self) -> SessionId {
-        self.id
+    pub fn encryption(&self) -> Option<Arc<str>> {
+        self.tls.as_ref().map(|tls| format!("{}/{}", tls.version, tls.cipher).into())
     }
 
     /// What the client is told to be connected to, once it is.

@@ -86,6 +86,7 @@ impl Session {
 
     /// A startup packet is there: the secret is asked for, but only where it may travel.
     fn started(&mut self, mut startup: Startup, now: Now) {
+        self.asked = Some((startup.user.clone(), startup.database.clone()));
         super::startup::apply(&mut startup, &self.profile.startup, &self.peer.address);
         if !self.may_enter_crowded(&startup)
             && let Some(refusal) = self.crowded.take()

@@ -6,8 +6,8 @@ use crate::audit::AuditProfile;
 use crate::auth::gate::Gate;
 use crate::auth::roles::RoleMap;
 use crate::console::ConsoleAccess;
-use crate::policy::{AllowPlaintext, AuthQuery, Databases, Limits, SocketOptions, StartupRules, Users};
-use crate::pool::PoolSettings;
+use crate::policy::{AllowPlaintext, AuthQuery, Databases, Limits, LogTerms, SocketOptions, StartupRules, Users};
+use crate::pool::{PoolKey, PoolSettings};
 
 /// What every session of a process has in common.
 pub struct Profile {
@@ -39,6 +39,8 @@ pub struct Profile {
     pub sockets: SocketOptions,
     /// Who may use the admin console; `None`: there is none, and its names are those of databases like others.
     pub console: Option<Arc<ConsoleAccess>>,
+    /// What the log tells.
+    pub log: LogTerms,
     /// Whether statements are written down, and how strictly.
     pub audit: Option<AuditProfile>,
 }
@@ -56,6 +58,17 @@ impl Profile {
     pub fn pool_settings(&self, account: &str, role: &str, usual: &Arc<PoolSettings>) -> Arc<PoolSettings> {
         let pool = if self.gate.is_some() { account } else { role };
         self.users.pool(pool, role, usual)
+    }
+
+    /// What holds for a pool that is there, as far as its name tells: where roles have pools of their own, it does not.
+    #[must_use]
+    pub fn settings_of_pool(&self, key: &PoolKey) -> Option<Arc<PoolSettings>> {
+        let usual = &self.databases.find(&key.database)?.pool;
+        match (&self.gate, self.users.have_pools()) {
+            (Some(_), _) => Some(self.pool_settings(&key.account, &key.account, usual)),
+            (None, false) => Some(usual.clone()),
+            (None, true) => None,
+        }
     }
 
     /// The name that the clients of a user are counted under: its own where it has proven that, else the account.
@@ -84,6 +97,7 @@ impl Default for Profile {
             startup: StartupRules::default(),
             sockets: SocketOptions::default(),
             console: None,
+            log: LogTerms::default(),
             audit: None,
         }
     }

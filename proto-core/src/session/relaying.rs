@@ -24,6 +24,8 @@ pub(super) struct Relaying {
     pub(super) facts: Arc<SessionFacts>,
     pub(super) relay: Relay,
     pub(super) draining: bool,
+    /// Its server connection is to be closed, and the session with it.
+    pub(super) stale: bool,
     /// A place in the audit trail was asked for; until it is there nothing of the client is looked at.
     reserving: bool,
     /// The audit trail has no place: the statement at the client's front is refused.
@@ -97,6 +99,7 @@ impl Relaying {
             facts,
             relay,
             draining: false,
+            stale: false,
             reserving: false,
             unrecorded: false,
             doomed: None,
@@ -160,7 +163,7 @@ impl Relaying {
 
     /// The drain has begun and no transaction is under way.
     fn may_drain(&self) -> bool {
-        self.draining && self.relay.is_quiet() && self.relay.status() == TransactionStatus::Idle
+        (self.draining || self.stale) && self.relay.is_quiet() && self.relay.status() == TransactionStatus::Idle
     }
 }
 
@@ -324,6 +327,8 @@ impl Session {
             self.broken(blame(fault).unwrap_or(Side::Client), fault, now);
         } else if let Some(refusal) = relaying.doomed.clone() {
             self.relaying_killed(*refusal, now);
+        } else if relaying.may_drain() && !relaying.draining {
+            self.relaying_killed(Refusal::new(SqlState::ADMIN_SHUTDOWN, "database configuration changed"), now);
         } else if relaying.may_drain() {
             let refusal = Refusal::new(
                 SqlState::ADMIN_SHUTDOWN,

@@ -128,7 +128,8 @@ mod tests {
             application,
             parameters: parameters.into(),
         };
-        let rules = StartupRules { ignore: ignore.iter().map(|&name| name.to_owned()).collect(), add_host };
+        let ignore = ignore.iter().map(|&name| name.to_owned()).collect();
+        let rules = StartupRules { ignore, add_host, ..StartupRules::default() };
         apply(&mut startup, &rules, "192.0.2.7:50000");
         let text = String::from_utf8(startup.parameters.to_vec()).unwrap();
         (text.replace('\0', "|"), startup.application.map(|name| name.to_string()))

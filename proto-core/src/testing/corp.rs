@@ -8,8 +8,8 @@ use crate::auth::jwks::{Fetched, KeySetLimits, KeySets};
 use crate::auth::jwt::{IssuerSettings, KeySource};
 use crate::auth::roles::{RoleEntry, RoleMap};
 use crate::policy::{
-    Account, AllowPlaintext, Database, Databases, Endpoint, Limits, SessionTerms, SocketOptions, SslMode, StartupRules,
-    Users,
+    Account, AllowPlaintext, Database, Databases, Endpoint, HostOrder, Limits, LogTerms, SessionTerms, SocketOptions,
+    SslMode, StartupRules, Users,
 };
 use crate::pool::PoolSettings;
 use crate::secret::Secret;
@@ -136,6 +136,7 @@ pub fn databases_at(endpoints: &[Endpoint], sslmode: SslMode, pool: PoolSettings
         auth_query: None,
         dbname: None,
         endpoints: endpoints.into(),
+        host_order: HostOrder::default(),
         sslmode,
         sslrootcert: None,
         connect_timeout: Duration::from_secs(15),
@@ -173,6 +174,7 @@ pub fn profile() -> Profile {
         startup: StartupRules::default(),
         sockets: SocketOptions::default(),
         console: None,
+        log: LogTerms::default(),
         audit: Some(AuditProfile { statement_bytes: 4096, required: false }),
     }
 }

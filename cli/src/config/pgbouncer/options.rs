@@ -46,7 +46,6 @@ const CIPHERS: &str = "TLS uses the ciphers of rustls, all of them strong";
 const BUFFERS: &str = "buffers are gprxy's own";
 const DNS: &str = "names are looked up by the system for each new server connection";
 const PEERS: &str = "cancel requests are not passed on to other processes";
-const LOGGED: &str = "log.level decides what is logged: sessions are told with debug";
 const SYSLOG: &str = "the log goes to standard error and to logfile";
 const NAMES: &str = "a process is told from others by its pid";
 
@@ -87,12 +86,12 @@ pub(super) static OPTIONS: &[Known] = &[
     of("listen_addr", Text, "", Woven),
     of("listen_backlog", Number, "128", Same),
     of("listen_port", Number, "6432", Same),
-    of("log_connections", Flag, "1", Without(LOGGED)),
-    of("log_disconnections", Flag, "1", Without(LOGGED)),
-    of("log_pooler_errors", Flag, "1", Without(LOGGED)),
+    of("log_connections", Flag, "1", Same),
+    of("log_disconnections", Flag, "1", Same),
+    of("log_pooler_errors", Flag, "1", Same),
     of("log_stats", Flag, "1", Without("SHOW STATS tells them")),
     of("logfile", Text, "", Same),
-    of("login_notify_message", Text, "", Without("clients get no NOTICE at their login")),
+    of("login_notify_message", Text, "", Same),
     of("max_client_conn", Number, "100", Same),
     of("max_db_client_connections", Number, "0", Same),
     of("max_db_connections", Number, "0", Same),
@@ -117,7 +116,7 @@ pub(super) static OPTIONS: &[Known] = &[
     of("server_check_delay", Seconds, "30", Same),
     of("server_check_query", Text, "<empty>", Same),
     of("server_connect_timeout", Seconds, "15", Woven),
-    of("server_fast_close", Flag, "0", Without("a connection is closed as soon as its transaction has ended")),
+    of("server_fast_close", Flag, "0", Same),
     of("server_idle_timeout", Seconds, "600", Same),
     of("server_lifetime", Seconds, "3600", Same),
     of("server_login_retry", Seconds, "15", Same),
@@ -166,7 +165,7 @@ pub(super) static OF_DATABASES: &[Known] = &[
     of("datestyle", Text, "", Without("the client's own parameters reach the server")),
     of("dbname", Text, "", Same),
     of("host", Text, "", Woven),
-    of("load_balance_hosts", Text, "round-robin", Without("the hosts are tried in their order")),
+    of("load_balance_hosts", Text, "round-robin", Woven),
     of("max_db_client_connections", Number, "", Same),
     of("max_db_connections", Number, "", Same),
     of("min_pool_size", Number, "", Same),

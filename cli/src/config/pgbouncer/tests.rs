@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use gprxy_proto::policy::HostOrder;
 use tempfile::TempDir;
 
 use super::super::{Loaded, Overlay, Settable, Settings, Sources, load, settable};
@@ -112,7 +113,8 @@ fn a_typical_file_becomes_the_settings_that_it_means() {
     assert_eq!(any.pool.query_wait_timeout, Duration::from_millis(1500));
     assert_eq!(any.pool.server_idle_timeout, Duration::from_secs(600));
     let told = case.load().warnings.join("\n");
-    for name in ["client_encoding", "load_balance_hosts", "dns_max_ttl"] {
+    assert_eq!(any.host_order, HostOrder::RoundRobin);
+    for name in ["client_encoding", "dns_max_ttl"] {
         assert!(told.contains(name) && told.contains("pgbouncer.ini:"), "{name} is not named in {told}");
     }
     assert!(!told.contains("secret"), "{told}");

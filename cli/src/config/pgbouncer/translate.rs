@@ -141,15 +141,16 @@ impl Translation<'_> {
                 }
                 (Fate::Same | Fate::Woven, Some(key)) => key,
             };
-            if known.name == "host" && value.expose().contains(',') {
-                self.note(&format!("{place}: load_balance_hosts"), origin, "the hosts are tried in their order");
-            }
             // -1 stands for a value that is not set.
             if value.expose() == "-1" {
                 continue;
             }
             self.secrets |= key.secret;
             entry.values.insert(key.name, Found { value: Value::Text(value), origin: origin.clone() });
+        }
+        let several = entry.text("host").is_some_and(|hosts| hosts.contains(','));
+        if several && !entry.values.contains_key("load_balance_hosts") {
+            entry.set("load_balance_hosts", "round-robin", Origin::PgBouncer);
         }
         self.merged.databases.retain(|(earlier, _)| earlier != name);
         self.merged.databases.push((name.to_owned(), entry));

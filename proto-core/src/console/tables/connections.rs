@@ -1,8 +1,11 @@
 //! SHOW CLIENTS, SHOW SERVERS, SHOW SOCKETS, SHOW ACTIVE_SOCKETS.
 
+use std::net::SocketAddr;
+
 use super::{Columns, Rows, time};
 use crate::console::snapshot::{ClientFacts, ClientState, ServerFacts, ServerState, Snapshot};
 use crate::console::table::{Kind, Value};
+use crate::session_id::SessionId;
 use crate::time::UnixMicros;
 
 /// PgBouncer's. `id` is a bigint: sessions are numbered with more than 32 bits.
@@ -110,8 +113,8 @@ fn client_columns(it: &ClientFacts) -> Vec<Value> {
         Value::text(client_state(it.state)),
         Value::text(addr),
         Value::count(port),
-        Value::text(""),
-        Value::Int(0),
+        local_address(it.local),
+        Value::count(it.local.map_or(0, |local| local.port())),
         time(it.connected),
         it.requested.map_or_else(|| time(it.connected), time),
         Value::count(wait.as_secs()),
@@ -123,7 +126,7 @@ fn client_columns(it: &ClientFacts) -> Vec<Value> {
         Value::text(it.tls.as_deref().unwrap_or("")),
         Value::text(it.application.as_deref().unwrap_or("")),
         Value::count(it.prepared),
-        Value::count(it.session & 0xffff_ffff),
+        Value::count(SessionId(it.session).short()),
     ]
 }
 
@@ -167,8 +170,8 @@ fn server_columns(it: &ServerFacts) -> Vec<Value> {
         }),
         Value::text(addr),
         Value::count(port),
-        Value::text(""),
-        Value::Int(0),
+        local_address(it.local),
+        Value::count(it.local.map_or(0, |local| local.port())),
         at(it.connected),
         at(it.requested),
         Value::Int(0),
@@ -180,7 +183,7 @@ fn server_columns(it: &ServerFacts) -> Vec<Value> {
         Value::text(it.tls.as_deref().unwrap_or("")),
         Value::text(it.application.as_deref().unwrap_or("")),
         Value::count(it.prepared),
-        Value::count(it.number),
+        Value::count(it.id),
     ]
 }
 
@@ -194,6 +197,10 @@ fn server_extras(it: &ServerFacts) -> Vec<Value> {
         Value::Null,
         Value::Null,
     ]
+}
+
+fn local_address(local: Option<SocketAddr>) -> Value {
+    Value::text(local.map_or_else(String::new, |local| local.ip().to_canonical().to_string()))
 }
 
 /// Address and port. An address in brackets loses them; a path has no port.

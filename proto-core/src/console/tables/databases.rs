@@ -3,6 +3,7 @@
 use super::{Columns, mode};
 use crate::console::snapshot::DatabaseFacts;
 use crate::console::table::{Kind, Value};
+use crate::policy::HostOrder;
 
 pub(super) const COLUMNS: Columns = &[
     ("name", Kind::Text),
@@ -25,7 +26,6 @@ pub(super) const COLUMNS: Columns = &[
 ];
 
 pub(super) fn row(it: &DatabaseFacts) -> Vec<Value> {
-    // Hosts are tried in their order, always from the first.
     let several = it.host.contains(',');
     vec![
         Value::text(&*it.name),
@@ -38,7 +38,11 @@ pub(super) fn row(it: &DatabaseFacts) -> Vec<Value> {
         Value::count(it.settings.reserve_pool_size),
         Value::count(it.settings.server_lifetime.as_secs()),
         Value::text(mode(it.settings.pool_mode)),
-        if several { Value::text("disable") } else { Value::Null },
+        Value::or_null(several.then_some(match it.host_order {
+            HostOrder::RoundRobin => "round-robin",
+            HostOrder::LastGood => "disable",
+            HostOrder::Listed => "listed",
+        })),
         Value::count(it.settings.max_db_connections),
         Value::count(it.connections),
         Value::count(it.settings.max_db_client_connections),

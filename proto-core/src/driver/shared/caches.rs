@@ -1,6 +1,8 @@
 //! What is kept for the next session: idle server connections, derived keys, greetings.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
 
 use super::Shared;
@@ -8,13 +10,16 @@ use crate::auth::scram::ScramKeys;
 use crate::cancel::BackendTarget;
 use crate::driver::mailbox::lock;
 use crate::driver::runtime::Runtime;
-use crate::driver::server::ServerConnection;
-use crate::policy::Endpoint;
+use crate::driver::server::{Hosts, ServerConnection};
+use crate::policy::{Database, Endpoint};
 use crate::pool::{PoolKey, SlotId};
 use crate::upstream::Parameters;
 
 /// Keys that were derived for an account and a server.
 pub(super) type ScramCache = HashMap<(Arc<str>, Endpoint), Arc<ScramKeys>>;
+
+/// Whose turn it is among the hosts of a list.
+pub(super) type Turns = HashMap<Arc<[Endpoint]>, Arc<AtomicUsize>>;
 
 /// What the servers of a pool report at a login with these startup parameters.
 pub(super) type Welcomes = HashMap<(PoolKey, Arc<[u8]>), Arc<Parameters>>;
@@ -25,27 +30,36 @@ const MAX_WELCOMES: usize = 1024;
 /// Server connections by number. Those that are gone are left out when so many have come.
 #[derive(Default)]
 pub(super) struct Servers {
-    targets: HashMap<SlotId, Weak<BackendTarget>>,
+    noted: HashMap<SlotId, Noted>,
     tidy_at: usize,
+}
+
+/// What is known of a server connection, as long as it is there.
+struct Noted {
+    target: Weak<BackendTarget>,
+    number: u64,
+    local: Option<SocketAddr>,
 }
 
 /// Servers that are noted before anybody looks whether they are still there.
 const MIN_TIDY: usize = 64;
 
 impl<R: Runtime> Shared<R> {
-    /// A server connection is there.
-    pub(in crate::driver) fn note_server(&self, target: &Arc<BackendTarget>) {
+    /// A server connection is there, with this number, and this at our end.
+    pub(in crate::driver) fn note_server(&self, target: &Arc<BackendTarget>, number: u64, local: Option<SocketAddr>) {
         let mut servers = lock(&self.servers);
-        if servers.targets.len() >= servers.tidy_at {
-            servers.targets.retain(|_, target| target.strong_count() > 0);
-            servers.tidy_at = (servers.targets.len() * 2).max(MIN_TIDY);
+        if servers.noted.len() >= servers.tidy_at {
+            servers.noted.retain(|_, noted| noted.target.strong_count() > 0);
+            servers.tidy_at = (servers.noted.len() * 2).max(MIN_TIDY);
         }
-        servers.targets.insert(target.slot, Arc::downgrade(target));
+        servers.noted.insert(target.slot, Noted { target: Arc::downgrade(target), number, local });
     }
 
-    /// Where a server connection goes.
-    pub(super) fn server(&self, slot: SlotId) -> Option<Arc<BackendTarget>> {
-        lock(&self.servers).targets.get(&slot).and_then(Weak::upgrade)
+    /// Where a server connection goes, its number, and our end of it.
+    pub(super) fn server(&self, slot: SlotId) -> Option<(Arc<BackendTarget>, u64, Option<SocketAddr>)> {
+        let servers = lock(&self.servers);
+        let noted = servers.noted.get(&slot)?;
+        Some((noted.target.upgrade()?, noted.number, noted.local))
     }
 
     pub(in crate::driver) fn take_parked(&self, slot: SlotId) -> Option<ServerConnection<R::Socket>> {
@@ -80,6 +94,16 @@ impl<R: Runtime> Shared<R> {
     pub(in crate::driver) fn forget_servers(&self) {
         lock(&self.welcomes).clear();
         lock(&self.scram).clear();
+        lock(&self.turns).clear();
+    }
+
+    /// Where the next connection to these hosts begins. They are those of the settings, so the table is bounded.
+    pub(in crate::driver) fn hosts(&self, target: &Database) -> Hosts {
+        if target.endpoints.len() < 2 {
+            return Hosts::default();
+        }
+        let next = lock(&self.turns).entry(target.endpoints.clone()).or_default().clone();
+        Hosts::new(target.host_order, next)
     }
 
     /// What a client of that pool will be told, when somebody has been told it before.

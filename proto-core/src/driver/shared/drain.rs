@@ -65,6 +65,11 @@ impl<R: Runtime> Shared<R> {
         self.with_hub(|hub, now| hub.pools.pause(None, now));
     }
 
+    /// Nobody gets a server connection any more: who needs one is refused.
+    pub fn close_pools(self: &Arc<Self>) {
+        self.with_hub(|hub, now| hub.pools.close(now));
+    }
+
     /// Ends [`Self::pause`].
     pub fn resume(self: &Arc<Self>) {
         self.with_hub(|hub, now| hub.pools.resume(None, now));
@@ -95,6 +100,11 @@ impl<R: Runtime> Shared<R> {
     /// Resolves when nobody is accepted any more.
     pub async fn accepting_ended(&self) {
         self.watch(|| self.is_closed()).await;
+    }
+
+    /// Resolves when sessions are told to end.
+    pub async fn draining_begun(&self) {
+        self.watch(|| self.is_draining()).await;
     }
 
     /// A server connection is on its way back until this is dropped; begun before its session departs.

@@ -15,7 +15,7 @@ use crate::driver::mailbox::{Mail, lock};
 use crate::driver::runtime::Runtime;
 use crate::driver::server::ServerConnection;
 use crate::fault::Refusal;
-use crate::policy::{Database, Databases, Endpoint};
+use crate::policy::{Database, Databases, Endpoint, HostOrder};
 use crate::pool::{self, PoolMode, PoolSettings};
 use crate::session_id::SessionId;
 use crate::time::{Now, Tick, UnixMicros};
@@ -85,7 +85,9 @@ impl<R: Runtime> Shared<R> {
             hub.pools.servers().map(|server| server_facts(&server, now)).collect()
         };
         for server in &mut servers {
-            if let Some(target) = self.server(pool::SlotId(server.number)) {
+            if let Some((target, id, local)) = self.server(pool::SlotId(server.number)) {
+                server.id = id;
+                server.local = local;
                 server.address = Some(target.endpoint.to_string().into());
                 server.pid = target.backend.pid;
                 server.tls = target.tls.is_some().then(|| "TLS".into());
@@ -155,6 +157,7 @@ impl<R: Runtime> Shared<R> {
                 name: name.into(),
                 host: hosts.join(","),
                 port,
+                host_order: database.host_order,
                 dbname: database.dbname.clone().unwrap_or_else(|| name.into()),
                 user: database.account.as_ref().map(|account| account.name.clone()),
                 settings: database.pool.clone(),
@@ -252,6 +255,24 @@ impl<R: Runtime> Shared<R> {
         of.map(|card| card.id).collect()
     }
 
+    /// Ends the sessions that keep a server connection that is to be closed, where their database wants that.
+    pub(in crate::driver) fn close_fast(self: &Arc<Self>) {
+        let profile = self.terms().profile.clone();
+        let sessions: Vec<SessionId> = {
+            let hub = lock(&self.hub);
+            let keeps = |pool: pool::PoolFacts<'_>| {
+                let fast = profile.databases.find(&pool.key.database).is_some_and(|it| it.session.fast_close);
+                (fast && pool.settings.pool_mode == PoolMode::Session).then(|| pool.key.clone())
+            };
+            let pools: Vec<pool::PoolKey> = hub.pools.snapshot().filter_map(keeps).collect();
+            let stale = hub.pools.servers().filter(|server| server.stale && pools.contains(server.key));
+            stale.filter_map(|server| server.session).collect()
+        };
+        for session in sessions {
+            self.post(session, Mail::Stale);
+        }
+    }
+
     /// The session with this number, or with these lower 32 bits of its number.
     pub(in crate::driver) fn session_called(&self, number: u64) -> Option<SessionId> {
         let short = u32::try_from(number).is_ok();
@@ -283,6 +304,8 @@ fn server_facts(it: &pool::ServerFacts<'_>, now: Now) -> ServerFacts {
     let identity = it.owner.as_deref().and_then(|owner| owner.split_once('\0')).map(|(_, subject)| subject.into());
     ServerFacts {
         number: it.slot.0,
+        id: 0,
+        local: None,
         key: it.key.clone(),
         state: match it.state {
             pool::ServerState::Opening => ServerState::New,
@@ -309,6 +332,7 @@ fn console_facts(usual: &PoolSettings, clients: usize) -> DatabaseFacts {
         name: OWN.into(),
         host: String::new(),
         port: 0,
+        host_order: HostOrder::default(),
         dbname: OWN.into(),
         user: Some(OWN.into()),
         settings: Arc::new(PoolSettings { pool_mode: PoolMode::Statement, min_pool_size: 0, ..usual.clone() }),

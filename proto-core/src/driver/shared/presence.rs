@@ -1,5 +1,6 @@
 //! Who is connected, and the letter boxes of these sessions.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -63,13 +64,17 @@ impl<R: Runtime> Shared<R> {
     }
 
     /// A client has connected.
-    pub(in crate::driver) fn arrive(self: &Arc<Self>, address: &Arc<str>) -> Result<Arrived, Refusal> {
+    pub(in crate::driver) fn arrive(
+        self: &Arc<Self>,
+        address: &Arc<str>,
+        local: Option<SocketAddr>,
+    ) -> Result<Arrived, Refusal> {
         let (id, crowded) = self.with_hub(|hub, _| match hub.handle_arrival() {
             Ok(id) => Ok((id, None)),
             Err(refusal) => hub.handle_surplus().map(|id| (id, Some(refusal.clone()))).ok_or(refusal),
         })?;
         let mailbox = Arc::new(Mailbox::default());
-        let card = Arc::new(Card::new(id, address.clone(), R::now().unix));
+        let card = Arc::new(Card::new(id, address.clone(), local, R::now().unix));
         lock(&self.present).insert(id, Present { mailbox: mailbox.clone(), card: card.clone() });
         if self.is_draining() {
             mailbox.put(Mail::Drain);

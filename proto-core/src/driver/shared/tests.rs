@@ -58,7 +58,8 @@ fn a_round_of_fetches_that_nobody_answers_wakes_who_waits_for_it() {
     let shared = Shared::<Stuck>::new(parts(&mut world));
     World::aside(shared.clone().keep());
     world.script("waiter", async move {
-        let Arrived { id, mailbox, .. } = shared.arrive(&"test".into()).unwrap_or_else(|refusal| panic!("{refusal}"));
+        let Arrived { id, mailbox, .. } =
+            shared.arrive(&"test".into(), None).unwrap_or_else(|refusal| panic!("{refusal}"));
         shared.await_keys(id);
         let issuer = lock(&shared.hub).keys.issuers().next().expect("an issuer");
         let Unknown::Fetching(awaited) = shared.with_hub(|hub, now| hub.keys.handle_unknown_key(issuer, now)) else {
@@ -78,7 +79,7 @@ fn a_round_of_fetches_that_nobody_answers_wakes_who_waits_for_it() {
 fn who_has_gone_waits_for_no_keys() {
     let mut world = World::new(2);
     let shared = Shared::<Stuck>::new(parts(&mut world));
-    let Arrived { id, mailbox, .. } = shared.arrive(&"test".into()).unwrap_or_else(|refusal| panic!("{refusal}"));
+    let Arrived { id, mailbox, .. } = shared.arrive(&"test".into(), None).unwrap_or_else(|refusal| panic!("{refusal}"));
     shared.await_keys(id);
     shared.await_keys(id);
     assert_eq!(lock(&shared.awaiting_keys).len(), 1);

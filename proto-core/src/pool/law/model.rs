@@ -181,7 +181,7 @@ impl Walk {
             PoolOutput::Granted { .. } | PoolOutput::Open { .. } | PoolOutput::Clean { .. } => {
                 unreachable!("handled by the caller")
             }
-            PoolOutput::Close { slot } => {
+            PoolOutput::Close { slot, .. } => {
                 let closed = self.connections.remove(&slot);
                 let Some(closed) = closed.filter(|it| it.idle.is_some()) else {
                     panic!("closed {slot}, which is not idle")

@@ -7,7 +7,8 @@ use crate::audit::AuditProfile;
 use crate::auth::roles::{RoleEntry, RoleMap};
 use crate::entropy::Entropy;
 use crate::policy::{
-    Account, AllowPlaintext, Database, Databases, Endpoint, Limits, SocketOptions, SslMode, StartupRules, Users,
+    Account, AllowPlaintext, Database, Databases, Endpoint, HostOrder, Limits, LogTerms, SocketOptions, SslMode,
+    StartupRules, Users,
 };
 use crate::pool::PoolSettings;
 use crate::secret::Secret;
@@ -43,6 +44,7 @@ pub(super) fn profile(setup: u8) -> Profile {
         auth_query: None,
         dbname: None,
         endpoints: Arc::new([Endpoint::Tcp { host: "db.corp.example".into(), port: 5432 }]),
+        host_order: HostOrder::default(),
         sslmode: SslMode::Disable,
         sslrootcert: None,
         connect_timeout: Duration::from_secs(15),
@@ -66,6 +68,7 @@ pub(super) fn profile(setup: u8) -> Profile {
         startup: StartupRules::default(),
         sockets: SocketOptions::default(),
         console: None,
+        log: LogTerms::default(),
         audit: (setup & 16 == 0).then_some(audit),
     }
 }
