@@ -343,11 +343,6 @@ impl Serving {
                 desk.say(back::complete(&format!("COPY {n}")));
             }
             Effect::Rows(rows, tag) => self.send_rows(rows, &tag, &from, desk),
-            Effect::Columns(values, tag) => {
-                desk.say(back::row_description());
-                desk.say(back::columns(&values));
-                desk.say(back::complete(&tag));
-            }
         }
         desk.end("00000");
         self.go_on_behind(from);

@@ -31,8 +31,6 @@ pub(super) enum Effect {
     Complete(String),
     /// Rows, then the command tag.
     Rows(Vec<Vec<u8>>, String),
-    /// One row of several columns, then the command tag.
-    Columns(Vec<Vec<u8>>, String),
     /// It failed.
     Failed(&'static str, String),
     /// It waits for this many milliseconds.
@@ -163,11 +161,6 @@ impl State {
             ["sleep", millis, ..] => Effect::Sleep(millis.parse().unwrap_or(0)),
             ["copy", "in"] => Effect::CopyIn,
             ["copy", "out", n, ..] => Effect::CopyOut(rows(n.parse().unwrap_or(0), &rest(3))),
-            ["select", text, "exists", ..] => {
-                let proof = text.trim_matches(|c| matches!(c, '\'' | ',')).as_bytes().to_vec();
-                let prepared = if self.hidden.is_empty() { b"f" } else { b"t" };
-                Effect::Columns(vec![proof, prepared.to_vec()], "SELECT 1".into())
-            }
             ["remember", ..] => {
                 self.hidden.insert(rest(1));
                 Effect::Complete("SELECT 0".into())
