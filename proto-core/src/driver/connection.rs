@@ -103,6 +103,8 @@ pub(super) struct Connection<R: Runtime> {
     announced: bool,
     /// Nothing is read; the inner one is there until all is written.
     suspended: Option<Option<Unwritten>>,
+    /// When it connected.
+    began: Tick,
 }
 
 /// A task that ends early, by a panic or with its runtime, gives back what it holds.
@@ -154,6 +156,7 @@ impl<R: Runtime> Connection<R> {
             gauge: Gauge::new(card),
             announced: false,
             suspended: None,
+            began: R::now().tick,
         }
     }
 
@@ -366,7 +369,12 @@ impl<R: Runtime> Connection<R> {
                     }
                 }
                 Output::AuditStatement(record) => self.record_statement(*record),
-                Output::Finished(finish) => self.finish = Some(finish),
+                Output::Finished(finish) => {
+                    // Before the client hears of it: whoever looks into the log then finds it there.
+                    let age = now.tick.since(self.began);
+                    told::Client::of(&self.session).ended(&finish, self.terms.profile.log, age);
+                    self.finish = Some(finish);
+                }
             }
         }
     }

@@ -80,7 +80,7 @@ impl Statements {
                 mine = false;
             }
             if let Some((_, before)) = undo.here.as_mut().filter(|(other, _)| here && *other == name) {
-                *before = Some(Prepared { definition: definition.clone(), used: 0 });
+                *before = Some(Prepared::new(definition.clone(), 0));
                 here = false;
             }
         }
