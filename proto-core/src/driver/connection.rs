@@ -101,6 +101,7 @@ pub(super) struct Connection<R: Runtime> {
     finish: Option<Finish>,
     pub(super) gauge: Gauge,
     announced: bool,
+    began: Tick,
     /// Nothing is read; the inner one is there until all is written.
     suspended: Option<Option<Unwritten>>,
 }
@@ -153,6 +154,7 @@ impl<R: Runtime> Connection<R> {
             finish: None,
             gauge: Gauge::new(card),
             announced: false,
+            began: R::now().tick,
             suspended: None,
         }
     }
@@ -366,7 +368,12 @@ impl<R: Runtime> Connection<R> {
                     }
                 }
                 Output::AuditStatement(record) => self.record_statement(*record),
-                Output::Finished(finish) => self.finish = Some(finish),
+                Output::Finished(finish) => {
+                    // Whoever has read the last bytes finds the line in the log.
+                    let (log, age) = (self.terms.profile.log, now.tick.since(self.began));
+                    told::Client::of(&self.session).ended(&finish, log, age);
+                    self.finish = Some(finish);
+                }
             }
         }
     }

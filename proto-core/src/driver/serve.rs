@@ -14,7 +14,7 @@ use super::runtime::{Alarm, Caller, Listener, Runtime};
 pub use super::server::within;
 use super::server::write_all;
 use super::shared::{Arrived, Shared};
-use super::{tls, told};
+use super::tls;
 use crate::codec::backend::{Severity, emit_error};
 use crate::fault::{Lost, Refusal};
 use crate::session::{Finish, Peer, Session, Side, shutting_down};
@@ -122,11 +122,11 @@ async fn client<R: Runtime>(shared: Arc<Shared<R>>, socket: R::Socket, caller: C
         // Boxed, as are the handshake and the farewell: their buffers would be part of every session's task.
         Err(refusal) => return Box::pin(refuse_at_the_door::<R>(socket, &refusal)).await,
     };
-    let (peer, began) = (Peer::from(caller), R::now());
+    let peer = Peer::from(caller);
     if let Err(error) = R::tune(&socket, &terms.profile.sockets) {
         log::warn!("session {id}: the socket's options cannot be set: {error}");
     }
-    let mut session = Session::new(id, terms.profile.clone(), peer, began);
+    let mut session = Session::new(id, terms.profile.clone(), peer, R::now());
     let crowded = crowded.or_else(|| console_only.then(shutting_down));
     if let Some(refusal) = crowded {
         session.handle_crowd(refusal);
@@ -139,8 +139,6 @@ async fn client<R: Runtime>(shared: Arc<Shared<R>>, socket: R::Socket, caller: C
             Next::End(finish) => break finish,
         }
     };
-    let log = connection.terms.profile.log;
-    told::Client::of(&connection.session).ended(&finish, log, R::now().tick.since(began.tick));
     // Who connects behind this one finds the place free, even if its last bytes are still on their way.
     connection.shared.with_hub(|hub, _| hub.handle_end(id));
     if let Some(mut link) = connection.client.take() {
