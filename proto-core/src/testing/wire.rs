@@ -172,9 +172,15 @@ pub mod back {
     /// RowDescription with one text column.
     #[must_use]
     pub fn row_description() -> Vec<u8> {
+        row_description_of(1)
+    }
+
+    /// RowDescription with so many text columns.
+    #[must_use]
+    pub fn row_description_of(columns: u16) -> Vec<u8> {
         // Table and attribute none, type text (25) of variable size, no modifier, text format.
         let column = [&b"c\0"[..], &[0; 6], &25u32.to_be_bytes(), &[0xff; 6], &[0; 2]].concat();
-        message(b'T', &[&1u16.to_be_bytes()[..], &column].concat())
+        message(b'T', &[&columns.to_be_bytes()[..], &column.repeat(usize::from(columns))].concat())
     }
 
     /// DataRow with one column.

@@ -79,6 +79,22 @@ pub enum LookupFault {
     TimedOut,
 }
 
+impl LookupFault {
+    /// Whether the same question may be answered later, by all that is known: the server or the way to it was the trouble
+    /// (classes 53 and 57, or a session that it ended), and not what was asked.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::Lost(_) | Self::TimedOut => true,
+            Self::Server(error) => {
+                let class = error.code().map(|code| [code.0[0], code.0[1]]);
+                error.fields().is_fatal() || matches!(class, Some([b'5', b'3' | b'7']))
+            }
+            _ => false,
+        }
+    }
+}
+
 impl From<Violation> for LookupFault {
     fn from(violation: Violation) -> Self {
         Self::Protocol(violation)

@@ -8,6 +8,7 @@ mod console;
 mod encrypted;
 mod endings;
 mod isolation;
+mod lookups;
 mod neighbours;
 mod pools;
 mod providers;

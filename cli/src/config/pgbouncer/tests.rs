@@ -58,7 +58,7 @@ const TYPICAL: &str = "\
 ;; a typical file
 [databases]
 forcedb = host=127.0.0.1 port=300 user=ann password='it''s secret' client_encoding=UNICODE pool_size=7
-bardb = host=localhost dbname=bazdb pool_mode=transaction
+bardb = host=localhost dbname=bazdb pool_mode=transaction auth_user=bob auth_query='select ''x'', $1' auth_dbname=nowhere
 nondefaultdb = pool_size=50 reserve_pool=10
 * = host=testserver,second port=5433
 [users]
@@ -72,6 +72,8 @@ unix_socket_dir = DIR
 unix_socket_mode = 0700
 auth_type = scram-sha-256
 auth_file = DIR/userlist.txt
+auth_user = ann
+auth_query = SELECT usename, passwd FROM pg_shadow WHERE usename=$1
 admin_users = ann
 stats_users = bob
 pool_mode = transaction
@@ -101,6 +103,12 @@ fn a_typical_file_becomes_the_settings_that_it_means() {
     assert_eq!(bar.dbname.as_deref(), Some("bazdb"));
     let socket = format!("{}/.s.PGSQL.5432", case.dir.path().display());
     assert_eq!(nondefault.endpoints[0].to_string(), socket, "without a host: a socket in unix_socket_dir");
+    let asked = |database: &gprxy_proto::policy::Database| {
+        let terms = database.auth_query.clone().unwrap();
+        (terms.user.to_string(), terms.query.to_string(), terms.database.as_deref().map(str::to_owned))
+    };
+    assert_eq!(asked(&bar), ("bob".into(), "select 'x', $1".into(), Some("nowhere".into())));
+    assert_eq!(asked(&any), ("ann".into(), "SELECT usename, passwd FROM pg_shadow WHERE usename=$1".into(), None));
     assert_eq!(any.endpoints.len(), 2);
     assert_eq!(any.pool.query_wait_timeout, Duration::from_millis(1500));
     assert_eq!(any.pool.server_idle_timeout, Duration::from_secs(600));
@@ -124,6 +132,8 @@ fn what_would_let_somebody_in_is_refused() {
         ("auth_file = /nowhere/at/all", "auth_file"),
         ("user = somebody_else", "user"),
         ("disable_pqexec = 1", "disable_pqexec"),
+        ("auth_dbname = pgbouncer", "cannot use the reserved \"pgbouncer\" database as an auth_dbname"),
+        ("auth_user = ann\nauth_query =", "auth_query"),
         ("default_pool_sise = 1", "default_pool_size"),
         ("max_client_conn = many", "max_client_conn"),
         ("query_timeout = -3", "query_timeout"),
@@ -153,6 +163,28 @@ fn without_a_listen_addr_only_the_socket_is_listened_on() {
     };
     assert_eq!(any("a = host=b user=ann password=x"), [""; 0]);
     assert!(any("a = host=b")[0].contains("databases.a.user"));
+}
+
+#[test]
+fn who_looks_users_up_and_where_is_looked_at_before_the_start() {
+    let load = |databases: &str, options: &str| {
+        let case = Case::new(&format!("[databases]\n{databases}\n[pgbouncer]\nunix_socket_dir = DIR\n{options}\n"));
+        let loaded = case.load();
+        (loaded.settings.map_err(|problems| format!("{problems:?}")), loaded.warnings.join("\n"))
+    };
+    // With somebody who asks, a list need not be there.
+    let (settings, _) = load("a = host=b", "auth_user = ann");
+    let default = settings.unwrap().databases["a"].auth_query.clone().unwrap();
+    assert!(default.query.contains("pg_catalog.pg_authid") && default.query.contains("$1"), "{}", default.query);
+    assert!(load("a = host=b", "").0.is_err());
+    let (settings, told) = load("a = host=b auth_dbname=c", "auth_user = ann");
+    assert!(settings.is_ok() && told.contains("nobody can be looked up") && told.contains("\"c\""), "{told}");
+    let (_, told) = load("a = host=b auth_dbname=c\n* = host=d", "auth_user = ann");
+    assert!(!told.contains("nobody can be looked up"), "{told}");
+    let (_, told) = load("a = host=b auth_dbname=a", "auth_file = DIR/userlist.txt");
+    assert!(told.contains("no effect without auth_user"), "{told}");
+    let (settings, told) = load("a = host=b user=ann auth_user=ann", "auth_type = any");
+    assert!(settings.unwrap().databases["a"].auth_query.is_none() && told.contains("nobody is looked up"), "{told}");
 }
 
 #[test]

@@ -171,6 +171,16 @@ fn a_server_that_is_lost_or_silent_ends_the_login() {
 }
 
 #[test]
+fn a_server_that_ends_the_session_may_be_asked_later() {
+    for (severity, code) in [("FATAL", "57P01"), ("ERROR", "53200"), ("ERROR", "57014")] {
+        let mut duel = start(terms(AuthType::Md5), "x");
+        duel.server(&back::error(severity, code, "not now"));
+        assert_refused(&mut duel, SqlState::CANNOT_CONNECT_NOW);
+        assert_eq!(duel.returned, [ReturnState::Broken], "{code}");
+    }
+}
+
+#[test]
 fn a_client_that_leaves_leaves_no_lease_behind() {
     let mut duel = start(terms(AuthType::Md5), "x");
     duel.close(Side::Client, Lost::Closed);

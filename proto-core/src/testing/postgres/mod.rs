@@ -25,6 +25,7 @@
 //! | `raw 5a0000000549` | these bytes, then the end of the statement |
 //! | `select 'text'` | one row with this one word |
 //! | `whoami` | one row: user and backend pid |
+//! | `password of $1` | a user and their password, or no row; only in the extended protocol |
 //!
 //! `--` begins a comment up to the end of the statement. Everything else is a syntax error (42601). Every statement that began is in [`Postgres::journal`].
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::super::wire::{Message, Tape, back};
 use super::backend::Ending;
-use super::sql::{Effect, Portal, State, has_rows};
+use super::sql::{Effect, Portal, State, columns};
 use super::{Postgres, Run};
-use crate::codec::Reader;
+use crate::codec::{Malformed, Reader};
 use crate::time::{Now, Tick};
 
 pub(super) struct Serving {
@@ -207,7 +207,8 @@ impl Serving {
             }
             b'B' => {
                 let (portal, statement) = (text(), text());
-                self.bind(portal, &statement, desk);
+                let parameter = first_parameter(&mut reader);
+                self.bind(portal, &statement, &parameter, desk);
             }
             b'E' => {
                 let portal = text();
@@ -245,13 +246,14 @@ impl Serving {
         desk.say(back::bare(b'1'));
     }
 
-    fn bind(&mut self, portal: String, statement: &str, desk: &mut Desk<'_>) {
+    fn bind(&mut self, portal: String, statement: &str, parameter: &str, desk: &mut Desk<'_>) {
         let Some(text) = self.state.statements.get(statement).cloned() else {
             return self.fail_extended("26000", "prepared statement does not exist", desk);
         };
         if self.state.status == b'E' && !(text.starts_with("rollback") || text.starts_with("commit")) {
             return self.fail_extended("25P02", "current transaction is aborted", desk);
         }
+        let text = text.replace("$1", parameter);
         self.state.portals.insert(portal, Portal { text, fetched: 0 });
         desk.say(back::bare(b'2'));
     }
@@ -276,7 +278,10 @@ impl Serving {
         if kind == b'S' {
             desk.say(super::super::wire::message(b't', &[0, 0]));
         }
-        desk.say(if has_rows(&text) { back::row_description() } else { back::bare(b'n') });
+        desk.say(match columns(&text) {
+            0 => back::bare(b'n'),
+            n => back::row_description_of(n),
+        });
     }
 
     fn execute(&mut self, portal: String, most: usize, desk: &mut Desk<'_>) {
@@ -344,7 +349,9 @@ impl Serving {
             }
             Effect::Rows(rows, tag) => self.send_rows(rows, &tag, &from, desk),
             Effect::Columns(values, tag) => {
-                desk.say(back::row_description());
+                if matches!(from, From::Simple(_)) {
+                    desk.say(back::row_description());
+                }
                 desk.say(back::columns(&values));
                 desk.say(back::complete(&tag));
             }
@@ -438,4 +445,19 @@ impl Serving {
             }
         }
     }
+}
+
+/// The first parameter of a Bind, behind its names; nothing where there is none. Spaces would be words of their own.
+fn first_parameter(reader: &mut Reader<'_>) -> String {
+    let formats = reader.i16().ok().and_then(|n| usize::try_from(n).ok()).unwrap_or_default();
+    let mut value = || {
+        reader.take(formats * 2)?;
+        if reader.i16()? < 1 {
+            return Ok(&[][..]);
+        }
+        let length = reader.i32()?;
+        reader.take(usize::try_from(length).unwrap_or_default())
+    };
+    let value: Result<&[u8], Malformed> = value();
+    String::from_utf8_lossy(value.unwrap_or_default()).replace(char::is_whitespace, "_")
 }

@@ -183,6 +183,10 @@ impl State {
                 let user = cluster.processes.get(&pid).map_or("", |process| &process.user);
                 Effect::Rows(vec![format!("{user} {pid}").into_bytes()], "SELECT 1".into())
             }
+            ["password", "of", _] => match cluster.users.get(words[2]) {
+                Some(password) => Effect::Columns(vec![words[2].into(), password.clone()], "SELECT 1".into()),
+                None => Effect::Rows(Vec::new(), "SELECT 0".into()),
+            },
             _ => self.fault(&lower, &words),
         }
     }
@@ -243,9 +247,13 @@ fn leak_code(code: &str) -> &'static str {
     ["23505", "22012", "40001", "57014", "42601", "XX000"].into_iter().find(|known| *known == code).unwrap_or("P0001")
 }
 
-/// Whether a statement has rows, for Describe.
-pub(super) fn has_rows(text: &str) -> bool {
-    matches!(text.split_whitespace().next(), Some("rows" | "values" | "big" | "show" | "whoami" | "tear" | "sleep"))
+/// How many columns a statement has, for Describe; 0: it has no rows.
+pub(super) fn columns(text: &str) -> u16 {
+    match text.split_whitespace().next() {
+        Some("rows" | "values" | "big" | "show" | "whoami" | "tear" | "sleep") => 1,
+        Some("password") => 2,
+        _ => 0,
+    }
 }
 
 fn unhex(text: &str) -> Vec<u8> {
