@@ -8,7 +8,7 @@ use crate::support::gprxy::{Config, Gprxy};
 use crate::support::postgres::{Cluster, Version};
 use crate::support::provider::Provider;
 use crate::support::target::Target;
-use crate::support::wire::Wire;
+use crate::support::wire::{Wire, bind, describe_and_execute, parse, sync};
 
 const BOTH: [Version; 2] = [Version::V15, Version::V18];
 
@@ -109,5 +109,31 @@ fn the_last_value_of_a_sequence_is_nobody_else_s() {
         }
         assert_eq!(eve.value("select nextval('numbers')"), "42");
         assert_eq!(bob.rows("select lastval()").unwrap_err().code, "55000", "nor does bob find eve's");
+    }
+}
+
+/// What PostgreSQL works out while it prepares a statement may be of whoever had it prepared.
+#[test]
+fn a_plan_that_holds_one_person_s_setting_answers_nobody_else() {
+    for version in BOTH {
+        let (bob, eve, _gprxy) = start(version, "identity", "planned");
+        let (mut bob, mut eve) = (Wire::login(&bob).unwrap(), Wire::login(&eve).unwrap());
+        bob.rows("create table belongings (owner text)").unwrap();
+        bob.rows("insert into belongings values ('bob'), ('eve')").unwrap();
+        // Declared wrongly, as such functions often are.
+        bob.rows("create function me() returns text immutable language sql as $$ select current_setting('my.name') $$")
+            .unwrap();
+        let ask = |wire: &mut Wire, name: &str| {
+            wire.rows(&format!("do $$ begin perform set_config('my.name', '{name}', false); end $$")).unwrap();
+            let text = "select owner from belongings where owner = me()";
+            wire.send(&[parse("mine", text), sync()].concat());
+            wire.read_until_ready();
+            wire.send(&[bind("mine", &[]), describe_and_execute(), sync()].concat());
+            let answer = wire.read_until_ready();
+            let rows: Vec<_> = answer.iter().filter(|message| message.tag == 'D').map(|row| row.columns()).collect();
+            assert_eq!(rows, [[Some(name.to_owned())]], "{name} on {version:?}: {answer:?}");
+        };
+        ask(&mut bob, "bob");
+        ask(&mut eve, "eve");
     }
 }

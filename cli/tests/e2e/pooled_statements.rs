@@ -207,3 +207,26 @@ fn startup_parameters_can_be_ignored_and_the_name_carries_the_address() {
         assert_eq!((bob.value("show work_mem").as_str(), bob.value("show geqo").as_str()), ("4MB", "off"));
     }
 }
+
+#[test]
+fn a_statement_whose_answer_has_changed_is_prepared_anew_for_whoever_parses_it() {
+    for version in BOTH {
+        let gprxy = start(version, "pool.max_prepared_statements", 100);
+        let server = gprxy.server();
+        server.sql("drop table if exists widening; create table widening (a int); grant select on widening to public");
+        let (mut one, mut other) = (bob(&gprxy), bob(&gprxy));
+        let once = |name: &str| [parse(name, "select * from widening"), sync()].concat();
+        let run = |name: &str| [bind(name, &[]), describe_and_execute(), sync()].concat();
+        for wire in [&mut one, &mut other] {
+            assert_eq!(tags(&ask(wire, &[once("w")])), "1Z");
+            assert_eq!(tags(&ask(wire, &[run("w")])), "2TCZ");
+        }
+        server.sql("alter table widening add column b int");
+        // As with PostgreSQL: it fails until it is prepared anew.
+        assert_eq!(code(&ask(&mut one, &[run("w")])), "0A000");
+        assert_eq!(tags(&ask(&mut other, &[once("again"), run("again")])), "1Z");
+        assert_eq!(tags(&other.read_until_ready()), "2TCZ", "on {version:?}");
+        assert_eq!(tags(&ask(&mut one, &[frame('C', b"Sw\0"), once("w")])), "31Z");
+        assert_eq!(tags(&ask(&mut one, &[run("w")])), "2TCZ", "on {version:?}");
+    }
+}

@@ -104,37 +104,6 @@ fn a_connect_query_that_fails_lets_nobody_in() {
 }
 
 #[test]
-fn prepared_statements_outlive_a_change_of_people_where_they_hold_nobody_s_values() {
-    for version in BOTH {
-        let config = Config::new(version).pool_of(1).set("pool.pool_mode", "transaction");
-        let gprxy = config.start();
-        let mut bob = Wire::login(&gprxy.target("bob")).unwrap();
-        let mut eve = Wire::login(&eve(&gprxy)).unwrap();
-        let run = |wire: &mut Wire, name: &str, text: &str| {
-            wire.send(&[parse(name, text), bind(name, &["20"]), describe_and_execute(), sync()].concat());
-            let tags: String = wire.read_until_ready().iter().map(|message| message.tag).collect();
-            assert_eq!(tags, "12TDCZ", "{text}");
-        };
-        let (plain, telling) = ("select $1::int as answer", "select $1::int, 'the secret of bob'");
-        run(&mut bob, "plain", plain);
-        run(&mut bob, "telling", telling);
-        let first = pid(&mut bob);
-        let known = "select statement from pg_prepared_statements order by 1";
-        assert_eq!(bob.rows(known).unwrap(), [plain, telling]);
-        assert_eq!(eve.rows(known).unwrap(), [plain], "on {version:?}");
-        run(&mut eve, "mine", plain);
-        assert_eq!(eve.rows(known).unwrap(), [plain], "hers is the same one");
-        // Bob's own are as they were for him, and on the same connection.
-        for name in ["plain", "telling"] {
-            bob.send(&[bind(name, &["22"]), describe_and_execute(), sync()].concat());
-            let tags: String = bob.read_until_ready().iter().map(|message| message.tag).collect();
-            assert_eq!(tags, "2TDCZ", "{name}");
-        }
-        assert_eq!(pid(&mut bob), first);
-    }
-}
-
-#[test]
 fn where_several_people_come_an_idle_connection_is_reset_ahead_of_the_next_one() {
     for version in BOTH {
         let gprxy = Config::new(version).pool_of(1).set("pool.pool_mode", "transaction").start();

@@ -144,20 +144,7 @@ pub(super) fn reset() -> Vec<Named> {
     let proven = || proof(&"07".repeat(PROOF.len()));
     // In a transaction; idle; failed without a ROLLBACK in the plan.
     let (open, idle, stuck) = (0, 2, 5);
-    // With a statement to be closed, and others that stay.
-    let all_but = 2 | 8 | 32;
     let of = |setup: u8, bytes: Vec<u8>| after(&[setup, 0x21], bytes);
-    let discarded = || {
-        let command = back::complete;
-        let closed = [back::bare(b'3'), back::ready(b'I')].concat();
-        let first = [command("CLOSE CURSOR ALL"), command("SET"), command("RESET"), command("UNLISTEN")].concat();
-        let unlocked = [back::row_description(), back::row(b""), command("SELECT 1")].concat();
-        [closed, first, unlocked, command("DISCARD SEQUENCES"), done("DISCARD TEMP")].concat()
-    };
-    let proven_and = |rest: &[u8]| {
-        let row = back::columns(&[b"07".repeat(PROOF.len()), rest.to_vec()]);
-        [back::row_description(), row, done("SELECT 1")].concat()
-    };
     let mut seeds = vec![
         ("rollback-and-discard", of(open, [done("ROLLBACK"), done("DISCARD ALL"), proven()].concat())),
         ("discard", of(idle, [done("DISCARD ALL"), proven()].concat())),
@@ -173,8 +160,6 @@ pub(super) fn reset() -> Vec<Named> {
         ("one-answer-too-many", of(idle, [done("SELECT 1"), done("DISCARD ALL")].concat())),
         ("still-open", of(open, [back::complete("ROLLBACK"), back::ready(b'T')].concat())),
         ("refused", of(idle, back::error("ERROR", "25001", "cannot run inside a transaction block"))),
-        ("all-but-statements", of(all_but, [discarded(), proven_and(b"f")].concat())),
-        ("prepared-in-sql", of(all_but, [discarded(), proven_and(b"t"), done("DISCARD ALL"), proven()].concat())),
         ("stuck", of(stuck, Vec::new())),
         ("silence", of(idle | SILENT, Vec::new())),
     ];

@@ -13,6 +13,7 @@ use super::told;
 use crate::codec::backend::TransactionStatus;
 use crate::pool::{Lease, PoolKey, Returned};
 use crate::session::Wish;
+use crate::upstream::ResetPlan;
 
 /// Pools that are remembered. Where clients may name any database, what they leave behind must be bounded.
 const MAX_RECIPES: usize = 1024;
@@ -62,7 +63,7 @@ impl<R: Runtime> Shared<R> {
         let proof = self.with_hub(|hub, _| hub.random());
         R::spawn(async move {
             let mut held = held;
-            let plan = connection.for_another(proof);
+            let plan = ResetPlan::for_another(&connection.settings, proof);
             let clean = server::reset::<R>(&mut connection, TransactionStatus::Idle, plan).await.is_ok();
             let (shared, Some(lease)) = (held.shared.clone(), held.lease.take()) else { return };
             if !clean {

@@ -101,9 +101,10 @@ pub(super) struct Connection<R: Runtime> {
     finish: Option<Finish>,
     pub(super) gauge: Gauge,
     announced: bool,
-    began: Tick,
     /// Nothing is read; the inner one is there until all is written.
     suspended: Option<Option<Unwritten>>,
+    /// When it connected.
+    began: Tick,
 }
 
 /// A task that ends early, by a panic or with its runtime, gives back what it holds.
@@ -154,8 +155,8 @@ impl<R: Runtime> Connection<R> {
             finish: None,
             gauge: Gauge::new(card),
             announced: false,
-            began: R::now().tick,
             suspended: None,
+            began: R::now().tick,
         }
     }
 
@@ -369,9 +370,9 @@ impl<R: Runtime> Connection<R> {
                 }
                 Output::AuditStatement(record) => self.record_statement(*record),
                 Output::Finished(finish) => {
-                    // Whoever has read the last bytes finds the line in the log.
-                    let (log, age) = (self.terms.profile.log, now.tick.since(self.began));
-                    told::Client::of(&self.session).ended(&finish, log, age);
+                    // Before the client hears of it: whoever looks into the log then finds it there.
+                    let age = now.tick.since(self.began);
+                    told::Client::of(&self.session).ended(&finish, self.terms.profile.log, age);
                     self.finish = Some(finish);
                 }
             }

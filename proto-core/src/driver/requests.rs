@@ -136,8 +136,8 @@ impl<R: Runtime> Connection<R> {
                 let plan = ResetPlan::check(&connection.settings, self.random());
                 self.reset(lease, connection, plan);
             }
-            (How::Reset, Some(mut connection)) => {
-                let plan = connection.for_another(self.random());
+            (How::Reset, Some(connection)) => {
+                let plan = ResetPlan::for_another(&connection.settings, self.random());
                 self.reset(lease, connection, plan);
             }
             (How::Reuse | How::Check | How::Reset, None) => self.reopen(lease),

@@ -17,7 +17,7 @@ use super::shared::{Arrived, Shared};
 use super::tls;
 use crate::codec::backend::{Severity, emit_error};
 use crate::fault::{Lost, Refusal};
-use crate::session::{Finish, Peer, Session, Side, shutting_down};
+use crate::session::{Finish, Session, Side, shutting_down};
 use crate::session_id::SessionId;
 
 /// How long a client that was refused may still send: closing on unread bytes would reset the connection and take
@@ -122,11 +122,10 @@ async fn client<R: Runtime>(shared: Arc<Shared<R>>, socket: R::Socket, caller: C
         // Boxed, as are the handshake and the farewell: their buffers would be part of every session's task.
         Err(refusal) => return Box::pin(refuse_at_the_door::<R>(socket, &refusal)).await,
     };
-    let peer = Peer::from(caller);
     if let Err(error) = R::tune(&socket, &terms.profile.sockets) {
         log::warn!("session {id}: the socket's options cannot be set: {error}");
     }
-    let mut session = Session::new(id, terms.profile.clone(), peer, R::now());
+    let mut session = Session::new(id, terms.profile.clone(), caller.into(), R::now());
     let crowded = crowded.or_else(|| console_only.then(shutting_down));
     if let Some(refusal) = crowded {
         session.handle_crowd(refusal);

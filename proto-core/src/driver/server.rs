@@ -57,12 +57,6 @@ pub(super) struct ServerConnection<S> {
 }
 
 impl<S: Socket> ServerConnection<S> {
-    /// What has to be done before somebody else gets it.
-    pub(super) fn for_another(&mut self, proof: [u8; 16]) -> ResetPlan {
-        let close = self.statements.as_mut().and_then(|statements| statements.hand_on());
-        ResetPlan::for_another(&self.settings, close, proof)
-    }
-
     /// Whether the server is still there and silent: a connection that has something to say between two sessions is
     /// about to end, or out of step.
     pub(super) fn poll_alive(&mut self, context: &mut Context<'_>) -> bool {

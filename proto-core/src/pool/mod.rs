@@ -188,8 +188,8 @@ pub struct PoolKey {
     pub account: Arc<str>,
     /// The database, as clients name it.
     pub database: Arc<str>,
-    /// Whether those in it log in with the account's password themselves. They are not proven before the server has
-    /// let them in, so they must not take a place, or an idle connection, from those who are.
+    /// Whether those in it log in with the account's password themselves, or are looked up first. They are not proven before
+    /// the server has let them in, or told of them, so they must not take a place, or an idle connection, from those who are.
     pub own_password: bool,
 }
 

@@ -62,11 +62,12 @@ impl Statements {
     fn cached_parse_of(&mut self, definition: &[u8]) -> Use {
         let settings = self.settings_now();
         let Some(here) = &mut self.here else { return Use::Go(Way::Same) };
-        if let Some(stale) = here.stale.pop() {
-            return Use::First(Before::Close(stale));
-        }
         if let Some(known) = here.find_again(definition, settings.as_ref()) {
-            return Use::Go(Way::Answered(known));
+            return if here.is_doubted(&known) {
+                Use::First(Before::Close(known))
+            } else {
+                Use::Go(Way::Answered(known))
+            };
         }
         if let Some(surplus) = here.surplus() {
             return Use::First(Before::Close(surplus));
@@ -93,17 +94,6 @@ impl Statements {
         }
         let name = here.free_name();
         Use::First(Before::Parse(name, Meaning::new(definition.as_slice(), Some(now))))
-    }
-
-    /// The server has refused to run something as it was prepared.
-    pub(super) fn handle_stale(&mut self) {
-        if self.unnamed == Unnamed::Cached
-            && let Some(here) = &mut self.here
-            && let Some(name) = here.find(&self.unnamed_text.definition, self.unnamed_text.settings.as_ref())
-            && !here.stale.contains(&name)
-        {
-            here.stale.push(name);
-        }
     }
 }
 

@@ -47,11 +47,6 @@ impl Meaning {
         Arc::new(Self { text: text.into(), settings })
     }
 
-    /// Whether somebody else may find it: others can share it, and its text says nothing of anybody's data.
-    pub(super) fn is_anybodys(&self) -> bool {
-        self.settings.is_some() && !holds_values(self.text.split(|&byte| byte == 0).next().unwrap_or_default())
-    }
-
     /// Whether it is what this text means under these settings.
     pub(super) fn is(&self, text: &[u8], settings: Option<&Settings>) -> bool {
         *self.text == *text && self.is_under(settings)
@@ -61,39 +56,6 @@ impl Meaning {
         let both = self.settings.as_ref().zip(settings);
         both.is_some_and(|(mine, other)| Arc::ptr_eq(mine, other) || mine == other)
     }
-}
-
-/// Whether there may be more in a text than keywords, names, operators and parameters: literals and comments (manual,
-/// section 4.1).
-fn holds_values(text: &[u8]) -> bool {
-    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || !byte.is_ascii();
-    let mut before = b' ';
-    let mut rest = text;
-    while let Some((&byte, behind)) = rest.split_first() {
-        let next = behind.first().copied().unwrap_or(b' ');
-        rest = behind;
-        let is_value = match byte {
-            b'\'' => true,
-            b'-' => next == b'-',
-            b'/' => next == b'*',
-            // `$1`, and no `$text$`.
-            b'$' => !is_name(before) && !next.is_ascii_digit(),
-            b'0'..=b'9' => !is_name(before),
-            b'"' => match memchr::memchr(b'"', behind) {
-                Some(end) => {
-                    rest = &behind[end + 1..];
-                    false
-                }
-                None => true,
-            },
-            _ => false,
-        };
-        if is_value {
-            return true;
-        }
-        before = byte;
-    }
-    false
 }
 
 /// Whether these two are one.
@@ -129,39 +91,6 @@ mod tests {
         assert!(
             statement.is(b"t", Some(&same)) && !statement.is(b"t", Some(&other)) && !statement.is(b"u", Some(&one))
         );
-    }
-
-    #[test]
-    fn a_text_with_a_literal_or_a_comment_is_its_owners() {
-        for text in [
-            "select $1, t1.\"it's 5\" from t1 where a = any($23) and b2 is not null -> c",
-            "insert into \"T\" (a_1, b$2) values ($1, $2) on conflict do nothing",
-            "",
-        ] {
-            assert!(!holds_values(text.as_bytes()), "{text}");
-        }
-        for text in [
-            "select 'a'",
-            "select E'a'",
-            "select 1",
-            "select a from t limit 10",
-            "select .5",
-            "select 1e5",
-            "select $$secret$$",
-            "select $a$secret$a$",
-            "select a -- of Alice",
-            "select a /* of Alice */",
-            "select \"open",
-            "select \"a\"'b'",
-            "select a=5",
-            "select -5",
-        ] {
-            assert!(holds_values(text.as_bytes()), "{text}");
-        }
-        let settings: Settings = (*b"s").into();
-        assert!(Meaning::new(&b"select $1\0\0\x01\0\0\0\x17"[..], Some(settings.clone())).is_anybodys());
-        assert!(!Meaning::new(&b"select $1\0\0\0"[..], None).is_anybodys());
-        assert!(!Meaning::new(&b"select 1\0\0\0"[..], Some(settings)).is_anybodys());
     }
 
     #[test]

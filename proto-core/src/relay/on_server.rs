@@ -14,6 +14,8 @@ pub(super) struct Prepared {
     pub(super) definition: Definition,
     /// When it was used last, as an order.
     pub(super) used: u64,
+    /// The server has refused to run something as it was prepared; it may have been this.
+    doubted: bool,
 }
 
 /// The prepared statements of one server connection.
@@ -28,23 +30,19 @@ pub struct OnServer {
     found: Option<Name>,
     /// Unnamed statements that were prepared here not long ago.
     pub(super) recent: Recent,
-    /// Names whose statements have come to answer otherwise than when they were prepared.
-    pub(super) stale: Vec<Name>,
+}
+
+impl Prepared {
+    pub(super) const fn new(definition: Definition, used: u64) -> Self {
+        Self { definition, used, doubted: false }
+    }
 }
 
 impl OnServer {
     /// A connection that has none, and is to have no more than this many.
     #[must_use]
     pub fn new(most: usize) -> Self {
-        Self {
-            by_name: BTreeMap::new(),
-            most,
-            clock: 0,
-            named: 0,
-            found: None,
-            recent: Recent::default(),
-            stale: Vec::new(),
-        }
+        Self { by_name: BTreeMap::new(), most, clock: 0, named: 0, found: None, recent: Recent::default() }
     }
 
     /// It is to have no more than this many from here on: those beyond that are closed when the next one is prepared.
@@ -55,23 +53,6 @@ impl OnServer {
     /// All are gone.
     pub fn clear(&mut self) {
         self.by_name.clear();
-        self.stale.clear();
-    }
-
-    /// The connection goes to somebody who must not learn what others said on it. What holds nobody's values stays, and
-    /// is shared: these others have to be closed. `None`: nothing stays.
-    pub fn hand_on(&mut self) -> Option<Vec<Box<[u8]>>> {
-        let mut close = Vec::new();
-        self.by_name.retain(|name, prepared| {
-            let stays = prepared.definition.is_anybodys() && !self.stale.contains(name);
-            if !stays {
-                close.push(name.bytes().into());
-            }
-            stays
-        });
-        self.stale.clear();
-        self.recent = Recent::default();
-        (!self.by_name.is_empty()).then_some(close)
     }
 
     /// How many there are.
@@ -127,6 +108,19 @@ impl OnServer {
         self.found
     }
 
+    /// Something has come to answer otherwise than when it was prepared, and nothing tells what it was: whoever prepares one
+    /// of these texts anew gets it prepared anew.
+    pub(super) fn doubt(&mut self) {
+        for prepared in self.by_name.values_mut() {
+            prepared.doubted = true;
+        }
+    }
+
+    /// Whether this one has to be prepared anew for somebody who parses its text.
+    pub(super) fn is_doubted(&self, name: &Name) -> bool {
+        self.by_name.get(name).is_some_and(|prepared| prepared.doubted)
+    }
+
     pub(super) fn find_where(&self, is_it: impl Fn(&Definition) -> bool) -> Option<Name> {
         self.by_name.iter().find(|(_, prepared)| is_it(&prepared.definition)).map(|(name, _)| *name)
     }
@@ -149,7 +143,7 @@ impl OnServer {
 
     pub(super) fn insert(&mut self, name: Name, definition: Definition) -> Option<Prepared> {
         self.clock += 1;
-        self.by_name.insert(name, Prepared { definition, used: self.clock })
+        self.by_name.insert(name, Prepared::new(definition, self.clock))
     }
 
     pub(super) fn restore(&mut self, name: Name, before: Option<Prepared>) {

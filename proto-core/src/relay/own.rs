@@ -68,7 +68,9 @@ impl Pooled {
                 self.pins.handle_error();
                 if ErrorFields::parse(seen).code == Some(SqlState::FEATURE_NOT_SUPPORTED) {
                     // "cached plan must not change result type"
-                    self.statements.handle_stale();
+                    if let Some(here) = &mut self.statements.here {
+                        here.doubt();
+                    }
                 }
             }
             back::COMMAND_COMPLETE if seen.starts_with(b"D") => match seen.strip_suffix(b"\0").unwrap_or(seen) {

@@ -225,7 +225,11 @@ impl Statements {
         }
         let Some(here) = self.here.as_mut().filter(|_| !self.fixed.contains(name)) else { return Use::Go(Way::Same) };
         if let Some(known) = here.find(definition, settings.as_ref()).filter(|_| !failed) {
-            return Use::Go(Way::Answered(known));
+            return if here.is_doubted(&known) {
+                Use::First(Before::Close(known))
+            } else {
+                Use::Go(Way::Answered(known))
+            };
         }
         if let Some(surplus) = here.surplus() {
             return Use::First(Before::Close(surplus));
@@ -382,7 +386,7 @@ impl Statements {
                 // Its name is free by now.
                 self.unsettled += usize::from(undo.group != self.group);
                 on_server.clock += 1;
-                here.insert(name, Prepared { definition: definition.clone(), used: on_server.clock });
+                here.insert(name, Prepared::new(definition.clone(), on_server.clock));
                 mine.insert(name, definition);
                 (undo.mine, undo.here) = (Some((name, None)), Some((name, None)));
             }

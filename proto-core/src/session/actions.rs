@@ -103,6 +103,8 @@ pub struct Wish {
     pub owner: Owner,
     /// Whether the client can be given a cancel key of more than four bytes.
     pub wide_key: bool,
+    /// A user is to be looked up: the client is not proven, and must not take what those have who are.
+    pub for_lookup: bool,
 }
 
 impl Wish {
@@ -123,7 +125,7 @@ impl Wish {
     /// The pool that it is about.
     #[must_use]
     pub fn pool(&self) -> PoolKey {
-        let own_password = matches!(self.credential, Credential::Own(_));
+        let own_password = self.for_lookup || matches!(self.credential, Credential::Own(_));
         PoolKey { account: self.account.clone(), database: self.database.clone(), own_password }
     }
 

@@ -107,6 +107,7 @@ impl Session {
             // and what others leave on it is removed before. No issuer has this name.
             owner: Some(format!("auth_query\0{user}").into()),
             wide_key: false,
+            for_lookup: true,
         };
         match std::mem::replace(&mut self.phase, Phase::Closing(now.tick)) {
             Phase::Proving(proving) => {

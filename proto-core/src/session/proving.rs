@@ -188,6 +188,7 @@ impl Session {
             mode,
             owner,
             wide_key: startup.version >= PROTOCOL_3_2,
+            for_lookup: false,
         };
         self.out.push_back(Output::Do(Action::Lease(Box::new(wish))));
     }

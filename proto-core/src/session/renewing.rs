@@ -34,7 +34,8 @@ impl Session {
         if !still_believed {
             return Err(no_longer(&wish.account));
         }
-        let credential = credential(&profile, &identity, &target, wish)?;
+        let may_be_looked_up = self.was_looked_up(&identity.subject, &target, wish);
+        let credential = credential(&profile, &identity, &target, wish, may_be_looked_up)?;
         let settings = profile.pool_settings(&wish.account, &wish.role, &target.pool);
         let owner = match wish.mode {
             PoolMode::Session => wish.owner.clone(),
@@ -53,12 +54,26 @@ impl Session {
             mode: wish.mode,
             owner,
             wide_key: wish.wide_key,
+            for_lookup: false,
         })
+    }
+
+    /// Whether this user was not listed by the settings so far, and is looked up in the same way by those of `target`.
+    fn was_looked_up(&self, user: &str, target: &Database, wish: &Wish) -> bool {
+        let before = self.profile.databases.find(&wish.database);
+        let same = before.is_some_and(|before| before.auth_query == target.auth_query) && target.auth_query.is_some();
+        same && self.profile.gate.as_ref().is_some_and(|gate| !gate.knows(user))
     }
 }
 
 /// By the way that somebody was let in, so that nobody gets in by another one.
-fn credential(profile: &Profile, identity: &Identity, target: &Database, wish: &Wish) -> Result<Credential, Refusal> {
+fn credential(
+    profile: &Profile,
+    identity: &Identity,
+    target: &Database,
+    wish: &Wish,
+    may_be_looked_up: bool,
+) -> Result<Credential, Refusal> {
     let (user, forced) = (&identity.subject, target.account.as_ref());
     let gate = match (&profile.gate, identity.method) {
         (None, Method::Token) => {
@@ -73,7 +88,7 @@ fn credential(profile: &Profile, identity: &Identity, target: &Database, wish: &
     let own = match gate.renew(user) {
         Some(own) => own,
         // Whoever was looked up before would be looked up again.
-        None if target.auth_query.is_some() => Backing::Provided,
+        None if may_be_looked_up => Backing::Provided,
         None => return Err(no_longer(&wish.account)),
     };
     let credential = match forced {

@@ -23,10 +23,6 @@ mod plan;
 
 pub use plan::{Discard, ResetPlan};
 
-/// What `DISCARD ALL` stands for in PostgreSQL's manual, without `DEALLOCATE ALL` and `DISCARD PLANS`.
-const ALL_BUT_STATEMENTS: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; \
-     SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD SEQUENCES; DISCARD TEMP";
-
 /// What a reset wants done, in this order.
 #[derive(PartialEq, Eq, Debug)]
 #[must_use]
@@ -110,18 +106,12 @@ enum Due {
     Command(&'static str),
     /// Whatever a query is answered with, up to its ReadyForQuery, outside of a transaction.
     Replies,
-    /// CloseComplete.
-    Closed,
-    /// A row that is not looked at.
-    Row,
     /// ReadyForQuery, outside of a transaction.
     Ready,
     /// The RowDescription in front of the proof.
     Description,
     /// The row with the proof.
     Proof,
-    /// The same, and whether anything was prepared in SQL.
-    ProofAndRest,
 }
 
 /// The machine.
@@ -134,8 +124,6 @@ pub struct Reset {
     parameters: Parameters,
     /// Nothing is prepared there any more.
     deallocated: bool,
-    /// Something was prepared in SQL: it takes a `DISCARD ALL`.
-    rest: bool,
     connect_query: Option<Arc<str>>,
     outputs: VecDeque<ResetOutput>,
 }
@@ -151,7 +139,6 @@ impl Reset {
             deadline: Deadline { at: now.tick.after(timeout), why: Timer::ServerReset },
             parameters: Vec::new(),
             deallocated: plan.discard == Discard::All,
-            rest: false,
             connect_query: plan.connect_query,
             outputs: VecDeque::new(),
         };
@@ -171,7 +158,6 @@ impl Reset {
         match plan.discard {
             Discard::Nothing if plan.prove || !reset.due.is_empty() => reset.prove(&mut bytes),
             Discard::Nothing => {}
-            Discard::AllBut { close } => reset.discard_all_but(&close, &mut bytes),
             Discard::All => reset.discard_all(&mut bytes),
         }
         if reset.due.is_empty() {
@@ -192,25 +178,6 @@ impl Reset {
         self.due.extend([Due::Command("DISCARD"), Due::Ready]);
         self.connect(bytes);
         self.prove(bytes);
-    }
-
-    fn discard_all_but(&mut self, close: &[Box<[u8]>], bytes: &mut Vec<u8>) {
-        if !close.is_empty() {
-            for name in close {
-                frontend::emit_close(bytes, frontend::Target::Statement, name);
-                self.due.push_back(Due::Closed);
-            }
-            frontend::emit_sync(bytes);
-            self.due.push_back(Due::Ready);
-        }
-        frontend::emit_query(bytes, ALL_BUT_STATEMENTS.as_bytes());
-        self.due.extend(["CLOSE", "SET", "RESET", "UNLISTEN"].map(Due::Command));
-        self.due.extend([Due::Description, Due::Row, Due::Command("SELECT")]);
-        self.due.extend([Due::Command("DISCARD"), Due::Command("DISCARD"), Due::Ready]);
-        self.connect(bytes);
-        let rest = "EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)";
-        frontend::emit_query(bytes, format!("SELECT '{}', {rest}", self.proof).as_bytes());
-        self.due.extend([Due::Description, Due::ProofAndRest, Due::Command("SELECT"), Due::Ready]);
     }
 
     /// Everything is as it was behind the login; so must be what the operator does there.
@@ -310,15 +277,8 @@ impl Reset {
                 if fits { Ok(()) } else { Err(Violation::UnexpectedMessage(frame.tag).into()) }
             }
             (Some(Due::Ready | Due::Replies), tag::READY_FOR_QUERY) => self.handle_ready(body, more),
-            (Some(Due::Closed), tag::CLOSE_COMPLETE)
-            | (Some(Due::Description), tag::ROW_DESCRIPTION)
-            | (Some(Due::Row), tag::DATA_ROW) => Ok(()),
-            (Some(Due::Proof), tag::DATA_ROW) if is_row_of(body, &[self.proof.as_bytes()]) => Ok(()),
-            (Some(Due::ProofAndRest), tag::DATA_ROW) => {
-                self.rest = is_row_of(body, &[self.proof.as_bytes(), b"t"]);
-                let is_proof = self.rest || is_row_of(body, &[self.proof.as_bytes(), b"f"]);
-                if is_proof { Ok(()) } else { Err(Violation::UnexpectedMessage(frame.tag).into()) }
-            }
+            (Some(Due::Description), tag::ROW_DESCRIPTION) => Ok(()),
+            (Some(Due::Proof), tag::DATA_ROW) if is_row_of(body, self.proof.as_bytes()) => Ok(()),
             (_, other) => Err(Violation::UnexpectedMessage(other).into()),
         }
     }
@@ -335,14 +295,7 @@ impl Reset {
         if more {
             return Err(ResetFault::BytesBehind);
         }
-        if std::mem::take(&mut self.rest) {
-            let mut bytes = Vec::new();
-            self.deallocated = true;
-            self.discard_all(&mut bytes);
-            self.outputs.push_back(ResetOutput::Send(bytes));
-        } else {
-            self.finish_clean();
-        }
+        self.finish_clean();
         Ok(())
     }
 
@@ -357,14 +310,11 @@ impl Reset {
     }
 }
 
-/// Whether a DataRow has exactly these columns, as texts.
-fn is_row_of(body: &[u8], columns: &[&[u8]]) -> bool {
+/// Whether a DataRow has one column with this text.
+fn is_row_of(body: &[u8], text: &[u8]) -> bool {
     let mut reader = Reader::new(body);
-    let is_column = |reader: &mut Reader<'_>, text: &[u8]| {
-        reader.i32() == i32::try_from(text.len()).map_err(|_| Malformed) && reader.take(text.len()) == Ok(text)
-    };
-    let count = reader.i16() == i16::try_from(columns.len()).map_err(|_| Malformed);
-    count && columns.iter().all(|text| is_column(&mut reader, text)) && reader.rest().is_empty()
+    let header = (reader.i16(), reader.i32());
+    header == (Ok(1), i32::try_from(text.len()).map_err(|_| Malformed)) && reader.rest() == text
 }
 
 #[cfg(test)]

@@ -163,11 +163,6 @@ impl State {
             ["sleep", millis, ..] => Effect::Sleep(millis.parse().unwrap_or(0)),
             ["copy", "in"] => Effect::CopyIn,
             ["copy", "out", n, ..] => Effect::CopyOut(rows(n.parse().unwrap_or(0), &rest(3))),
-            ["select", text, "exists", ..] => {
-                let proof = text.trim_matches(|c| matches!(c, '\'' | ',')).as_bytes().to_vec();
-                let prepared = if self.hidden.is_empty() { b"f" } else { b"t" };
-                Effect::Columns(vec![proof, prepared.to_vec()], "SELECT 1".into())
-            }
             ["remember", ..] => {
                 self.hidden.insert(rest(1));
                 Effect::Complete("SELECT 0".into())

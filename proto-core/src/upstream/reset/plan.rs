@@ -5,17 +5,11 @@ use std::sync::Arc;
 use crate::pool::{Isolation, PoolMode, PoolSettings};
 
 /// How much of what a session has left goes.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Discard {
     /// Nothing.
     #[default]
     Nothing,
-    /// Everything but what was prepared through the protocol, without those of these names. Should anything turn out to
-    /// be prepared in SQL, `DISCARD ALL` follows.
-    AllBut {
-        /// The statements to be closed.
-        close: Vec<Box<[u8]>>,
-    },
     /// `DISCARD ALL`.
     All,
 }
@@ -83,12 +77,12 @@ impl ResetPlan {
         }
     }
 
-    /// Between two people. `close`: all but these prepared statements may stay; `None`: none may.
+    /// Between two people. What is prepared goes, too: an analysis or a plan may hold what somebody had set when it was
+    /// made, up to the rows that they were allowed to see.
     #[must_use]
-    pub fn for_another(settings: &PoolSettings, close: Option<Vec<Box<[u8]>>>, proof: [u8; 16]) -> Self {
-        let (query, _) = reset_query(settings);
-        let discard = close.map_or(Discard::All, |close| Discard::AllBut { close });
-        Self { query, discard, connect_query: settings.connect_query.clone(), proof, ..Self::default() }
+    pub fn for_another(settings: &PoolSettings, proof: [u8; 16]) -> Self {
+        let ((query, _), connect_query) = (reset_query(settings), settings.connect_query.clone());
+        Self { query, discard: Discard::All, connect_query, proof, ..Self::default() }
     }
 }
 
@@ -137,7 +131,7 @@ mod tests {
             let plan = ResetPlan::end_of_session(&session, PROOF);
             assert_eq!((plan.query.as_deref(), plan.discard), (sent, Discard::All), "{query:?}");
             let transaction = settings(PoolMode::Transaction, Isolation::Identity, query, false);
-            let plan = ResetPlan::for_another(&transaction, None, PROOF);
+            let plan = ResetPlan::for_another(&transaction, PROOF);
             assert_eq!((plan.query.as_deref(), plan.discard), (sent, Discard::All), "{query:?}");
             let plan = ResetPlan::end_of_session(&transaction, PROOF);
             assert_eq!((plan.query, plan.discard), (None, Discard::All), "no query of the operator's in this mode");

@@ -233,82 +233,10 @@ fn a_check_fails_by_an_error_a_transaction_or_the_answers_to_something_else() {
     assert!(matches!(fault(&msg(b'G', b"\0\0\0")), ResetFault::Protocol(_)), "a COPY that waits for data");
 }
 
-/// The replies to what goes without `DISCARD ALL`, up to the proof.
-fn discarded(closed: usize) -> Vec<u8> {
-    let mut replies = msg(b'3', b"").repeat(closed);
-    if closed > 0 {
-        replies.extend(msg(b'Z', b"I"));
-    }
-    for command in ["CLOSE CURSOR ALL", "SET", "RESET", "UNLISTEN"] {
-        replies.extend(msg(b'C', format!("{command}\0").as_bytes()));
-    }
-    replies.extend([msg(b'T', b"\0\0"), msg(b'D', b"\0\x01\0\0\0\0"), msg(b'C', b"SELECT 1\0")].concat());
-    replies.extend([msg(b'C', b"DISCARD SEQUENCES\0"), done("DISCARD TEMP", b'I')].concat());
-    replies
-}
-
-fn proven_and(rest: &str) -> Vec<u8> {
-    let row = [b"\0\x02\0\0\0\x20", &b"ab".repeat(16)[..], b"\0\0\0\x01", rest.as_bytes()].concat();
-    [msg(b'T', b"\0\0"), msg(b'D', &row), done("SELECT 1", b'I')].concat()
-}
-
-fn all_but(close: &[&str]) -> Reset {
-    let close = close.iter().map(|name| name.as_bytes().into()).collect();
-    begin(TransactionStatus::Idle, ResetPlan { discard: Discard::AllBut { close }, ..BOTH })
-}
-
 fn sent(reset: &mut Reset) -> String {
     match reset.poll_output() {
         Some(ResetOutput::Send(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
         other => panic!("expected something to send, got {other:?}"),
-    }
-}
-
-#[test]
-fn what_was_prepared_through_the_protocol_may_stay() {
-    let mut reset = all_but(&[]);
-    let text = sent(&mut reset);
-    for part in ["CLOSE ALL", "AUTHORIZATION DEFAULT", "RESET ALL", "UNLISTEN *", "unlock_all()", "DISCARD TEMP"] {
-        assert!(text.contains(part), "{part}: {text}");
-    }
-    assert!(!text.contains("DISCARD ALL") && !text.contains("DEALLOCATE"), "{text}");
-    reset.handle_input(&[discarded(0), proven_and("f")].concat(), at(0));
-    assert_eq!(outcome(&mut reset), Some(ResetOutcome::Clean(vec![])));
-    assert!(!reset.has_deallocated());
-}
-
-#[test]
-fn some_of_it_is_closed_first() {
-    let mut reset = all_but(&["a", "b"]);
-    assert!(sent(&mut reset).starts_with("C\0\0\0\u{7}Sa\0C\0\0\0\u{7}Sb\0S\0\0\0\u{4}Q"));
-    reset.handle_input(&discarded(2), at(0));
-    assert_eq!(outcome(&mut reset), None, "the proof is still to come");
-    reset.handle_input(&proven_and("f"), at(0));
-    assert_eq!(outcome(&mut reset), Some(ResetOutcome::Clean(vec![])));
-    let mut one_too_few = all_but(&["a", "b"]);
-    let _ = sent(&mut one_too_few);
-    one_too_few.handle_input(&discarded(1), at(0));
-    assert!(matches!(outcome(&mut one_too_few), Some(ResetOutcome::Broken(ResetFault::Protocol(_)))));
-}
-
-#[test]
-fn what_was_prepared_in_sql_takes_all_the_rest_with_it() {
-    let mut reset = all_but(&[]);
-    let _ = sent(&mut reset);
-    reset.handle_input(&[discarded(0), proven_and("t")].concat(), at(0));
-    assert!(sent(&mut reset).contains("DISCARD ALL"));
-    reset.handle_input(&[done("DISCARD ALL", b'I'), proven()].concat(), at(0));
-    assert_eq!(outcome(&mut reset), Some(ResetOutcome::Clean(vec![])));
-    assert!(reset.has_deallocated());
-}
-
-#[test]
-fn every_other_answer_to_these_breaks_it() {
-    for wrong in [proven(), proven_and("x"), proven_and(""), [proven_and("t"), msg(b'N', b"")].concat()] {
-        let mut reset = all_but(&[]);
-        let _ = sent(&mut reset);
-        reset.handle_input(&[discarded(0), wrong].concat(), at(0));
-        assert!(matches!(outcome(&mut reset), Some(ResetOutcome::Broken(_))));
     }
 }
 
