@@ -209,6 +209,41 @@ fn startup_parameters_can_be_ignored_and_the_name_carries_the_address() {
 }
 
 #[test]
+fn sql_frees_the_names_of_the_protocol_wherever_it_stands() {
+    for version in BOTH {
+        let gprxy = start(version, "pool.max_prepared_statements", 10);
+        let mut bob = bob(&gprxy);
+        let one = |text: &str| [parse("s1", text), bind("s1", &[]), describe_and_execute(), sync()];
+        let value = |answer: &[Message]| answer.iter().find(|it| it.tag == 'D').map(|row| row.columns().swap_remove(0));
+        for (n, free) in [
+            "begin; deallocate s1; select 1; commit",
+            "/* no more of it */ deallocate s1",
+            "deallocate prepare \"s1\"; deallocate all",
+            "do $$ begin execute 'deallocate s1'; end $$",
+        ]
+        .iter()
+        .enumerate()
+        {
+            let answer = ask(&mut bob, &one(&format!("select 'round {n}'")));
+            assert_eq!(value(&answer), Some(Some(format!("round {n}"))), "{answer:?}");
+            bob.rows(free).unwrap();
+            // In one pipeline, behind the answer or before it.
+            let again = [query("deallocate all"), one("select 'again'").concat()];
+            bob.send(&again.concat());
+            bob.read_until_ready();
+            assert_eq!(value(&bob.read_until_ready()), Some(Some("again".to_owned())), "{free}");
+            bob.rows("deallocate s1").unwrap();
+            assert_eq!(code(&ask(&mut bob, &[bind("s1", &[]), sync()])), "26000", "{free}");
+        }
+        // Freed by the extended protocol, and used again in the same pipeline.
+        ask(&mut bob, &one("select 'first'"));
+        let free = [parse("", "deallocate s1"), bind("", &[]), describe_and_execute()];
+        let answer = ask(&mut bob, &[free.concat(), one("select 'second'").concat()]);
+        assert_eq!(tags(&answer), "12nC12TDCZ");
+    }
+}
+
+#[test]
 fn a_statement_whose_answer_has_changed_is_prepared_anew_for_whoever_parses_it() {
     for version in BOTH {
         let gprxy = start(version, "pool.max_prepared_statements", 100);

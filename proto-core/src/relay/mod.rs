@@ -3,6 +3,7 @@
 //! [`Relay`] is shown what a socket has read and says how much of it may go to the other socket as it is. It owns
 //! no payload: message bodies pass by, and only the few small ones that decide something are looked into.
 
+mod by_sql;
 mod caching;
 mod counts;
 mod framer;
@@ -195,6 +196,7 @@ impl Relay {
             if self.pooled.is_some()
                 && let Some(step) = self.way(header, &bytes[at..], at == 0, now)
             {
+                let step = if step == Step::Wait { self.wait(at == 0) } else { step };
                 return forward_or(at, step);
             }
             if begins_statement(header.tag)
@@ -399,6 +401,12 @@ impl Relay {
             && matches!(settled, Settled::Ready(_))
         {
             pooled.statements.has_run = tracker.is_running();
+        }
+        if let Some(pooled) = pooled
+            && pooled.statements.awaits_flush()
+            && tracker.next().is_none()
+        {
+            pooled.statements.handle_all_answered();
         }
         if let Some(pooled) = pooled
             && !pooled.handle_settled(settled, failed, tracker.is_skipping())

@@ -43,26 +43,6 @@ pub(super) fn deallocated(text: &[u8]) -> Option<Name> {
     (!name.is_empty() && name.iter().all(plain)).then(|| Name::new(&name.to_ascii_lowercase()))
 }
 
-/// The statement that `DEALLOCATE`, `PREPARE` or `EXECUTE` names in SQL, and whether it is the first of these.
-pub(super) fn in_sql(text: &[u8]) -> Option<(Name, bool)> {
-    let text = text.trim_ascii();
-    // Nearly all statements begin with something else.
-    if !matches!(text.first().map(u8::to_ascii_lowercase), Some(b'd' | b'e' | b'p')) {
-        return None;
-    }
-    if let Some(name) = deallocated(text) {
-        return Some((name, true)).filter(|_| !name.bytes().eq_ignore_ascii_case(b"all"));
-    }
-    let rest = word(text, b"prepare").or_else(|| word(text, b"execute"))?;
-    if let Some(quoted) = rest.strip_prefix(b"\"") {
-        let end = memchr::memchr(b'"', quoted)?;
-        return Some((Name::new(&quoted[..end]), false));
-    }
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$');
-    let length = rest.iter().take_while(|b| plain(b)).count();
-    (length > 0).then(|| (Name::new(&rest[..length].to_ascii_lowercase()), false))
-}
-
 /// What follows a keyword and the space behind it.
 fn word<'a>(text: &'a [u8], keyword: &[u8]) -> Option<&'a [u8]> {
     let (head, tail) = text.split_at_checked(keyword.len())?;

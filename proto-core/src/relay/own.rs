@@ -75,10 +75,11 @@ impl Pooled {
             }
             back::COMMAND_COMPLETE if seen.starts_with(b"D") => match seen.strip_suffix(b"\0").unwrap_or(seen) {
                 b"DEALLOCATE ALL" | b"DISCARD ALL" => self.statements.handle_all_gone(),
-                b"DEALLOCATE" => self.statements.handle_doubt(),
+                b"DEALLOCATE" => self.statements.handle_freed(),
                 _ => {}
             },
             back::READY_FOR_QUERY => {
+                self.statements.handle_ready();
                 if seen.first() == Some(&b'I') {
                     self.pins.handle_idle();
                 }

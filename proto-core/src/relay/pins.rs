@@ -4,7 +4,7 @@
 //! This is a service, not a wall: what a function does inside is not seen. It keeps a person's own `LISTEN`, temporary
 //! table or setting where that person will look for it. What keeps people apart is the reset in between.
 
-mod words;
+pub(super) mod words;
 
 use words::{Statements, Word};
 

@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::by_sql::{EMPTY, UnderWay};
 use super::meaning::{Definition, Meaning, Settings, anew, are_one};
 use super::names::Name;
 use super::on_server::{OnServer, Prepared};
@@ -100,6 +101,9 @@ pub(super) struct Statements {
     pub(super) fixed: BTreeSet<Name>,
     /// SQL has deallocated something.
     pub(super) in_doubt: bool,
+    pub(super) by_sql: UnderWay,
+    /// The Syncs that were sent before the newest simple query.
+    pub(super) queried: Option<u32>,
     /// The newest note is about a message that is not all sent.
     pub(super) open: bool,
     /// Unnamed statements that are prepared again and again run as named ones.
@@ -131,6 +135,9 @@ impl Statements {
         self.undo.clear();
         self.fixed.clear();
         self.in_doubt = false;
+        self.handle_ready();
+        self.handle_all_answered();
+        self.queried = None;
         self.unsettled = 0;
         (self.has_run, self.is_apart) = (false, false);
         self.here.take()
@@ -152,7 +159,7 @@ impl Statements {
 
     /// Whether something of before an earlier Sync is not answered that decides which statements there are.
     pub(super) const fn is_unsettled(&self) -> bool {
-        self.unsettled > 0
+        self.unsettled > 0 || self.is_freeing()
     }
 
     /// A Sync of the client goes.
@@ -213,11 +220,12 @@ impl Statements {
     /// How a Parse of a named statement goes; in a `failed` transaction the server has to refuse it.
     pub(super) fn parse_of(&mut self, name: &Name, definition: &[u8], failed: bool) -> Use {
         let settings = self.settings_now();
-        if let Some(mine) = self.mine.get(name) {
-            // It is refused by the server, which must have something of that very name for it.
+        if self.mine.contains_key(name) {
+            // It is refused by the server, which must have something of that very name for it; what the session has may not
+            // be parsed any more.
             return match &self.here {
                 Some(here) if !here.by_name.contains_key(name) => {
-                    let parse = || Before::Parse(*name, anew(mine, settings));
+                    let parse = || Before::Parse(*name, Meaning::new(EMPTY, None));
                     Use::First(here.surplus().map_or_else(parse, Before::Close))
                 }
                 _ => Use::Go(Way::Same),
@@ -277,6 +285,7 @@ impl Statements {
 
     /// A Bind of the unnamed statement.
     pub(super) const fn handle_bound(&mut self) {
+        self.handle_bound_by_sql();
         if let Unnamed::Long { bound } = &mut self.unnamed {
             *bound = true;
         }

@@ -181,6 +181,25 @@ impl Tracker {
         self.skipping
     }
 
+    /// Whether something of the client's waits for an answer that will come once the server is asked for it.
+    #[must_use]
+    pub fn answers_to_come(&self) -> bool {
+        let own = |op: &Op| matches!(op, Op::OwnParse | Op::OwnClose);
+        !self.skipping && !self.copy_in && !self.ops.iter().all(own)
+    }
+
+    /// Whether the server reads COPY data.
+    #[must_use]
+    pub const fn is_copying_in(&self) -> bool {
+        self.copy_in
+    }
+
+    /// Whether the server may keep answers to itself until it is asked for them.
+    #[must_use]
+    pub const fn is_unsynced(&self) -> bool {
+        self.unsynced
+    }
+
     /// Whether something waits for an answer that may change the settings.
     #[must_use]
     pub fn is_running(&self) -> bool {

@@ -57,13 +57,39 @@ impl Statements {
         }
     }
 
-    /// The oldest Parse or Close is done. `false` when the server has accepted what it had to refuse: it has other
-    /// statements than are known here.
+    /// The oldest Parse or Close is done. `false` when none was sent.
     #[must_use]
     pub(super) fn handle_done(&mut self) -> bool {
         let Some(undo) = self.undo.pop_front() else { return false };
         self.settle(&undo);
-        undo.refused.is_none()
+        if let Some((name, definition)) = undo.refused {
+            self.handle_accepted(name, definition);
+        }
+        true
+    }
+
+    /// The server has accepted a Parse that it had to refuse: something unseen, a function it may be, has freed the name,
+    /// and perhaps others. The session goes on with what the server has, and nobody else gets the connection as it is.
+    fn handle_accepted(&mut self, name: Name, definition: Definition) {
+        self.in_doubt = true;
+        let (mut mine, mut here) = (true, true);
+        // What was sent behind it has changed it again, and is undone to this.
+        for undo in &mut self.undo {
+            if let Some((_, before)) = undo.mine.as_mut().filter(|(other, _)| mine && *other == name) {
+                *before = Some(definition.clone());
+                mine = false;
+            }
+            if let Some((_, before)) = undo.here.as_mut().filter(|(other, _)| here && *other == name) {
+                *before = Some(Prepared::new(definition.clone(), 0));
+                here = false;
+            }
+        }
+        if let Some(on_server) = self.here.as_mut().filter(|_| here) {
+            drop(on_server.insert(name, definition.clone()));
+        }
+        if mine {
+            self.mine.insert(name, definition);
+        }
     }
 
     /// The oldest of these have failed, or will not happen because of it; `itself`: the first is what has failed.
@@ -78,7 +104,7 @@ impl Statements {
             self.settle(undo);
         }
         // One that was sent behind a later Sync stands on its own feet.
-        let replaced = self.undo.iter().any(|undo| undo.unnamed.is_some());
+        let replaced = self.undo.iter().any(|undo| undo.unnamed.is_some()) || self.is_queried_behind(&failed);
         for unnamed in self.undo.iter_mut().filter_map(|undo| undo.unnamed.as_mut()) {
             *unnamed = Unnamed::Unknown;
         }
@@ -100,6 +126,12 @@ impl Statements {
         }
     }
 
+    /// Whether a simple query was sent behind the Sync that ends what these belong to.
+    fn is_queried_behind(&self, failed: &[Undo]) -> bool {
+        let behind = |group: u32, failed: &Undo| group.wrapping_sub(failed.group).cast_signed() > 0;
+        self.queried.zip(failed.first()).is_some_and(|(group, failed)| behind(group, failed))
+    }
+
     pub(super) fn revert(&mut self, undo: Undo, replaced: bool) {
         match undo.mine {
             Some((name, Some(definition))) => drop(self.mine.insert(name, definition)),
@@ -117,5 +149,6 @@ impl Statements {
     /// A simple query goes: it uses the place of the unnamed statement itself (manual, section 54.2.3).
     pub(super) fn handle_query(&mut self) {
         self.unnamed = Unnamed::Gone;
+        self.queried = Some(self.group);
     }
 }

@@ -1,19 +1,21 @@
 //! The way of a message that names a prepared statement: as it is, with another name, behind something of gprxy's own, or
 //! no further than here.
 
-use super::names::{self, Name};
+use super::names::Name;
 use super::prepared::{Before, MAX_PARSE, Use, Way};
 use super::tracker::Op;
 use super::{Relay, Step, rules};
-use crate::codec::backend::{TransactionStatus, emit_command_complete, emit_ready_for_query, tag as back};
+use crate::codec::backend::TransactionStatus;
 use crate::codec::frontend::{BindView, Target, emit_close, emit_parse, tag as front, target};
 use crate::codec::{HEADER_LEN, Header, Malformed, Reader};
 use crate::fault::Violation;
 use crate::time::Now;
 
 /// A body that is seen so far.
-enum Seen<'a> {
+pub(super) enum Seen<'a> {
+    /// To its end.
     All(&'a [u8]),
+    /// More is to come.
     Part(&'a [u8]),
 }
 
@@ -66,11 +68,8 @@ impl Relay {
         let pooled = self.pooled.as_mut()?;
         if name.is_empty() {
             let text = definition.split(|&byte| byte == 0).next().unwrap_or_default();
-            if names::in_sql(text).is_some() && pooled.statements.is_unsettled() {
-                return Some(Step::Wait);
-            }
-            if let Some(before) = before_sql(pooled, text) {
-                return Some(if front { self.first(&before) } else { Step::Wait });
+            if let Some(step) = self.before_parse(text, front) {
+                return Some(step);
             }
             if !long && !failed {
                 let statements = &mut self.pooled.as_mut()?.statements;
@@ -190,65 +189,6 @@ impl Relay {
         }
     }
 
-    /// SQL names prepared statements, too.
-    fn way_of_query(&mut self, header: Header, seen: &Seen<'_>, front: bool, now: Now) -> Option<Step> {
-        let Seen::All(body) = *seen else {
-            if header.body as usize <= super::pins::LOOK {
-                return Some(Step::Wait);
-            }
-            self.pooled.as_mut()?.statements.handle_query();
-            return None;
-        };
-        let text = body.strip_suffix(b"\0").unwrap_or(body);
-        let preparing = self.is_preparing();
-        let may_answer = self.is_quiet() && self.status() != TransactionStatus::Failed;
-        let pooled = self.pooled.as_mut()?;
-        if let Some((name, deallocates)) = names::in_sql(text) {
-            if pooled.statements.is_unsettled() {
-                return Some(Step::Wait);
-            }
-            if deallocates && pooled.statements.has(&name) && (may_answer || preparing) {
-                if preparing || !front {
-                    return Some(Step::Wait);
-                }
-                // A query that runs takes its place in the audit trail first.
-                if self.ledger.as_mut().is_some_and(|ledger| !ledger.take_permit()) {
-                    return Some(Step::NeedPermit);
-                }
-                return Some(self.deallocated(&name, header, body, now));
-            }
-            if pooled.statements.is_foreign(&name) {
-                if !front {
-                    return Some(Step::Wait);
-                }
-                return Some(self.first(&Before::Close(name)));
-            }
-        }
-        self.pooled.as_mut()?.statements.handle_query();
-        None
-    }
-
-    /// The statement exists here and nowhere else: its end is gprxy's own to say.
-    fn deallocated(&mut self, name: &Name, header: Header, body: &[u8], now: Now) -> Step {
-        let status = self.tracker.status();
-        if let Some(pooled) = &mut self.pooled {
-            pooled.statements.handle_gone_here(name);
-        }
-        let mut answer = Vec::new();
-        emit_command_complete(&mut answer, b"DEALLOCATE");
-        emit_ready_for_query(&mut answer, status);
-        if let Some(ledger) = &mut self.ledger {
-            let seen = &body[..body.len().min(ledger.text_limit())];
-            let _ = ledger.handle_frontend(front::QUERY, Some(Op::Query), seen, header.body, now);
-            for (tag, seen) in [(back::COMMAND_COMPLETE, &b"DEALLOCATE\0"[..]), (back::READY_FOR_QUERY, b"I")] {
-                ledger.count_answer(u32::try_from(seen.len()).unwrap_or(0));
-                ledger.handle_backend(tag, seen, status, now);
-            }
-        }
-        self.discard(header);
-        Step::SayClient(answer)
-    }
-
     /// The name is not all there, or too long to be followed.
     fn unseen_name(&self, header: Header, seen: &Seen<'_>) -> Option<Step> {
         match seen {
@@ -318,12 +258,6 @@ impl Relay {
             None => Step::Discard(HEADER_LEN + body.len()),
         }
     }
-}
-
-/// What must go so that an extended DEALLOCATE or EXECUTE finds what the session means.
-fn before_sql(pooled: &mut super::Pooled, text: &[u8]) -> Option<Before> {
-    let (name, _) = names::in_sql(text)?;
-    pooled.statements.before_sql(&name)
 }
 
 pub(super) fn cstr(name: &Name) -> Vec<u8> {

@@ -167,7 +167,7 @@ impl Dice {
             15 => self.copy_simple(),
             16 => self.copy_extended(),
             17 => self.several(),
-            18 if self.one_in(3) => all_gone(),
+            18 if self.one_in(3) => self.freeing(),
             18 => self.mixed(),
             _ => self.large(),
         }
@@ -182,21 +182,9 @@ impl Dice {
     }
 
     fn simple(&mut self) -> Say {
-        let mut all: Vec<String> = (0..[1, 1, 1, 2, 3][self.below(5)]).map(|_| self.sql()).collect();
-        if all.len() > 1 {
-            all.retain(|sql| !names_statements(sql));
-        }
-        Say::Query(all.join("; "))
-    }
-
-    /// One in the middle of other messages.
-    fn simple_within(&mut self) -> Say {
-        loop {
-            match self.simple() {
-                Say::Query(sql) if names_statements(&sql) => {}
-                say => return say,
-            }
-        }
+        let all: Vec<String> = (0..[1, 1, 1, 2, 3][self.below(5)]).map(|_| self.sql()).collect();
+        let comment = if self.one_in(20) { "/* why */ " } else { "" };
+        Say::Query(comment.to_owned() + &all.join("; "))
     }
 
     fn statement(&mut self) -> String {
@@ -287,7 +275,7 @@ impl Dice {
             if self.one_in(3) {
                 // Behind an error without a Sync it would be swallowed, and its ReadyForQuery.
                 says.push(Say::Sync);
-                says.push(self.simple_within());
+                says.push(self.simple());
             } else {
                 self.unit(&mut says);
                 says.push(Say::Sync);
@@ -303,7 +291,7 @@ impl Dice {
         for _ in 0..2 + self.below(3) {
             self.unit(&mut says);
             if self.one_in(2) {
-                says.push(self.simple_within());
+                says.push(self.simple());
             }
         }
         says.push(Say::Sync);
@@ -311,6 +299,24 @@ impl Dice {
         says.push(Say::Query("rollback".to_owned()));
         says.push(Say::Query(format!("select '{marker}'")));
         Step { says, end: End::Marker(marker), cuts: Vec::new() }
+    }
+
+    /// Names are free again behind this, in the same pipeline.
+    fn freeing(&mut self) -> Step {
+        let sql =
+            self.of(&["deallocate all", "deallocate s1", "/* all */ discard all", "deallocate \"S 3\""]).to_owned();
+        let (portal, statement) = (String::new(), String::new());
+        let mut says = vec![
+            Say::Sync,
+            Say::Parse { name: String::new(), sql },
+            Say::Bind { portal, statement, values: Vec::new(), formats: Vec::new(), results: Vec::new() },
+            Say::Execute { portal: String::new(), rows: 0 },
+        ];
+        let (parse, parameters) = self.parse("s1".to_owned());
+        says.push(parse);
+        says.push(self.bind("p1".to_owned(), "s1".to_owned(), parameters));
+        says.push(Say::Sync);
+        Step::new(says)
     }
 
     fn copy_rows(&mut self, says: &mut Vec<Say>) {
@@ -382,24 +388,6 @@ impl Dice {
 fn has_unnamed(says: &[Say]) -> bool {
     let open = says.iter().rev().take_while(|say| !matches!(say, Say::Sync));
     open.into_iter().any(|say| matches!(say, Say::Parse { name, .. } if name.is_empty()))
-}
-
-/// SQL about statements of the protocol does what it says where it is alone: see docs/compatibility.md.
-fn names_statements(sql: &str) -> bool {
-    ["deallocate s1", "deallocate \"S 3\"", "deallocate all", "discard all"].iter().any(|part| sql.contains(part))
-}
-
-/// Alone between two Syncs: what is prepared behind it in the same pipeline must have another name.
-fn all_gone() -> Step {
-    let (portal, statement) = (String::new(), String::new());
-    let says = vec![
-        Say::Sync,
-        Say::Parse { name: String::new(), sql: "deallocate all".to_owned() },
-        Say::Bind { portal, statement, values: Vec::new(), formats: Vec::new(), results: Vec::new() },
-        Say::Execute { portal: String::new(), rows: 0 },
-        Say::Sync,
-    ];
-    Step::new(says)
 }
 
 /// What every session ends with: all that it may have left is asked for.

@@ -170,12 +170,29 @@ fn without_names(message: &mut Message) {
     }
 }
 
-/// Whether two lists of answers say the same.
-pub(super) fn agree(direct: &[Event], proxied: &[Event]) -> bool {
-    let failed = |event: &Event| said(event).is_some_and(|message| message.body == b"C25P02\0\0");
-    let error = |event: &Event| said(event).is_some_and(|message| message.tag == 'E');
-    let one = |(direct, proxied): (&Event, &Event)| direct == proxied || error(direct) && failed(proxied);
-    direct.len() == proxied.len() && direct.iter().zip(proxied).all(one)
+/// Whether two lists of answers say the same. A statement that has to be parsed again may be refused then: in a failed
+/// transaction, or where what it names is gone. PostgreSQL says what it knows of it first.
+pub(super) fn agree(mut direct: &[Event], mut proxied: &[Event]) -> bool {
+    loop {
+        let same = direct.iter().zip(proxied).take_while(|(direct, proxied)| direct == proxied).count();
+        (direct, proxied) = (&direct[same..], &proxied[same..]);
+        let Some(error) = proxied.first().filter(|event| is_error(event)) else {
+            return direct.is_empty() && proxied.is_empty();
+        };
+        let failed = said(error).is_some_and(|message| message.body == b"C25P02\0\0");
+        let ends = |event: &Event| is_error(event) || said(event).is_none_or(|message| message.tag == 'Z');
+        let end = direct.iter().position(ends).unwrap_or(direct.len());
+        match direct.get(end) {
+            Some(event) if is_error(event) && (failed || event == error) => direct = &direct[end + 1..],
+            _ if failed => direct = &direct[end..],
+            _ => return false,
+        }
+        proxied = &proxied[1..];
+    }
+}
+
+fn is_error(event: &Event) -> bool {
+    said(event).is_some_and(|message| message.tag == 'E')
 }
 
 /// A table has another number in each database (section 55.7, RowDescription).

@@ -3,16 +3,29 @@
 
 /// A name or keyword; `*` is one, too.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Word<'a>(&'a [u8]);
+pub(in crate::relay) struct Word<'a> {
+    bytes: &'a [u8],
+    /// It stood in quotes: a name, and no keyword.
+    quoted: bool,
+}
 
 impl<'a> Word<'a> {
     /// Whether it is this word, in lower case, in any case.
-    pub(super) const fn is(self, expected: &str) -> bool {
-        self.0.eq_ignore_ascii_case(expected.as_bytes())
+    pub(in crate::relay) const fn is(self, expected: &str) -> bool {
+        self.bytes.eq_ignore_ascii_case(expected.as_bytes())
     }
 
-    pub(super) const fn bytes(self) -> &'a [u8] {
-        self.0
+    /// Whether it is this keyword.
+    pub(in crate::relay) const fn is_keyword(self, expected: &str) -> bool {
+        !self.quoted && self.is(expected)
+    }
+
+    pub(in crate::relay) const fn is_quoted(self) -> bool {
+        self.quoted
+    }
+
+    pub(in crate::relay) const fn bytes(self) -> &'a [u8] {
+        self.bytes
     }
 }
 
@@ -22,13 +35,13 @@ const WORDS: usize = 64;
 const FIRST_WORDS: usize = 48;
 
 /// Cuts a text into statements.
-pub(super) struct Statements<'a> {
+pub(in crate::relay) struct Statements<'a> {
     text: &'a [u8],
     at: usize,
 }
 
 /// The words of one statement.
-pub(super) struct Words<'a> {
+pub(in crate::relay) struct Words<'a> {
     words: [Word<'a>; WORDS],
     count: usize,
 }
@@ -42,23 +55,23 @@ impl<'a> std::ops::Deref for Words<'a> {
 }
 
 impl<'a> Words<'a> {
-    fn push(&mut self, word: &'a [u8]) {
+    fn push(&mut self, word: &'a [u8], quoted: bool) {
         // Behind the first words only the names of functions matter, and those that do have an underscore.
         let matters = self.count < FIRST_WORDS || memchr::memchr(b'_', word).is_some();
         if matters && self.count < WORDS {
-            self.words[self.count] = Word(word);
+            self.words[self.count] = Word { bytes: word, quoted };
             self.count += 1;
         }
     }
 }
 
 impl<'a> Statements<'a> {
-    pub(super) const fn new(text: &'a [u8]) -> Self {
+    pub(in crate::relay) const fn new(text: &'a [u8]) -> Self {
         Self { text, at: 0 }
     }
 
     /// The words of the next statement; `None` at the end.
-    pub(super) fn next_statement(&mut self) -> Option<Words<'a>> {
+    pub(in crate::relay) fn next_statement(&mut self) -> Option<Words<'a>> {
         if self.at >= self.text.len() {
             return None;
         }
@@ -68,12 +81,17 @@ impl<'a> Statements<'a> {
             self.at += 1;
             match byte {
                 b';' => break,
-                b'*' => words.push(&self.text[begin..=begin]),
+                b'*' => words.push(&self.text[begin..=begin], false),
                 b'\'' => self.skip_string(false),
                 b'"' => {
                     self.skip_to(b"\"");
+                    while self.next_is(b'"') {
+                        // A doubled one stands for one in the name.
+                        self.at += 1;
+                        self.skip_to(b"\"");
+                    }
                     let end = self.at.saturating_sub(1).max(begin + 1);
-                    words.push(&self.text[begin + 1..end]);
+                    words.push(&self.text[begin + 1..end], true);
                 }
                 b'-' if self.next_is(b'-') => self.skip_to(b"\n"),
                 b'/' if self.next_is(b'*') => self.skip_comment(),
@@ -91,7 +109,7 @@ impl<'a> Statements<'a> {
                         self.at += 1;
                         self.skip_string(true);
                     } else {
-                        words.push(word);
+                        words.push(word, false);
                     }
                 }
                 _ => {}
@@ -172,6 +190,7 @@ mod tests {
         assert_eq!(words("do $$ x; $$; do $f$ y; $$ z $f$;g"), "do|do|g");
         assert_eq!(words("select 'it''s; x'"), "select");
         assert_eq!(words("unlisten *"), "unlisten *");
+        assert_eq!(words("a \"b\"\"c;\" d; \"e\"\""), "a b\"\"c; d|e\"");
         assert_eq!(words(";;a"), "||a");
     }
 

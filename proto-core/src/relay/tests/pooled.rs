@@ -130,8 +130,8 @@ fn a_name_that_is_taken_is_refused_also_where_the_connection_knows_it_by_another
         &[back::bare(b'3'), back::error("ERROR", "26000", "no"), back::ready(b'I'), back::ready(b'I')].concat(),
     );
     let (sent, _) = client(&mut relay, &[front::parse("s1", "other"), front::sync()].concat());
-    assert_eq!(tags(&sent), "PPS", "a copy of its own is there first: {}", sent.escape_ascii());
-    assert!(memchr::memmem::find(&sent, b"s1\0mine").is_some());
+    assert_eq!(tags(&sent), "PPS", "something is there first: {}", sent.escape_ascii());
+    assert!(memchr::memmem::find(&sent, b"s1\0\0").is_some() && memchr::memmem::find(&sent, b"mine").is_none());
 }
 
 #[test]
@@ -172,10 +172,10 @@ fn a_parse_that_an_error_overtakes_is_undone_before_the_close_in_front_of_it() {
 #[test]
 fn what_is_prepared_behind_a_deallocate_all_is_known() {
     let mut relay = on(true, None);
-    let bytes = [front::query("DEALLOCATE ALL"), front::parse("s1", "evil"), front::sync()].concat();
-    client(&mut relay, &bytes);
-    let answer = [back::complete("DEALLOCATE ALL"), back::ready(b'I'), back::bare(b'1'), back::ready(b'I')].concat();
-    server(&mut relay, &answer);
+    client(&mut relay, &[front::query("DEALLOCATE ALL"), front::parse("s1", "evil"), front::sync()].concat());
+    server(&mut relay, &[back::complete("DEALLOCATE ALL"), back::ready(b'I')].concat());
+    client(&mut relay, &[front::parse("s1", "evil"), front::sync()].concat());
+    server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat());
     let mut next = on(true, relay.take_statements());
     let (sent, _) = client(&mut next, &[front::bind("", "s1"), front::sync()].concat());
     assert_eq!(tags(&sent), "CBS", "somebody else's is closed first");
@@ -356,9 +356,12 @@ fn a_name_is_free_again_behind_a_deallocate_all_in_the_same_pipeline() {
     let mut relay = on(false, None);
     client(&mut relay, &[front::parse("s1", "good"), front::sync()].concat());
     assert!(server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat()));
-    client(&mut relay, &[front::query("deallocate all"), front::parse("s1", "new"), front::sync()].concat());
-    let answers = [back::complete("DEALLOCATE ALL"), back::ready(b'I'), back::bare(b'1'), back::ready(b'I')].concat();
-    assert!(server(&mut relay, &answers));
+    let parse = [front::parse("s1", "new"), front::sync()].concat();
+    let (sent, _) = client(&mut relay, &[front::query("deallocate all"), parse.clone()].concat());
+    assert_eq!(tags(&sent), "Q", "it waits for the name to be free");
+    assert!(server(&mut relay, &[back::complete("DEALLOCATE ALL"), back::ready(b'I')].concat()));
+    assert_eq!(tags(&client(&mut relay, &parse).0), "PS");
+    assert!(server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat()));
     assert_eq!(tags(&client(&mut relay, &[front::bind("", "s1"), front::sync()].concat()).0), "BS");
 }
 
@@ -378,4 +381,114 @@ fn a_server_that_goes_while_it_takes_over_the_settings_says_so_itself() {
     let mut relay = on(false, None);
     relay.tracker.handle_own(super::tracker::Op::Own);
     assert!(!server(&mut relay, &refused), "an error of another kind is for nobody");
+}
+
+/// A session that has `s1` and `s2`, on a connection that has `s1`, and somebody else's `s2`.
+fn with_two() -> Relay {
+    let mut relay = on(true, None);
+    client(&mut relay, &[front::parse("s1", "mine"), front::parse("s2", "mine too"), front::sync()].concat());
+    assert!(server(&mut relay, &[back::bare(b'1'), back::bare(b'1'), back::ready(b'I')].concat()));
+    drop(relay.take_statements());
+    let mut somebody = on(true, None);
+    client(&mut somebody, &[front::parse("s1", "mine"), front::parse("s2", "theirs"), front::sync()].concat());
+    assert!(server(&mut somebody, &[back::bare(b'1'), back::bare(b'1'), back::ready(b'I')].concat()));
+    let _ = relay.handle_connection(&Reported::default(), somebody.take_statements());
+    relay
+}
+
+#[test]
+fn deallocate_among_other_statements_frees_the_sessions_own() {
+    let mut relay = with_two();
+    let query = front::query("begin; deallocate s1; deallocate s2; deallocate nobody; select 1");
+    let (sent, _) = client(&mut relay, &query);
+    assert_eq!(tags(&sent), "Q", "somebody else's is as good to be freed");
+    // What comes behind waits for what is freed.
+    let parse = [front::parse("s1", "new"), front::sync()].concat();
+    assert_eq!(client(&mut relay, &parse).0, b"");
+    let done = || back::complete("DEALLOCATE");
+    assert!(server(&mut relay, &[back::complete("BEGIN"), done(), done()].concat()));
+    assert!(server(&mut relay, &[back::error("ERROR", "26000", "nobody"), back::ready(b'E')].concat()));
+    assert!(!relay.is_in_doubt());
+    client(&mut relay, &front::query("rollback"));
+    assert!(server(&mut relay, &[back::complete("ROLLBACK"), back::ready(b'I')].concat()));
+    assert_eq!(tags(&client(&mut relay, &parse).0), "PS", "the name is free");
+    assert!(server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat()));
+    let (sent, _) = client(&mut relay, &[front::bind("", "s2"), front::sync()].concat());
+    assert_eq!(tags(&sent), "BS", "and nobody has this one any more");
+}
+
+#[test]
+fn what_deallocate_frees_is_there_for_it_and_cannot_fail() {
+    let mut relay = with_two();
+    drop(relay.take_statements());
+    let _ = relay.handle_connection(&Reported::default(), Some(Box::new(OnServer::new(200))));
+    let (sent, _) = client(&mut relay, &front::query("deallocate s1; select 1/0; deallocate s2"));
+    assert_eq!(tags(&sent), "PPQ");
+    assert!(memchr::memmem::find(&sent, b"mine").is_none(), "texts may fail by now: {}", sent.escape_ascii());
+    let parsed = [back::bare(b'1'), back::bare(b'1'), back::complete("DEALLOCATE")].concat();
+    assert!(server(&mut relay, &parsed));
+    assert!(server(&mut relay, &[back::error("ERROR", "22012", "no"), back::ready(b'I')].concat()));
+    // The second one has not happened: the session has it, and not by what stood there for it.
+    let (sent, _) = client(&mut relay, &[front::bind("", "s1"), front::bind("", "s2"), front::sync()].concat());
+    assert_eq!(tags(&sent), "BPBS", "{}", sent.escape_ascii());
+    assert!(!relay.is_in_doubt());
+}
+
+#[test]
+fn a_deallocate_in_a_pipeline_is_sent_when_what_precedes_it_is_answered() {
+    let mut relay = with_two();
+    let pipeline = [front::bind("", "s1"), front::execute("", 0), front::query("deallocate s1; select 1")].concat();
+    let (sent, _) = client(&mut relay, &pipeline);
+    assert_eq!(tags(&sent), "BEH", "the server is asked for what it keeps");
+    let query = &pipeline[pipeline.len() - front::query("deallocate s1; select 1").len()..];
+    assert!(server(&mut relay, &[back::bare(b'2'), back::complete("SELECT 1")].concat()));
+    assert_eq!(tags(&client(&mut relay, query).0), "Q");
+    assert!(server(
+        &mut relay,
+        &[back::complete("DEALLOCATE"), back::complete("SELECT 1"), back::ready(b'I')].concat()
+    ));
+    assert!(!relay.is_in_doubt() && relay.is_quiet());
+    assert_eq!(tags(&client(&mut relay, &[front::parse("s1", "new"), front::sync()].concat()).0), "PS");
+}
+
+#[test]
+fn a_name_that_the_extended_protocol_frees_is_free_in_the_same_pipeline() {
+    for text in ["deallocate s1", "deallocate all"] {
+        let mut relay = with_two();
+        let frees = [front::parse("", text), front::bind("", ""), front::execute("", 0)].concat();
+        let behind = [front::parse("s1", "new"), front::bind("", "s1"), front::execute("", 0), front::sync()].concat();
+        let (sent, _) = client(&mut relay, &[frees, behind.clone()].concat());
+        assert_eq!(tags(&sent), "PBEH", "{text}");
+        let done = back::complete(&text.to_ascii_uppercase().replace(" S1", ""));
+        assert!(server(&mut relay, &[back::bare(b'1'), back::bare(b'2'), done].concat()));
+        assert_eq!(tags(&client(&mut relay, &behind).0), "PBES", "{text}");
+        let answer = [back::bare(b'1'), back::bare(b'2'), back::complete("SELECT 1"), back::ready(b'I')].concat();
+        assert!(server(&mut relay, &answer), "{text}");
+        assert!(relay.fault().is_none() && relay.is_quiet(), "{text}");
+    }
+}
+
+#[test]
+fn a_name_that_was_freed_unseen_does_not_end_the_session() {
+    let mut relay = with_two();
+    client(&mut relay, &front::query("do $$begin execute 'deallocate s1'; end$$"));
+    assert!(server(&mut relay, &[back::complete("DO"), back::ready(b'I')].concat()));
+    let pipeline = [front::parse("s1", "new"), front::bind("", "s1"), front::close(b'S', "s1"), front::sync()].concat();
+    assert_eq!(tags(&client(&mut relay, &pipeline).0), "PBS");
+    assert!(server(&mut relay, &back::bare(b'1')), "which had to be refused, as far as was known");
+    // Behind an error the Close has not happened, and the session has what the server has.
+    assert!(server(&mut relay, &[back::error("ERROR", "22012", "no"), back::ready(b'I')].concat()));
+    assert!(relay.fault().is_none() && relay.is_in_doubt());
+    assert_eq!(tags(&client(&mut relay, &[front::bind("", "s1"), front::sync()].concat()).0), "BS");
+}
+
+#[test]
+fn the_unnamed_statement_is_gone_behind_a_query_whatever_failed_before_it() {
+    let mut relay = on(true, None);
+    let failing = [front::parse("", "good"), front::bind("", ""), front::close(b'S', ""), front::sync()].concat();
+    client(&mut relay, &[failing, front::query("select 1")].concat());
+    assert!(server(&mut relay, &[back::bare(b'1'), back::error("ERROR", "34000", "no"), back::ready(b'I')].concat()));
+    assert!(server(&mut relay, &[back::complete("SELECT 1"), back::ready(b'I')].concat()));
+    let (sent, _) = client(&mut relay, &[front::bind("", ""), front::sync()].concat());
+    assert!(memchr::memmem::find(&sent, b"good").is_none(), "{}", sent.escape_ascii());
 }
