@@ -13,7 +13,7 @@ const ASKER: (&str, &str) = ("acct_asker", "asker-secret-0d1c");
 fn home(server: &'static Cluster, name: &str) -> Ini {
     server.create_database(name);
     server.sql(&format!(
-        "do $$ begin create role {} login password '{}'; exception when duplicate_object then null; end $$",
+        "do $$ begin create role {} login password '{}'; exception when duplicate_object or unique_violation then null; end $$",
         ASKER.0, ASKER.1
     ));
     let function = "create function lookup(wanted name, out name name, out password text) language sql security definer
