@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::gprxy::{Config, Gprxy};
 use crate::support::postgres::Version;
 use crate::support::provider::Provider;
-use crate::support::wire::{Wire, bind, describe_and_execute, parse, sync};
+use crate::support::wire::Wire;
 use crate::support::{eventually, target::Target};
 
 const BOTH: [Version; 2] = [Version::V15, Version::V18];

@@ -45,6 +45,7 @@ use crate::time::{Deadline, Now, Tick, Timer, earliest};
 pub use about::{About, Progress};
 pub use actions::{Action, Credential, Finish, Leased, Output, Reply, Return, ReturnState, Wish};
 use console::Consoling;
+#[cfg(feature = "driver")]
 pub(crate) use ending::shutting_down;
 use leasing::Leasing;
 use looking::Looking;
