@@ -278,7 +278,7 @@ impl Relay {
 
     fn way_of_mentions(&mut self, said: Mentions, header: Header, body: &[u8], front: bool, now: Now) -> Option<Step> {
         let failed = self.status() == TransactionStatus::Failed;
-        if said.frees() && (self.is_preparing() || self.tracker.answers_to_come()) {
+        if said.frees() && self.tracker.answers_to_come() {
             return Some(self.ask_for_answers(front));
         }
         let (quiet, whole) = (self.is_quiet(), body.len() == header.body as usize);

@@ -184,7 +184,7 @@ impl Tracker {
     /// Whether something of the client's waits for an answer that will come once the server is asked for it.
     #[must_use]
     pub fn answers_to_come(&self) -> bool {
-        let own = |op: &Op| matches!(op, Op::OwnParse | Op::OwnClose);
+        let own = |op: &Op| matches!(op, Op::Own | Op::OwnParse | Op::OwnClose);
         !self.skipping && !self.copy_in && !self.ops.iter().all(own)
     }
 

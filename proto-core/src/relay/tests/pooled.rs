@@ -286,7 +286,7 @@ fn the_unnamed_statement_survives_a_close_that_was_skipped() {
 }
 
 #[test]
-fn a_deallocate_waits_until_the_connection_has_taken_over_the_settings() {
+fn a_deallocate_goes_behind_the_settings_that_the_connection_takes_over() {
     let mut relay = on(false, None);
     client(&mut relay, &[front::parse("s1", "good"), front::sync()].concat());
     let tokyo = back::parameter("TimeZone", "Asia/Tokyo");
@@ -296,11 +296,13 @@ fn a_deallocate_waits_until_the_connection_has_taken_over_the_settings() {
     assert!(other.set(b"TimeZone", b"UTC"));
     let differences = relay.handle_connection(&other, Some(Box::new(OnServer::new(200))));
     assert!(!differences.set.is_empty());
-    let deallocate = front::query("deallocate s1");
-    assert_eq!(client(&mut relay, &deallocate), (Vec::new(), Vec::new()), "not yet");
+    let (sent, said) = client(&mut relay, &front::query("deallocate s1"));
+    assert_eq!((tags(&sent).as_str(), said.len()), ("PQ", 0), "behind the settings, on the server");
     let taken = [back::complete("SET"), tokyo, back::ready(b'I')].concat();
-    assert!(server(&mut relay, &taken));
-    assert_eq!(tags(&client(&mut relay, &deallocate).1), "CZ", "gprxy's own answer: the server knows nothing of it");
+    let done = [back::bare(b'1'), back::complete("DEALLOCATE"), back::ready(b'I')].concat();
+    assert!(server(&mut relay, &[taken, done].concat()));
+    assert!(relay.is_quiet() && !relay.is_in_doubt());
+    assert_eq!(tags(&client(&mut relay, &[front::parse("s1", "new"), front::sync()].concat()).0), "PS", "it is free");
 }
 
 #[test]
