@@ -265,3 +265,21 @@ fn a_statement_whose_answer_has_changed_is_prepared_anew_for_whoever_parses_it()
         assert_eq!(tags(&ask(&mut one, &[run("w")])), "2TCZ", "on {version:?}");
     }
 }
+
+#[test]
+fn half_a_message_holds_no_server_connection() {
+    for version in BOTH {
+        let gprxy = Config::new(version).set("pool.pool_mode", "transaction").pool_of(1).queue_wait("10s").start();
+        let (mut half, mut other) = (bob(&gprxy), bob(&gprxy));
+        for message in [parse("s1", "select 'whole'"), query("select 'whole'"), bind("", &[])] {
+            let (first, rest) = message.split_at(6);
+            ask(&mut half, &[query("select 'in front of it'"), first.to_vec()]);
+            assert_eq!(other.value("select 'goes on'"), "goes on");
+            half.send(&[rest, &sync()].concat());
+            half.read_until_ready();
+            if message[0] == b'Q' {
+                half.read_until_ready();
+            }
+        }
+    }
+}

@@ -36,6 +36,7 @@ pub use on_server::OnServer;
 pub use own::Pooled;
 use rules::Rule;
 use tracker::{Settled, Tracker};
+pub use way::shows_enough;
 
 /// What the relay says of the bytes that it was shown.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -19,6 +19,13 @@ pub(super) enum Seen<'a> {
     Part(&'a [u8]),
 }
 
+/// Whether what is there of a message at the client's front decides how it goes: all of it, or as much as is looked at of
+/// any. Where it is, the server waits for no more than what its own statements take.
+#[must_use]
+pub fn shows_enough(header: Header, bytes: &[u8]) -> bool {
+    bytes.len() >= HEADER_LEN + MAX_PARSE.min(header.body as usize)
+}
+
 impl Relay {
     /// What is to be done with a message of the client before, or instead of, passing it; `None`: it passes. Nothing is
     /// done while it is not at the `front`.
