@@ -188,7 +188,7 @@ impl Relay {
                 Rule::Terminate => return forward_or(at, Step::Terminate),
                 Rule::Refuse => return forward_or(at, Step::Broken(Violation::UnexpectedMessage(header.tag))),
             };
-            if self.tracker.is_full() || self.ledger.as_ref().is_some_and(|ledger| ledger.is_full()) {
+            if self.is_full() {
                 return if at > 0 { Step::Forward(at) } else { self.full() };
             }
             if self.ledger.is_some() && names_too_much(header) {
@@ -217,6 +217,13 @@ impl Relay {
                 None => self.from_client.begin(header, keep),
             }
         }
+    }
+
+    /// Whether so much is without its answer that no more is taken in.
+    fn is_full(&self) -> bool {
+        self.tracker.is_full()
+            || self.ledger.as_ref().is_some_and(|ledger| ledger.is_full())
+            || self.pooled.as_ref().is_some_and(|pooled| pooled.statements.holds_too_much())
     }
 
     /// No more is taken in before something is answered. What gprxy answers itself makes the server say nothing by itself:

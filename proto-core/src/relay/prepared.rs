@@ -112,6 +112,8 @@ pub(super) struct Statements {
     pub(super) group: u32,
     /// Notes that matter and stand behind an earlier Sync.
     pub(super) unsettled: usize,
+    /// Bytes of texts in all notes.
+    pub(super) held: usize,
 }
 
 impl Statements {
@@ -138,7 +140,7 @@ impl Statements {
         self.handle_ready();
         self.handle_all_answered();
         self.queried = None;
-        self.unsettled = 0;
+        (self.unsettled, self.held) = (0, 0);
         (self.has_run, self.is_apart) = (false, false);
         self.here.take()
     }

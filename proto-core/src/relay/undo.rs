@@ -18,19 +18,39 @@ pub(super) struct Undo {
     pub(super) refused: Option<(Name, Definition)>,
     /// The Syncs that were sent before it.
     pub(super) group: u32,
+    /// Bytes of texts that it keeps, at most.
+    pub(super) held: usize,
 }
+
+/// Bytes of texts in notes of messages without an answer, behind which no more is taken in. A client that leaves its answers
+/// unread would have all texts kept that it sends.
+const MAX_HELD: usize = 1024 * 1024;
 
 impl Undo {
     /// Whether others may depend on how it ends.
     pub(super) const fn matters(&self) -> bool {
         self.mine.is_some() || self.here.is_some()
     }
+
+    fn texts(&self) -> usize {
+        let mine = self.mine.iter().filter_map(|(_, before)| before.as_ref());
+        let here = self.here.iter().filter_map(|(_, before)| before.as_ref().map(|prepared| &prepared.definition));
+        let refused = self.refused.iter().map(|(_, definition)| definition);
+        mine.chain(here).chain(refused).map(|definition| definition.text.len()).sum()
+    }
 }
 
 impl Statements {
     pub(super) fn note(&mut self, undo: Undo) {
-        self.undo.push_back(Undo { group: self.group, ..undo });
+        let held = undo.texts();
+        self.held += held;
+        self.undo.push_back(Undo { group: self.group, held, ..undo });
         self.open = true;
+    }
+
+    /// Whether so much is kept of what is not answered that no more is to be taken in.
+    pub(super) const fn holds_too_much(&self) -> bool {
+        self.held >= MAX_HELD
     }
 
     /// A Parse or Close of the client's has been sent to its end. It counts unless an error came while it was on its way.
@@ -39,6 +59,7 @@ impl Statements {
             && !counts
             && let Some(undo) = self.undo.pop_back()
         {
+            self.held -= undo.held;
             if undo.replaces_text {
                 std::mem::swap(&mut self.unnamed_text, &mut self.text_before);
             }
@@ -51,7 +72,8 @@ impl Statements {
         self.open = false;
     }
 
-    pub(super) fn settle(&mut self, undo: &Undo) {
+    fn settle(&mut self, undo: &Undo) {
+        self.held -= undo.held;
         if undo.matters() && undo.group != self.group {
             self.unsettled -= 1;
         }

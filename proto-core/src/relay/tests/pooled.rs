@@ -19,7 +19,7 @@ fn pooled(audit: bool) -> Relay {
 }
 
 /// A session on a connection with these statements.
-fn on(audit: bool, statements: Option<Box<OnServer>>) -> Relay {
+pub(super) fn on(audit: bool, statements: Option<Box<OnServer>>) -> Relay {
     let mut relay = pooled(audit);
     let statements = statements.unwrap_or_else(|| Box::new(OnServer::new(200)));
     let _ = relay.handle_connection(&Reported::default(), Some(statements));
@@ -59,7 +59,7 @@ pub(super) fn tags(bytes: &[u8]) -> String {
 }
 
 /// A connection on which somebody has prepared `s1`.
-fn with_s1(audit: bool) -> Option<Box<OnServer>> {
+pub(super) fn with_s1(audit: bool) -> Option<Box<OnServer>> {
     let mut somebody = on(audit, None);
     client(&mut somebody, &[front::parse("s1", "good"), front::sync()].concat());
     server(&mut somebody, &[back::bare(b'1'), back::ready(b'I')].concat());
@@ -414,7 +414,7 @@ fn a_server_that_goes_while_it_takes_over_the_settings_says_so_itself() {
 }
 
 /// A session that has `s1` and `s2`, on a connection that has `s1`, and somebody else's `s2`.
-fn with_two() -> Relay {
+pub(super) fn with_two() -> Relay {
     let mut relay = on(true, None);
     client(&mut relay, &[front::parse("s1", "mine"), front::parse("s2", "mine too"), front::sync()].concat());
     assert!(server(&mut relay, &[back::bare(b'1'), back::bare(b'1'), back::ready(b'I')].concat()));
