@@ -15,57 +15,9 @@ use crate::codec::frontend::tag as front;
 
 use super::pins::Pins;
 
-/// A frontend message that waits for its answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Op {
-    /// Simple query: any number of results, then ReadyForQuery.
-    Query,
-    /// ParseComplete.
-    Parse,
-    /// BindComplete.
-    Bind,
-    /// RowDescription or NoData.
-    Describe,
-    /// CommandComplete, EmptyQueryResponse or PortalSuspended.
-    Execute,
-    /// CloseComplete.
-    Close,
-    /// FunctionCallResponse, then ReadyForQuery.
-    FunctionCall,
-    /// ReadyForQuery.
-    Sync,
-    /// A simple query or Sync of gprxy itself: nothing of its answer is for the client.
-    Own,
-    /// A Parse of gprxy itself: its ParseComplete is not for the client.
-    OwnParse,
-    /// A Close of gprxy itself: its CloseComplete is not for the client.
-    OwnClose,
-    /// A Parse of the client that the server never sees: gprxy says ParseComplete in its turn.
-    AnsweredParse,
-    /// The same for Close and CloseComplete.
-    AnsweredClose,
-    /// A query in the place of one of the client's that is refused: its error is told in gprxy's words.
-    Refused(Pins),
-    /// The same for a Parse.
-    RefusedParse(Pins),
-    /// No answer: it marks where the client sent COPY data before the server had asked for any.
-    CopyData,
-    /// No answer: it marks where the client ended its COPY data.
-    CopyEnd,
-}
+mod op;
 
-impl Op {
-    /// Whether it changes which prepared statements there are.
-    pub const fn prepares(self) -> bool {
-        matches!(self, Self::Parse | Self::Close | Self::OwnParse | Self::OwnClose)
-            || matches!(self, Self::AnsweredParse | Self::AnsweredClose | Self::RefusedParse(_))
-    }
-
-    /// Whether it waits for no answer.
-    const fn is_marker(self) -> bool {
-        matches!(self, Self::CopyData | Self::CopyEnd)
-    }
-}
+pub use op::Op;
 
 /// What a server message meant for the operation at the head of the queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -186,6 +138,13 @@ impl Tracker {
     pub fn answers_to_come(&self) -> bool {
         let own = |op: &Op| matches!(op, Op::Own | Op::OwnParse | Op::OwnClose);
         !self.skipping && !self.copy_in && !self.ops.iter().all(own)
+    }
+
+    /// Whether the newest operation is a query behind something of gprxy's own that may fail and have it skipped. What came
+    /// behind it would be skipped as well.
+    pub fn is_query_in_question(&self) -> bool {
+        let mut newest = self.ops.iter().rev();
+        newest.next() == Some(&Op::Query) && newest.next().is_some_and(|op| op.goes_for_another())
     }
 
     /// Whether the server reads COPY data.

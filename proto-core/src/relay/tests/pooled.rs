@@ -124,11 +124,8 @@ fn a_name_that_is_taken_is_refused_also_where_the_connection_knows_it_by_another
     client(&mut relay, &[front::parse("s1", "mine"), front::sync()].concat());
     server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat());
     // Somebody's `s1` goes, and `gprxy_1` stays.
-    client(&mut relay, &[front::query("EXECUTE s1"), front::sync()].concat());
-    server(
-        &mut relay,
-        &[back::bare(b'3'), back::error("ERROR", "26000", "no"), back::ready(b'I'), back::ready(b'I')].concat(),
-    );
+    client(&mut relay, &front::query("EXECUTE s1"));
+    server(&mut relay, &[back::bare(b'3'), back::error("ERROR", "26000", "no"), back::ready(b'I')].concat());
     let (sent, _) = client(&mut relay, &[front::parse("s1", "other"), front::sync()].concat());
     assert_eq!(tags(&sent), "PPS", "something is there first: {}", sent.escape_ascii());
     assert!(memchr::memmem::find(&sent, b"s1\0\0").is_some() && memchr::memmem::find(&sent, b"mine").is_none());
@@ -426,6 +423,14 @@ pub(super) fn with_two() -> Relay {
     relay
 }
 
+/// The session of [`with_two`] on a connection that has neither.
+pub(super) fn with_none_here() -> Relay {
+    let mut relay = with_two();
+    drop(relay.take_statements());
+    let _ = relay.handle_connection(&Reported::default(), Some(Box::new(OnServer::new(200))));
+    relay
+}
+
 #[test]
 fn deallocate_among_other_statements_frees_the_sessions_own() {
     let mut relay = with_two();
@@ -449,9 +454,7 @@ fn deallocate_among_other_statements_frees_the_sessions_own() {
 
 #[test]
 fn what_deallocate_frees_is_there_for_it_and_cannot_fail() {
-    let mut relay = with_two();
-    drop(relay.take_statements());
-    let _ = relay.handle_connection(&Reported::default(), Some(Box::new(OnServer::new(200))));
+    let mut relay = with_none_here();
     let (sent, _) = client(&mut relay, &front::query("deallocate s1; select 1/0; deallocate s2"));
     assert_eq!(tags(&sent), "PPQ");
     assert!(memchr::memmem::find(&sent, b"mine").is_none(), "texts may fail by now: {}", sent.escape_ascii());

@@ -270,3 +270,18 @@ fn what_ends_with_its_transaction_is_allowed() {
         assert!(!seen.contains("0A000") && seen.ends_with("Z(I)"), "{text}: {seen}");
     }
 }
+
+#[test]
+fn a_query_that_is_skipped_for_what_went_before_it_is_answered_without_another_word() {
+    let mut duel = silent();
+    duel.client(&[front::parse("s1", "rows 0"), front::sync()].concat());
+    duel.server(&[back::bare(b'1'), back::ready(b'I')].concat());
+    duel.client(&front::query("deallocate s1; rows 0"));
+    duel.sent();
+    duel.seen();
+    duel.server(&back::error("ERROR", "57014", "cancelled"));
+    assert_eq!(duel.sent(), front::sync());
+    duel.server(&back::ready(b'I'));
+    assert_eq!(seen(&mut duel), "E(ERROR 57014) Z(I)");
+    assert_eq!(duel.returned.last(), Some(&ReturnState::Between));
+}
