@@ -136,8 +136,8 @@ impl Tracker {
     /// Whether something of the client's waits for an answer that will come once the server is asked for it.
     #[must_use]
     pub fn answers_to_come(&self) -> bool {
-        let own = |op: &Op| matches!(op, Op::Own | Op::OwnParse | Op::OwnClose);
-        !self.skipping && !self.copy_in && !self.ops.iter().all(own)
+        let comes = |op: &Op| !op.is_marker() && *op != Op::Own && !op.goes_for_another();
+        !self.skipping && !self.copy_in && self.ops.iter().any(comes)
     }
 
     /// Whether the newest operation is a query behind something of gprxy's own that may fail and have it skipped. What came

@@ -485,6 +485,19 @@ fn a_deallocate_in_a_pipeline_is_sent_when_what_precedes_it_is_answered() {
 }
 
 #[test]
+fn a_deallocate_behind_a_stray_end_of_copy_data_goes() {
+    let mut relay = with_two();
+    let stray = [front::bind("", "s1"), front::execute("", 0), front::copy_done(), front::flush()].concat();
+    let query = front::query("deallocate s1; select 1");
+    let (sent, _) = client(&mut relay, &[stray, query.clone()].concat());
+    assert_eq!(tags(&sent), "BEcHH", "as far as is known something is to come");
+    assert!(server(&mut relay, &[back::bare(b'2'), back::complete("SELECT 1")].concat()));
+    assert_eq!(tags(&client(&mut relay, &query).0), "Q", "nothing else is");
+    let done = [back::complete("DEALLOCATE"), back::complete("SELECT 1"), back::ready(b'I')].concat();
+    assert!(server(&mut relay, &done) && relay.is_quiet());
+}
+
+#[test]
 fn a_name_that_the_extended_protocol_frees_is_free_in_the_same_pipeline() {
     for text in ["deallocate s1", "deallocate all"] {
         let mut relay = with_two();
