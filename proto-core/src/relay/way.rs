@@ -68,7 +68,12 @@ impl Relay {
         if !whole && !long {
             return Some(Step::Wait);
         }
-        let Ok(name) = Reader::new(body).cstr() else { return self.unseen_name(header, seen) };
+        let Ok(name) = Reader::new(body).cstr() else {
+            if whole {
+                self.pooled.as_mut()?.statements.handle_other();
+            }
+            return self.unseen_name(header, seen);
+        };
         let names = name.len() + 1;
         let failed = self.status() == TransactionStatus::Failed;
         let (name, definition) = (Name::new(name), &body[names..]);

@@ -44,3 +44,15 @@ fn texts_of_statements_that_are_closed_again_count_as_well() {
     assert!(server(&mut relay, &answers));
     assert!(tags(&client(&mut relay, &pairs[parses..].concat()).0).contains('P'), "there is room again");
 }
+
+#[test]
+fn a_parse_without_a_name_has_its_own_note() {
+    let mut relay = on(false, None);
+    let malformed = [crate::testing::wire::message(b'P', b"no end"), front::sync()].concat();
+    let (sent, _) = client(&mut relay, &[malformed, front::parse("s2", "good"), front::sync()].concat());
+    assert_eq!(tags(&sent), "PSPS");
+    let failed = [back::error("ERROR", "08P01", "invalid message format"), back::ready(b'I')].concat();
+    assert!(server(&mut relay, &[failed, back::bare(b'1'), back::ready(b'I')].concat()));
+    assert!(relay.fault().is_none() && relay.is_between_transactions());
+    assert_eq!(tags(&client(&mut relay, &[front::bind("", "s2"), front::sync()].concat()).0), "BS");
+}
