@@ -27,10 +27,14 @@ pub(super) struct Mentions {
     names: Vec<Name>,
     /// Those of `DEALLOCATE`, in their order; `None` where the name is not understood.
     freed: VecDeque<Option<Name>>,
+    /// Those of `PREPARE`.
+    made: Vec<Name>,
     /// Everything is freed.
     frees_all: bool,
     /// A statement runs of which only the name is known: what the server says of it may look like another one's answer.
     executes: bool,
+    /// Those that run.
+    executed: Vec<Name>,
     /// The text is nothing but `DEALLOCATE` of the first of the names.
     is_lone: bool,
 }
@@ -52,13 +56,22 @@ impl Mentions {
         } else if is(0, "discard") {
             self.frees_all |= is(1, "all");
         } else if is(0, "prepare") {
-            self.names.extend(name_at(words, 1).filter(|_| !is(1, "transaction")));
+            let name = name_at(words, 1).filter(|_| !is(1, "transaction"));
+            self.made.extend(name);
+            self.names.extend(name);
         } else if (is(0, "execute") || is(0, "explain") || is(0, "create"))
             && let Some(at) = words.iter().position(|word| word.is_keyword("execute"))
         {
             self.executes = true;
-            self.names.extend(name_at(words, at + 1));
+            let name = name_at(words, at + 1);
+            self.executed.extend(name);
+            self.names.extend(name);
         }
+    }
+
+    /// Whether there must be something of this name where the session has it, whatever it is: to be freed, or in the way.
+    fn wants_any(&self, name: Name) -> bool {
+        self.freed.contains(&Some(name)) || self.made.contains(&name)
     }
 
     /// Whether names may be free behind it.
@@ -183,10 +196,10 @@ impl Statements {
         self.here.as_ref().is_some_and(|here| here.by_name.contains_key(name)) || self.fixed.contains(name)
     }
 
-    /// What must go so that a query finds nothing by this name that the session does not have; where it `frees` one that
-    /// the session has, there must be something to be freed, whatever it is.
-    fn before_query(&mut self, name: Name, frees: bool) -> Option<Before> {
-        if frees && self.has(&name) {
+    /// What must go so that a query finds nothing by this name that the session does not have, and where it `wants_any`,
+    /// something by one that the session has. Its text may be one that the server would refuse by now.
+    fn before_query(&mut self, name: Name, wants_any: bool) -> Option<Before> {
+        if wants_any && self.has(&name) {
             return (!self.is_here(&name)).then(|| Before::Parse(name, Meaning::new(EMPTY, None)));
         }
         self.is_foreign(&name).then_some(Before::Close(name))
@@ -196,7 +209,13 @@ impl Statements {
 impl Pooled {
     /// What must go so that a Parse of this text finds what the session means by the names in it.
     fn before_parse(&mut self, mentions: &Mentions) -> Option<Before> {
-        mentions.names.iter().find_map(|name| self.statements.before_sql(name))
+        mentions.names.iter().find_map(|name| {
+            if mentions.executed.contains(name) {
+                self.statements.before_sql(name)
+            } else {
+                self.statements.before_query(*name, mentions.wants_any(*name))
+            }
+        })
     }
 }
 
@@ -297,8 +316,7 @@ impl Relay {
             return Some(self.deallocated(&said.names[0], header, body, now));
         }
         // In a failed transaction as well: it may end in front of what frees.
-        let before =
-            said.names.iter().find_map(|&name| statements.before_query(name, said.freed.contains(&Some(name))));
+        let before = said.names.iter().find_map(|&name| statements.before_query(name, said.wants_any(name)));
         if let Some(before) = before {
             return Some(if front { self.first(&before) } else { Step::Wait });
         }

@@ -468,6 +468,38 @@ fn what_deallocate_frees_is_there_for_it_and_cannot_fail() {
 }
 
 #[test]
+fn what_the_extended_protocol_frees_is_there_for_it_and_cannot_fail() {
+    let mut relay = with_none_here();
+    let frees = [front::parse("", "deallocate s1"), front::bind("", ""), front::execute("", 0), front::sync()].concat();
+    let (sent, _) = client(&mut relay, &frees);
+    assert_eq!(tags(&sent), "PPBES");
+    assert!(memchr::memmem::find(&sent, b"mine").is_none(), "its table may be gone: {}", sent.escape_ascii());
+    let done = [back::bare(b'2'), back::complete("DEALLOCATE"), back::ready(b'I')].concat();
+    assert!(server(&mut relay, &[back::bare(b'1'), back::bare(b'1'), done].concat()));
+    assert_eq!(tags(&client(&mut relay, &[front::bind("", "s1"), front::sync()].concat()).0), "BS", "it is gone");
+    // What runs by its name is what the session has by it.
+    let mut relay = with_none_here();
+    let (sent, _) = client(&mut relay, &front::parse("", "execute s1"));
+    assert!(memchr::memmem::find(&sent, b"mine").is_some(), "{}", sent.escape_ascii());
+}
+
+#[test]
+fn a_name_that_sql_wants_to_make_is_taken() {
+    for extended in [false, true] {
+        let mut relay = with_none_here();
+        let text = "prepare s1 as select 1";
+        let message = if extended { front::parse("", text) } else { front::query(text) };
+        let (sent, _) = client(&mut relay, &message);
+        assert_eq!(tags(&sent), if extended { "PP" } else { "PQ" }, "by something, whatever it is");
+        assert!(memchr::memmem::find(&sent, b"mine").is_none());
+        let answer = if extended { back::bare(b'1') } else { back::error("ERROR", "42P05", "taken") };
+        assert!(server(&mut relay, &[back::bare(b'1'), answer, back::ready(b'I')].concat()) || extended);
+        let (sent, _) = client(&mut relay, &[front::bind("", "s1"), front::sync()].concat());
+        assert!(memchr::memmem::find(&sent, b"mine").is_some(), "not what is in the way: {}", sent.escape_ascii());
+    }
+}
+
+#[test]
 fn a_deallocate_in_a_pipeline_is_sent_when_what_precedes_it_is_answered() {
     let mut relay = with_two();
     let pipeline = [front::bind("", "s1"), front::execute("", 0), front::query("deallocate s1; select 1")].concat();
