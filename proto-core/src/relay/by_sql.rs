@@ -135,6 +135,8 @@ pub(super) struct UnderWay {
     freed: VecDeque<Option<Name>>,
     /// That query is not answered to its end.
     query: bool,
+    /// How often such a text was bound and may still run.
+    bound: u32,
     /// What the text of the unnamed statement says, where it frees names.
     unnamed: Option<Mentions>,
     /// Such a text was parsed or bound, and something since then is not answered.
@@ -154,12 +156,15 @@ impl Statements {
 
     /// The unnamed statement is bound, and may run.
     pub(super) const fn handle_bound_by_sql(&mut self) {
-        self.by_sql.extended |= self.by_sql.unnamed.is_some();
+        if self.by_sql.unnamed.is_some() {
+            self.by_sql.extended = true;
+            self.by_sql.bound = self.by_sql.bound.saturating_add(1);
+        }
     }
 
     /// Everything that was sent is answered.
     pub(super) fn handle_all_answered(&mut self) {
-        self.by_sql.extended = false;
+        (self.by_sql.extended, self.by_sql.bound) = (false, 0);
     }
 
     /// ReadyForQuery.
@@ -171,10 +176,12 @@ impl Statements {
     /// The server has carried out a `DEALLOCATE` of one name.
     pub(super) fn handle_freed(&mut self) {
         let of_query = self.by_sql.freed.pop_front();
+        let may_run = of_query.is_none() && self.by_sql.bound > 0;
+        self.by_sql.bound -= u32::from(may_run);
         let of_parse = || self.by_sql.unnamed.as_ref().and_then(|mentions| mentions.freed.front().copied());
         // Of a query it is certain which one; what a portal runs may be something else.
         let certain = matches!(of_query, Some(Some(_)));
-        if let Some(name) = of_query.or_else(of_parse).flatten() {
+        if let Some(name) = of_query.or_else(|| may_run.then(of_parse).flatten()).flatten() {
             self.forget(&name);
         }
         if !certain {

@@ -484,6 +484,23 @@ fn what_the_extended_protocol_frees_is_there_for_it_and_cannot_fail() {
 }
 
 #[test]
+fn what_a_named_statement_frees_is_not_taken_for_what_the_unnamed_one_has_freed() {
+    let mut relay = with_two();
+    let run = |name: &str| [front::bind("", name), front::execute("", 0), front::sync()].concat();
+    let done = || [back::bare(b'2'), back::complete("DEALLOCATE"), back::ready(b'I')].concat();
+    client(&mut relay, &[front::parse("", "deallocate s1"), run("")].concat());
+    assert!(server(&mut relay, &[back::bare(b'1'), done()].concat()));
+    client(&mut relay, &[front::parse("s1", "new"), front::parse("d", "deallocate s2"), front::sync()].concat());
+    assert!(server(&mut relay, &[back::bare(b'1'), back::bare(b'1'), back::ready(b'I')].concat()));
+    client(&mut relay, &run("d"));
+    assert!(server(&mut relay, &done()));
+    assert!(relay.is_in_doubt() && relay.fault().is_none());
+    drop(relay.take_statements());
+    let _ = relay.handle_connection(&Reported::default(), Some(Box::new(OnServer::new(200))));
+    assert_eq!(tags(&client(&mut relay, &run("s1")).0), "PBES", "the session has it");
+}
+
+#[test]
 fn a_name_that_sql_wants_to_make_is_taken() {
     for extended in [false, true] {
         let mut relay = with_none_here();
