@@ -287,6 +287,7 @@ impl Relay {
         if let Some(pooled) = &mut self.pooled {
             pooled.statements.handle_gone_here(name);
         }
+        self.tracker.handle_query_answered();
         let mut answer = Vec::new();
         emit_command_complete(&mut answer, b"DEALLOCATE");
         emit_ready_for_query(&mut answer, status);

@@ -433,6 +433,8 @@ impl Statements {
     /// The session has it no more; on the server it may serve others.
     pub(super) fn handle_gone_here(&mut self, name: &Name) {
         self.mine.remove(name);
+        // The query that says so takes the unnamed one along, which the server still has.
+        self.unnamed = Unnamed::Unknown;
     }
 
     /// What must go so that SQL finds by this name what the session has by it, and nothing else.

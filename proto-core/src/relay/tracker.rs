@@ -172,6 +172,18 @@ impl Tracker {
         self.ops.iter().find(|op| !op.is_marker()).copied()
     }
 
+    /// gprxy has answered a simple query in the server's place, at a moment when nothing is owed.
+    pub const fn handle_query_answered(&mut self) {
+        self.count_ready();
+    }
+
+    const fn count_ready(&mut self) {
+        self.completed.0 = self.completed.0.wrapping_add(1);
+        if matches!(self.status, TransactionStatus::Idle) {
+            self.completed.1 = self.completed.1.wrapping_add(1);
+        }
+    }
+
     /// gprxy has answered what was its own to answer.
     pub fn handle_answered(&mut self) {
         if matches!(self.head(), Some(Op::AnsweredParse | Op::AnsweredClose)) {
@@ -296,10 +308,7 @@ impl Tracker {
         match body.first().copied().and_then(TransactionStatus::from_byte) {
             Some(status) => {
                 self.status = status;
-                self.completed.0 = self.completed.0.wrapping_add(1);
-                if status == TransactionStatus::Idle {
-                    self.completed.1 = self.completed.1.wrapping_add(1);
-                }
+                self.count_ready();
             }
             None => self.confused = true,
         }

@@ -501,6 +501,18 @@ fn what_a_named_statement_frees_is_not_taken_for_what_the_unnamed_one_has_freed(
 }
 
 #[test]
+fn a_deallocate_that_gprxy_answers_is_a_query_as_any_other() {
+    let mut relay = with_two();
+    client(&mut relay, &[front::parse("", "unnamed"), front::sync()].concat());
+    assert!(server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat()));
+    let (queries, transactions) = relay.completed();
+    let (sent, said) = client(&mut relay, &front::query("deallocate s1"));
+    assert_eq!((sent.as_slice(), tags(&said).as_str()), (&b""[..], "CZ"));
+    assert_eq!(relay.completed(), (queries + 1, transactions + 1));
+    assert_eq!(tags(&client(&mut relay, &[front::bind("", ""), front::sync()].concat()).0), "CBS", "it is gone");
+}
+
+#[test]
 fn a_name_that_sql_wants_to_make_is_taken() {
     for extended in [false, true] {
         let mut relay = with_none_here();
