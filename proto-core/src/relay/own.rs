@@ -103,7 +103,14 @@ impl Pooled {
     #[must_use]
     pub(super) fn handle_settled(&mut self, settled: Settled, failed: usize, skips: bool) -> bool {
         match settled {
-            Settled::Done(op) if op.prepares() => return self.statements.handle_done(),
+            Settled::Done(op) if op.prepares() => {
+                let fixed = self.statements.fixed.len();
+                let known = self.statements.handle_done();
+                if self.statements.fixed.len() > fixed {
+                    self.handle_unmovable();
+                }
+                return known;
+            }
             Settled::Failed(op) => {
                 self.statements.handle_failed(failed + usize::from(op.prepares()), op.prepares(), skips);
             }

@@ -293,26 +293,28 @@ impl Statements {
         }
     }
 
+    /// A Parse of a name that the session has goes to be refused; `None` when it is too long to be kept.
+    pub(super) fn handle_taken(&mut self, name: Name, definition: Option<&[u8]>) {
+        let definition = definition.map(|definition| Meaning::new(definition, self.settings_now()));
+        self.note(Undo { refused: Some((name, definition)), ..Undo::default() });
+    }
+
     /// A Parse of the client counts from here on.
     pub(super) fn handle_parse(&mut self, name: Name, definition: &[u8], way: Way) {
         let mut undo = Undo::default();
         let mut definition = Meaning::new(definition, self.settings_now());
-        if !self.mine.contains_key(&name) {
-            if let Some(here) = &mut self.here {
-                let on_server = match way {
-                    Way::Same => Some(name),
-                    Way::Renamed(other) => Some(other),
-                    Way::Answered(known) => {
-                        let _ = here.uses(&known, &mut definition);
-                        None
-                    }
-                };
-                undo.here = on_server.map(|other| (other, here.insert(other, definition.clone())));
-            }
-            undo.mine = Some((name, self.mine.insert(name, definition)));
-        } else {
-            undo.refused = Some((name, definition));
+        if let Some(here) = &mut self.here {
+            let on_server = match way {
+                Way::Same => Some(name),
+                Way::Renamed(other) => Some(other),
+                Way::Answered(known) => {
+                    let _ = here.uses(&known, &mut definition);
+                    None
+                }
+            };
+            undo.here = on_server.map(|other| (other, here.insert(other, definition.clone())));
         }
+        undo.mine = Some((name, self.mine.insert(name, definition)));
         self.note(undo);
     }
 
@@ -393,7 +395,8 @@ impl Statements {
                 *before = None;
                 here.extend(on_server.by_name.remove_entry(name));
             }
-            if let (Some((name, definition)), Some(on_server)) = (undo.refused.take(), &mut self.here) {
+            let kept = undo.refused.take_if(|(_, definition)| definition.is_some());
+            if let (Some((name, Some(definition))), Some(on_server)) = (kept, &mut self.here) {
                 // Its name is free by now.
                 self.unsettled += usize::from(undo.group != self.group);
                 on_server.clock += 1;

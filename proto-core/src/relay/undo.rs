@@ -14,8 +14,8 @@ pub(super) struct Undo {
     pub(super) unnamed: Option<Unnamed>,
     /// It was a Parse of the unnamed statement: the text before it is kept, unless another such Parse came behind it.
     pub(super) replaces_text: bool,
-    /// The name is taken: the server must refuse this.
-    pub(super) refused: Option<(Name, Definition)>,
+    /// The name is taken: the server must refuse this. `None` where it is too long to be kept.
+    pub(super) refused: Option<(Name, Option<Definition>)>,
     /// The Syncs that were sent before it.
     pub(super) group: u32,
     /// Bytes of texts that it keeps, at most.
@@ -35,7 +35,7 @@ impl Undo {
     fn texts(&self) -> usize {
         let mine = self.mine.iter().filter_map(|(_, before)| before.as_ref());
         let here = self.here.iter().filter_map(|(_, before)| before.as_ref().map(|prepared| &prepared.definition));
-        let refused = self.refused.iter().map(|(_, definition)| definition);
+        let refused = self.refused.iter().filter_map(|(_, definition)| definition.as_ref());
         mine.chain(here).chain(refused).map(|definition| definition.text.len()).sum()
     }
 }
@@ -84,8 +84,10 @@ impl Statements {
     pub(super) fn handle_done(&mut self) -> bool {
         let Some(undo) = self.undo.pop_front() else { return false };
         self.settle(&undo);
-        if let Some((name, definition)) = undo.refused {
-            self.handle_accepted(name, definition);
+        match undo.refused {
+            Some((name, Some(definition))) => self.handle_accepted(name, definition),
+            Some((name, None)) => self.handle_accepted_long(name),
+            None => {}
         }
         true
     }
@@ -111,6 +113,24 @@ impl Statements {
         }
         if mine {
             self.mine.insert(name, definition);
+        }
+    }
+
+    /// The same where the text is too long to be kept: the name is the connection's from here on.
+    fn handle_accepted_long(&mut self, name: Name) {
+        self.in_doubt = true;
+        self.fixed.insert(name);
+        self.mine.remove(&name);
+        if let Some(on_server) = &mut self.here {
+            on_server.by_name.remove(&name);
+        }
+        for undo in &mut self.undo {
+            if let Some((_, before)) = undo.mine.as_mut().filter(|(other, _)| *other == name) {
+                *before = None;
+            }
+            if let Some((_, before)) = undo.here.as_mut().filter(|(other, _)| *other == name) {
+                *before = None;
+            }
         }
     }
 

@@ -107,6 +107,10 @@ impl Relay {
             return None;
         }
         match pooled.statements.parse_of(&name, definition, failed) {
+            Use::Go(Way::Same) if pooled.statements.has(&name) => {
+                pooled.statements.handle_taken(name, (!long).then_some(definition));
+                None
+            }
             Use::Go(Way::Same) => {
                 pooled.statements.handle_parse(name, definition, Way::Same);
                 None

@@ -56,3 +56,24 @@ fn a_parse_without_a_name_has_its_own_note() {
     assert!(relay.fault().is_none() && relay.is_between_transactions());
     assert_eq!(tags(&client(&mut relay, &[front::bind("", "s2"), front::sync()].concat()).0), "BS");
 }
+
+#[test]
+fn a_long_statement_by_a_name_that_was_freed_unseen_stays_where_it_is() {
+    let long = format!("select '{}'", "x".repeat(13_000));
+    for pieces in [13_050, 12_500] {
+        let mut relay = on(false, None);
+        client(&mut relay, &[front::parse("s1", "good"), front::sync()].concat());
+        assert!(server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat()));
+        client(&mut relay, &front::query("do $$begin execute 'deallocate s1'; end$$"));
+        assert!(server(&mut relay, &[back::complete("DO"), back::ready(b'I')].concat()));
+        let parse = [front::parse("s1", &long), front::sync()].concat();
+        let (first, rest) = parse.split_at(pieces.min(parse.len()));
+        client(&mut relay, first);
+        client(&mut relay, rest);
+        assert!(relay.pins().is_empty(), "it had to be refused, as far as was known");
+        assert!(server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat()));
+        assert!(!relay.pins().is_empty() && relay.is_in_doubt(), "no other connection can have it");
+        let (sent, _) = client(&mut relay, &[front::bind("", "s1"), front::close(b'S', "s1"), front::sync()].concat());
+        assert_eq!(tags(&sent), "BCS", "as it is, and gone with its Close");
+    }
+}
