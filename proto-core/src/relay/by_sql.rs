@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use super::meaning::Meaning;
 use super::names::Name;
 use super::pins::LOOK;
-use super::pins::words::{Statements as Cut, Word};
+use super::pins::words::{Cut, Word};
 use super::prepared::{Before, Statements};
 use super::way::Seen;
 use super::{Pooled, Relay, Step};
@@ -115,6 +115,12 @@ pub(super) fn mentions(text: &[u8]) -> Option<Mentions> {
     mentions.freed.iter_mut().skip(known).for_each(|name| *name = None);
     mentions.is_lone = count == 1 && text.len() <= LOOK && matches!(mentions.freed.front(), Some(Some(_)));
     (mentions.frees() || !mentions.names.is_empty()).then_some(mentions)
+}
+
+/// The name in a `DEALLOCATE`, when the text is nothing but that.
+pub(super) fn deallocated(text: &[u8]) -> Option<Name> {
+    let mut mentions = mentions(text).filter(|mentions| mentions.is_lone)?;
+    mentions.freed.pop_front().flatten()
 }
 
 /// Whether it is worth a closer look: it begins like one of these, or with a comment, or has more than one statement.
@@ -269,10 +275,7 @@ impl Relay {
 
     /// Nothing more is taken in before what has gone is answered, and the server is asked for that where it might keep it.
     pub(super) fn ask_for_answers(&mut self, front: bool) -> Step {
-        if !front || !self.tracker.is_unsynced() || std::mem::replace(&mut self.flushed, true) {
-            return Step::Wait;
-        }
-        Step::SayServer(vec![tag::FLUSH, 0, 0, 0, 4])
+        if front && self.tracker.is_unsynced() { self.ask_once() } else { Step::Wait }
     }
 
     /// What is waited for may be an answer that the server keeps.

@@ -237,7 +237,12 @@ impl Relay {
     /// No more is taken in before something is answered. What gprxy answers itself makes the server say nothing by itself:
     /// where that stands behind an answer that the server keeps for a Flush, it is asked for that.
     fn full(&mut self) -> Step {
-        if self.pooled.is_none() || std::mem::replace(&mut self.flushed, true) {
+        if self.pooled.is_some() { self.ask_once() } else { Step::Wait }
+    }
+
+    /// The server is asked for what it keeps, once until it says something.
+    fn ask_once(&mut self) -> Step {
+        if std::mem::replace(&mut self.flushed, true) {
             return Step::Wait;
         }
         Step::SayServer(vec![front::FLUSH, 0, 0, 0, 4])
