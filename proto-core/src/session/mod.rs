@@ -243,7 +243,8 @@ impl Session {
                 Step::Instead(n, own) => {
                     self.record_outcomes();
                     self.send(own);
-                    self.answered(n == bytes.len());
+                    self.heard(n == bytes.len());
+                    self.answered();
                     return Verdict::Take(n);
                 }
                 step => return self.relay_step(from, step, bytes, now),
