@@ -263,9 +263,13 @@ impl Guest {
         let asked = World::time().tick;
         if let Some((pid, key)) = client.key.clone().filter(|_| self.dice.percent(8)) {
             let (name, delay) = (format!("{} cancels", self.name), self.dice.below(40_000));
+            let book = self.book.clone();
             World::aside(async move {
                 sleep(Duration::from_micros(delay)).await;
+                // It is a connection like others.
+                let who = book.lock().unwrap().dial(Place { database: "", user: "", identity: None });
                 Client::cancel(&name, pid, &key).await;
+                book.lock().unwrap().gone(who);
             });
         }
         let sent = client.send(&front::query(text)).await;
