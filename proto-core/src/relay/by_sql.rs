@@ -296,10 +296,9 @@ impl Relay {
             }
             return Some(self.deallocated(&said.names[0], header, body, now));
         }
-        let before = said.names.iter().find_map(|&name| {
-            let frees = !failed && said.freed.contains(&Some(name));
-            statements.before_query(name, frees)
-        });
+        // In a failed transaction as well: it may end in front of what frees.
+        let before =
+            said.names.iter().find_map(|&name| statements.before_query(name, said.freed.contains(&Some(name))));
         if let Some(before) = before {
             return Some(if front { self.first(&before) } else { Step::Wait });
         }

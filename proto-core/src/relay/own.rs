@@ -52,18 +52,7 @@ impl Pooled {
 
     pub(super) fn handle_server(&mut self, tag: u8, seen: &[u8]) {
         match tag {
-            back::PARAMETER_STATUS => {
-                if let Ok((name, value)) = parameter_status(seen) {
-                    let _ = self.told.set(name, value);
-                    if meaning::decides(name) {
-                        self.statements.settings = None;
-                    }
-                    if !value.is_ascii() {
-                        // It cannot be said to another connection, whatever that one's encoding is.
-                        self.pins.handle_unsettable();
-                    }
-                }
-            }
+            back::PARAMETER_STATUS => self.handle_reported(seen),
             back::ERROR_RESPONSE => {
                 self.pins.handle_error();
                 if ErrorFields::parse(seen).code == Some(SqlState::FEATURE_NOT_SUPPORTED) {
@@ -88,6 +77,23 @@ impl Pooled {
                 self.statements.is_apart = [Pin::Temporary, Pin::Setting, Pin::Role].iter().any(|pin| pins.has(*pin));
             }
             _ => {}
+        }
+    }
+
+    fn handle_reported(&mut self, seen: &[u8]) {
+        let Ok((name, value)) = parameter_status(seen) else {
+            // Longer than anything that is kept: it stays where it is, and nobody finds it there.
+            self.pins.handle_unsettable();
+            self.statements.handle_doubt();
+            return;
+        };
+        let _ = self.told.set(name, value);
+        if meaning::decides(name) {
+            self.statements.settings = None;
+        }
+        if !value.is_ascii() {
+            // It cannot be said to another connection, whatever that one's encoding is.
+            self.pins.handle_unsettable();
         }
     }
 

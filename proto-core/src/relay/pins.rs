@@ -125,7 +125,10 @@ impl std::fmt::Display for Pins {
 /// What the statements of one text leave behind, and what they clear.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Effect {
+    /// What is there behind the last of them.
     pub(super) leaves: Pins,
+    /// The same, when one fails in front of what would clear it.
+    may_leave: Pins,
     pub(super) clears: Pins,
 }
 
@@ -139,6 +142,7 @@ pub(super) fn effect(text: &[u8], is_reported: impl Fn(&[u8]) -> bool) -> Effect
     while let Some(words) = statements.next_statement() {
         let one = effect_of_one(&words, &is_reported);
         effect.leaves = effect.leaves.without(one.clears).with(one.leaves);
+        effect.may_leave = effect.may_leave.with(one.leaves);
         effect.clears = effect.clears.with(one.clears).without(one.leaves);
     }
     effect
@@ -244,7 +248,7 @@ impl Book {
     /// A statement is sent. What it may leave behind counts at once, since it may do so before it fails; what it clears
     /// counts when it has succeeded, and only where nothing can take that back: `alone`, outside of a transaction.
     pub(super) const fn handle_statement(&mut self, effect: Effect, alone: bool) {
-        self.pins = self.pins.with(effect.leaves);
+        self.pins = self.pins.with(effect.may_leave);
         self.clearing = if alone { effect.clears } else { Pins(0) };
     }
 
@@ -386,6 +390,13 @@ mod tests {
         assert!(book.pins().has(Pin::Listen), "a rollback could take it back");
         book.handle_statement(effect("unlisten *"), true);
         assert!(book.pins().has(Pin::Listen), "not yet");
+        book.handle_idle();
+        assert!(book.pins().is_empty());
+        book.handle_statement(effect("prepare q as select 1; discard all"), true);
+        book.handle_error();
+        book.handle_idle();
+        assert!(book.pins().has(Pin::Prepared), "DISCARD ALL fails there, and what is prepared stays");
+        book.handle_statement(effect("prepare q as select 1; deallocate all"), true);
         book.handle_idle();
         assert!(book.pins().is_empty());
     }

@@ -105,8 +105,12 @@ impl Statements {
         }
         // One that was sent behind a later Sync stands on its own feet.
         let replaced = self.undo.iter().any(|undo| undo.unnamed.is_some()) || self.is_queried_behind(&failed);
-        for unnamed in self.undo.iter_mut().filter_map(|undo| undo.unnamed.as_mut()) {
-            *unnamed = Unnamed::Unknown;
+        // What the first of those found is what the failed ones have left, or a query among them.
+        let touched = failed.iter().any(|undo| undo.unnamed.is_some());
+        if let Some(found) = self.undo.iter_mut().find_map(|undo| undo.unnamed.as_mut())
+            && (touched || *found == Unnamed::Gone)
+        {
+            *found = Unnamed::Unknown;
         }
         let texts = failed.iter().filter(|undo| undo.replaces_text).count();
         // The server has dropped the one before it began to look at the text.

@@ -158,20 +158,28 @@ impl Session {
         }
     }
 
-    /// Something of gprxy's own is answered.
-    pub(super) fn prepared(&mut self) {
-        let Phase::Relaying(relaying) = &mut self.phase else { return };
-        if relaying.preparing && !relaying.relay.is_preparing() {
+    /// Something of gprxy's own is answered. Whether the connection has taken over the session's parameters with it.
+    pub(super) fn prepared(&mut self) -> bool {
+        let Phase::Relaying(relaying) = &mut self.phase else { return false };
+        let is_prepared = relaying.preparing && !relaying.relay.is_preparing();
+        if is_prepared {
             relaying.preparing = false;
             self.out.push_back(Output::Do(Action::Cancellable));
         }
+        is_prepared
     }
 
     /// The server has said something; `all`: nothing of it is left.
-    pub(super) fn answered(&mut self, all: bool) {
+    pub(super) fn heard(&mut self, all: bool) {
+        if let Phase::Relaying(relaying) = &mut self.phase {
+            relaying.unread = !all;
+        }
+    }
+
+    /// The server has answered something.
+    pub(super) fn answered(&mut self) {
         let Phase::Relaying(relaying) = &mut self.phase else { return };
-        relaying.unread = !all;
-        if relaying.mode == PoolMode::Session || !all {
+        if relaying.mode == PoolMode::Session || relaying.unread {
             return;
         }
         if relaying.mode == PoolMode::Statement && relaying.relay.is_in_transaction_block() {

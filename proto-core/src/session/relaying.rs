@@ -175,7 +175,8 @@ impl Session {
             Step::Forward(n) => {
                 if from == Side::Server {
                     self.record_outcomes();
-                    self.answered(n == bytes.len());
+                    self.heard(n == bytes.len());
+                    self.answered();
                 } else if let Phase::Relaying(relaying) = &mut self.phase {
                     // The rest of COPY data, say, whose COPY has failed meanwhile.
                     relaying.leaving = relaying.may_leave();
@@ -186,8 +187,12 @@ impl Session {
             Step::Wait | Step::SayServer(_) | Step::SayClient(_) | Step::Instead(..) => Verdict::Wait,
             Step::Discard(n) => {
                 if from == Side::Server {
-                    self.prepared();
-                    self.answered(n == bytes.len());
+                    let is_prepared = self.prepared();
+                    self.heard(n == bytes.len());
+                    // What the client has said, and the connection was borrowed for, goes first.
+                    if !is_prepared {
+                        self.answered();
+                    }
                 } else {
                     self.release_between();
                 }
@@ -238,6 +243,10 @@ impl Session {
 
     fn need_permit(&mut self, bytes: &[u8], now: Now) -> Verdict {
         let Phase::Relaying(relaying) = &mut self.phase else { return Verdict::Wait };
+        if relaying.unrecorded && relaying.relay.is_preparing() {
+            // Its answer comes behind that of gprxy's own query.
+            return Verdict::Wait;
+        }
         if relaying.unrecorded {
             relaying.unrecorded = false;
             if !relaying.relay.handle_refused(bytes) {

@@ -286,6 +286,34 @@ fn the_unnamed_statement_survives_a_close_that_was_skipped() {
 }
 
 #[test]
+fn an_error_before_an_earlier_sync_says_nothing_of_what_is_closed_behind_it() {
+    let mut relay = on(false, None);
+    let fails = [front::bind("", "nobody"), front::sync()].concat();
+    let skips = [front::parse("", "good"), front::bind("", "nobody"), front::close(b'S', ""), front::sync()].concat();
+    client(&mut relay, &[fails, skips].concat());
+    let failed = || [back::error("ERROR", "26000", "none"), back::ready(b'I')].concat();
+    assert!(server(&mut relay, &[failed(), back::bare(b'1'), failed()].concat()));
+    let (to_server, _) = client(&mut relay, &[front::describe(b'S', ""), front::sync()].concat());
+    assert_eq!(tags(&to_server), "DS", "the statement is there: its Close was skipped");
+}
+
+#[test]
+fn what_a_failed_transaction_frees_behind_its_end_is_there_for_it() {
+    let mut relay = on(false, None);
+    client(&mut relay, &[front::parse("s1", "good"), front::sync()].concat());
+    assert!(server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat()));
+    drop(relay.take_statements());
+    let _ = relay.handle_connection(&Reported::default(), Some(Box::new(OnServer::new(200))));
+    client(&mut relay, &front::query("begin; select 1/0"));
+    assert!(server(&mut relay, &[back::error("ERROR", "22012", "no"), back::ready(b'E')].concat()));
+    let (sent, _) = client(&mut relay, &front::query("rollback; deallocate s1"));
+    assert_eq!(tags(&sent), "PQ");
+    let done = [back::complete("ROLLBACK"), back::complete("DEALLOCATE"), back::ready(b'I')].concat();
+    assert!(server(&mut relay, &[back::bare(b'1'), done].concat()));
+    assert!(relay.is_quiet() && !relay.is_in_doubt());
+}
+
+#[test]
 fn a_deallocate_goes_behind_the_settings_that_the_connection_takes_over() {
     let mut relay = on(false, None);
     client(&mut relay, &[front::parse("s1", "good"), front::sync()].concat());

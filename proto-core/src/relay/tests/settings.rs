@@ -130,3 +130,20 @@ fn unnamed_statements_that_are_kept_are_kept_for_their_settings() {
     let (sent, _) = client(&mut dmy, &[front::execute("", 0), front::parse("", TEXT), front::sync()].concat());
     assert_eq!(tags(&sent), "EPS");
 }
+
+#[test]
+fn a_value_that_is_too_long_to_be_followed_stays_where_it_is() {
+    let mut relay = on("ISO, MDY", false, none());
+    client(&mut relay, &front::query("set search_path = many"));
+    let many = back::parameter("search_path", &"schema, ".repeat(1500));
+    let set = [back::complete("SET"), many, back::ready(b'I')].concat();
+    // In pieces, as nothing is judged whole that is longer than a buffer.
+    for piece in set.chunks(4096) {
+        assert!(server(&mut relay, piece));
+    }
+    assert!(!relay.pins().is_empty() && relay.is_in_doubt(), "nobody may find it there");
+    client(&mut relay, &front::query("discard all"));
+    let reset = [back::complete("DISCARD ALL"), back::parameter("search_path", "public"), back::ready(b'I')].concat();
+    assert!(server(&mut relay, &reset));
+    assert!(relay.pins().is_empty());
+}

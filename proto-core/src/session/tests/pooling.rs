@@ -1,11 +1,12 @@
 //! Sessions that have a server connection for a transaction.
 
 use super::seen;
+use crate::audit::AuditProfile;
 use crate::policy::{SessionState, SessionTerms};
 use crate::pool::{PoolMode, PoolSettings};
 use crate::session::{Finish, ReturnState, Side};
 use crate::testing::corp;
-use crate::testing::duel::{Duel, Terms};
+use crate::testing::duel::{Duel, Permits, Terms};
 use crate::testing::wire::{Message, back, front, messages};
 
 pub(super) fn terms(session: SessionTerms) -> Terms {
@@ -102,6 +103,47 @@ fn a_server_that_takes_its_leave_during_the_preparations_says_why() {
     assert_eq!(seen(&mut duel), "E(FATAL 57P01)");
     duel.close(Side::Server, crate::fault::Lost::Closed);
     assert_eq!(seen(&mut duel), "");
+}
+
+#[test]
+fn a_connection_that_was_prepared_for_a_message_stays_until_the_message_is_there() {
+    let mut duel = silent();
+    duel.client(&front::query("set TimeZone Asia/Tokyo"));
+    let tokyo = [back::parameter("TimeZone", "Asia/Tokyo"), back::complete("SET"), back::ready(b'I')].concat();
+    duel.server(&tokyo);
+    duel.returned.clear();
+    let query = [front::parse("", "rows 0"), front::sync()].concat();
+    let (first, rest) = query.split_at(9);
+    duel.client(first);
+    duel.sent();
+    assert!(duel.session.is_preparing());
+    duel.server(&tokyo);
+    assert!(!duel.session.is_preparing());
+    assert_eq!(duel.returned, [], "somebody else would change it before it is used");
+    duel.client(rest);
+    assert_eq!(duel.sent(), query);
+    duel.server(&[back::bare(b'1'), back::ready(b'I')].concat());
+    assert_eq!(duel.returned, [ReturnState::Between]);
+}
+
+#[test]
+fn a_statement_without_a_place_in_the_trail_is_refused_behind_the_preparations() {
+    let mut terms = Terms { server_answers: false, permits: Permits::Hold, ..terms(SessionTerms::default()) };
+    terms.profile.audit = Some(AuditProfile { statement_bytes: 100, required: true });
+    let mut duel = Duel::logged_in(terms);
+    let tokyo = [back::parameter("TimeZone", "Asia/Tokyo"), back::complete("SET"), back::ready(b'I')].concat();
+    duel.client(&front::query("set TimeZone Asia/Tokyo"));
+    duel.permit(true);
+    duel.server(&tokyo);
+    duel.seen();
+    duel.returned.clear();
+    duel.client(&front::query("rows 0"));
+    assert!(duel.session.is_preparing());
+    duel.permit(false);
+    assert_eq!((seen(&mut duel).as_str(), duel.finish.is_none()), ("", true), "not before the server's answer is read");
+    duel.server(&tokyo);
+    assert!(seen(&mut duel).starts_with("E(ERROR "), "and the session goes on");
+    assert_eq!((&duel.returned[..], duel.finish.is_none()), (&[ReturnState::Between][..], true));
 }
 
 fn refusing() -> Duel {
