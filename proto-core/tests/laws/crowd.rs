@@ -23,8 +23,8 @@ const NOTICED: Duration = Duration::from_secs(5);
 pub(crate) struct Place {
     database: &'static str,
     user: &'static str,
-    /// Nobody's, where PostgreSQL checks the password.
-    identity: Option<String>,
+    /// A person of the provider, or a user whose password PostgreSQL checks.
+    identity: String,
 }
 
 /// When somebody was there.
@@ -84,11 +84,7 @@ impl Ledger {
         };
         let place = place.clone();
         let counts = move |other: &Place| {
-            let same = [
-                other.database == place.database,
-                other.user == place.user,
-                other.identity.is_some() && other.identity == place.identity,
-            ];
+            let same = [other.database == place.database, other.user == place.user, other.identity == place.identity];
             mine.iter().zip(same).all(|(mine, same)| !mine || same)
         };
         (limit > 0).then_some((limit, counts))
@@ -150,7 +146,7 @@ impl Ledger {
             // Who is not proven before the server has let him in waits for as long as a login may take: even an idle
             // connection of other people makes no room for him.
             ("28000", None) if text.contains("client_login_timeout") => {
-                assert!(self.stays[who].place.identity.is_none() && self.pool.max_db_connections > 0, "{text}");
+                assert!(self.stays[who].place.user == corp::LOCAL_USER && self.pool.max_db_connections > 0, "{text}");
                 *self.refused.entry("client_login_timeout").or_default() += 1;
                 return;
             }
@@ -190,11 +186,8 @@ impl Guest {
             true => corp::LOCAL_PASSWORD.to_vec(),
             false => corp::token(&person, &[role], World::time()),
         };
-        let place = Place {
-            database,
-            user: if own_password { corp::LOCAL_USER } else { account },
-            identity: (!own_password).then_some(person),
-        };
+        let place =
+            Place { database, user: if own_password { corp::LOCAL_USER } else { account }, identity: user.clone() };
         let who = self.book.lock().unwrap().dial(place);
         let mut client = Client::dial(&self.name);
         let asked = World::time().tick;
@@ -267,7 +260,7 @@ impl Guest {
             World::aside(async move {
                 sleep(Duration::from_micros(delay)).await;
                 // It is a connection like others.
-                let who = book.lock().unwrap().dial(Place { database: "", user: "", identity: None });
+                let who = book.lock().unwrap().dial(Place { database: "", user: "", identity: String::new() });
                 Client::cancel(&name, pid, &key).await;
                 book.lock().unwrap().gone(who);
             });
