@@ -212,6 +212,7 @@ pub(crate) static POOL: Section = Section {
         key("server_reset_query_always", "false"),
         key("server_connect_timeout", "5s"),
         key("server_login_retry", "15s"),
+        key("wait_for_server", "false"),
         key("query_wait_timeout", "2m"),
         key("query_wait_notify", "5s"),
         key("track_extra_parameters", "IntervalStyle"),
@@ -267,6 +268,7 @@ pub(crate) static DATABASES: Section = Section {
         key("transaction_timeout", ""),
         key("client_idle_timeout", ""),
         key("server_login_retry", ""),
+        key("wait_for_server", ""),
     ],
 };
 

@@ -37,6 +37,7 @@ mod rig;
 #[cfg(all(feature = "tokio", feature = "smol"))]
 mod runtimes;
 mod rust_driver;
+mod server_down;
 mod settings;
 mod soak;
 mod sso;

@@ -11,7 +11,7 @@ use super::server;
 use super::shared::Shared;
 use super::told;
 use crate::codec::backend::TransactionStatus;
-use crate::pool::{Lease, PoolKey, Returned};
+use crate::pool::{Lease, OpenError, PoolKey, Returned};
 use crate::session::Wish;
 use crate::upstream::ResetPlan;
 
@@ -98,10 +98,11 @@ impl<R: Runtime> Shared<R> {
                     });
                 }
                 Err(failure) => {
-                    let refusal = failure.refusal();
+                    let error = OpenError { refusal: failure.refusal(), is_down: failure.is_down() };
                     told::login_failed(&wish, &failure);
                     shared.with_hub(|hub, now| match failure.concerns_others() {
-                        true => hub.pools.handle_open_failed(lease, refusal, now),
+                        // There is no session that could wait.
+                        true => _ = hub.pools.handle_open_failed(lease, error, now),
                         false => hub.pools.handle_chore_failed(lease, now),
                     });
                 }

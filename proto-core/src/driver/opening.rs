@@ -11,7 +11,7 @@ use crate::auth::Authenticated;
 use crate::cancel::BackendTarget;
 use crate::codec::backend::TransactionStatus;
 use crate::fault::{Refusal, SqlState};
-use crate::pool::{Lease, PoolMode};
+use crate::pool::{Lease, OpenError, PoolMode};
 use crate::relay::OnServer;
 use crate::secret::Secret;
 use crate::session::{Credential, Reply, Wish};
@@ -81,7 +81,10 @@ impl<R: Runtime> Connection<R> {
         if own_password || !failure.concerns_others() {
             self.shared.discard(lease);
         } else {
-            self.shared.with_hub(|hub, now| hub.pools.handle_open_failed(lease, refusal.clone(), now));
+            let error = OpenError { refusal: refusal.clone(), is_down: failure.is_down() };
+            if self.shared.with_hub(|hub, now| hub.pools.handle_open_failed(lease, error, now)) {
+                return;
+            }
         }
         self.stop_asking();
         let reply = match failure {

@@ -142,6 +142,18 @@ impl OpenFailure {
         }
     }
 
+    /// Whether the server is not there, or not yet: nothing has been refused, and a later try may succeed.
+    pub(super) fn is_down(&self) -> bool {
+        match self {
+            Self::Connect(..) => true,
+            Self::Login { failure: LoginFailure::Lost(_) | LoginFailure::TimedOut, .. } => true,
+            Self::Login { failure: LoginFailure::Server(error), .. } => {
+                error.code() == Some(SqlState::CANNOT_CONNECT_NOW)
+            }
+            Self::Login { .. } | Self::NoToken(_) | Self::ConnectQuery(_) => false,
+        }
+    }
+
     /// Whether another host of the list may do better: libpq goes on after everything but a server's own refusal. One
     /// that had let us in has failed over something of this client's, and would hide it behind the next host's failure.
     const fn is_final(&self) -> bool {

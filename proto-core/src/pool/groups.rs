@@ -227,7 +227,7 @@ impl Pools {
             let stuck = first.and_then(|(_, id)| {
                 let pool = self.pools.get(id)?;
                 let (ticket, waiter) = pool.waiters.first_key_value()?;
-                let since = Some(Since { tick: waiter.since, ticket: *ticket });
+                let since = Some(waiter.stands(*ticket));
                 Some((*id, self.turn(pool, &waiter.claim, since, false, now.tick) == Turn::Starve(*kind)))
             });
             match stuck {

@@ -30,7 +30,8 @@
 //!   one of another pool that waits for the same limit.
 //! - A login that fails for a reason that others would meet too makes the pool back off for `server_login_retry`:
 //!   who needs a new connection meanwhile is told that reason at once. Then one login is tried, and the others wait for
-//!   how it ends.
+//!   how it ends. With `wait_for_server`, who met that his server is down goes back to his place and waits for the next
+//!   try, and so do those who waited with him, or came to a pool that has never had a connection.
 //! - A connection that nobody has used for `server_check_delay` is checked before it serves again ([`How::Check`]); a
 //!   reset checks by itself.
 //! - A paused pool gives nobody anything: those who ask wait in the queue, and what comes back is closed.
@@ -140,6 +141,8 @@ pub struct PoolSettings {
     pub query_wait_notify: Duration,
     /// After a failed login to the server, the next try waits this long; zero: not at all.
     pub server_login_retry: Duration,
+    /// Who waits for a connection of a server that is down goes on waiting, as with PgBouncer, and is not told at once.
+    pub wait_for_server: bool,
 }
 
 impl PoolSettings {
@@ -180,6 +183,7 @@ impl Default for PoolSettings {
             query_wait_timeout: Duration::from_secs(120),
             query_wait_notify: Duration::from_secs(5),
             server_login_retry: Duration::from_secs(15),
+            wait_for_server: false,
         }
     }
 }
@@ -242,6 +246,15 @@ pub enum How {
     /// Take the idle connection of the lease's slot, and reset it before anything else: somebody else's state is in it, or
     /// it is bare and was brought to other startup parameters.
     Reset,
+}
+
+/// Why a connection could not be opened.
+#[derive(Clone, Debug)]
+pub struct OpenError {
+    /// What to tell those who meet the same.
+    pub refusal: Refusal,
+    /// The server is not there, or not yet, and has not refused anybody: a later try may succeed.
+    pub is_down: bool,
 }
 
 /// In which state a leased connection comes back.

@@ -21,11 +21,16 @@ impl Pools {
         }
         for slot in self.slots.values_mut() {
             if matches!(slot.state, SlotState::Leased { .. }) && gone.contains(&slot.pool) {
+                let before = slot.is_spent();
                 slot.stale = true;
                 // Who opens it again does so by what held before, too.
                 slot.reuse = false;
+                if let Some(pool) = self.pools.get_mut(&slot.pool) {
+                    pool.count_spent(before, slot.is_spent());
+                }
             }
         }
+        self.renounce(&gone);
         self.close_idle_of(gone, Closing::Stale);
     }
 

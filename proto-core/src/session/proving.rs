@@ -176,7 +176,7 @@ impl Session {
         let (mode, owner, parameters) = pooling::terms(startup, leasing.who.as_ref(), &credential, &settings);
         leasing.mode = mode;
         leasing.terms = target.session.clone();
-        leasing.timeouts = self.profile.users.timeouts(name, target.session.timeouts);
+        leasing.limit(self.profile.users.timeouts(name, target.session.timeouts), now);
         let startup = &leasing.startup;
         let wish = Wish {
             account,

@@ -1,6 +1,6 @@
 //! What the reference model holds against every output, and against the counts once all is fetched.
 
-use super::{Chore, Connection, KEYS, Stand, Walk, Wish, key};
+use super::{Before, Chore, Connection, KEYS, Stand, Walk, Wish, key};
 use crate::fault::SqlState;
 use crate::pool::chores::LEFT_ALONE;
 use crate::pool::{Counts, How, Lease, PoolKey, PoolOutput, SlotId};
@@ -73,12 +73,16 @@ impl Walk {
 
     fn granted(&mut self, session: SessionId, lease: Lease, twin: Lease, how: How) {
         let who = session.0 as usize;
-        let Stand::Waiting { wish, order, since, .. } = std::mem::replace(&mut self.sessions[who], Stand::Out) else {
+        let stand = std::mem::replace(&mut self.sessions[who], Stand::Out);
+        let Stand::Waiting { wish, order, since, noticed, .. } = stand else {
             panic!("session {session} got a connection and did not wait for one")
         };
-        let earlier = self.sessions.iter().any(
-            |it| matches!(it, Stand::Waiting { wish: other, order: o, .. } if other.key == wish.key && *o < order),
-        );
+        let before = Before { since, order, noticed };
+        let earlier = self.sessions.iter().any(|it| {
+            matches!(it, Stand::Waiting { wish: other, order: o, again, .. }
+                // Whose place was given away while its login was still under way.
+                if other.key == wish.key && *o < order && !(*again && self.lagging.is_some()))
+        });
         assert!(!earlier, "session {session} overtook somebody");
         assert!(!self.is_paused(wish.key), "session {session} got a connection of a paused database");
         match how {
@@ -87,7 +91,8 @@ impl Walk {
         }
         self.replaced = None;
         self.seen.granted += 1;
-        self.sessions[who] = Stand::Holding { wish, lease, twin, opening: matches!(how, How::Open | How::OpenBare) };
+        let opening = matches!(how, How::Open | How::OpenBare);
+        self.sessions[who] = Stand::Holding { wish, lease, twin, opening, before };
     }
 
     fn opened_ahead(&mut self, pool: &PoolKey, parameters: usize, lease: Lease, twin: Lease) {
@@ -232,7 +237,13 @@ impl Walk {
                     assert!(self.now.since(since) >= self.settings.query_wait_timeout, "refused too early");
                 } else {
                     assert_eq!(refusal.message, format!("down {}", wish.key), "a foreign reason");
-                    assert!(self.failures[wish.key].is_some_and(|it| it.until > since), "refused without a reason");
+                    let Some(failure) = self.failures[wish.key].filter(|it| it.until > since) else {
+                        panic!("refused without a reason")
+                    };
+                    let overdue = self.now.since(since) >= self.settings.query_wait_timeout;
+                    let waited = since < self.now && !overdue && self.count(wish.key).idle == 0;
+                    let waits = waited && self.settings.wait_for_server && failure.is_down;
+                    assert!(self.lagging.is_some() || !waits, "refused although the server may come back");
                 }
             }
         }
@@ -321,12 +332,15 @@ impl Walk {
                 continue;
             }
             let leased = counts.active + counts.opening;
+            let comes_back = |it: &Connection| it.idle.is_none() && it.wish.key == index && !it.stale && it.wish.reuse;
+            let waits_for_it = settings.wait_for_server && self.failures[index].is_some_and(|it| it.is_down);
+            let has_hope = waits_for_it || counts.opening > 0 || self.connections.values().any(comes_back);
             let shut_out = [Group::Database, Group::Account].into_iter().any(|group| self.is_closed(group, index));
             assert!(counts.idle == 0 || shut_out, "somebody waits beside an idle connection");
             let reserve = settings.reserve_pool_timeout;
             let has_reserve = self.reserve() > 0 && self.now.since(since) >= reserve;
             let size = self.sizes[index] + if has_reserve { self.reserve() } else { 0 };
-            let hope = self.is_backing_off(index, reuse) && leased > 0;
+            let hope = self.is_backing_off(index, reuse) && has_hope;
             assert!(leased >= size || shut_out || hope, "somebody waits for nothing");
         }
         for connection in self.connections.values() {
