@@ -14,7 +14,7 @@ use crate::fault::{Refusal, SqlState};
 use crate::pool::{Lease, OpenError, PoolMode};
 use crate::relay::OnServer;
 use crate::secret::Secret;
-use crate::session::{Credential, Reply, Wish};
+use crate::session::{Credential, Reply, Wish, canonical};
 use crate::time::Now;
 use crate::upstream::{self, BackendKey, LoggedIn, LoginFailure, LoginSettings, Parameters, ResetFault, ResetPlan};
 
@@ -48,16 +48,17 @@ impl<R: Runtime> Connection<R> {
             furnish(&self.shared, self.terms.generation, wish, &lease, &mut connection, &login);
             self.shared.recipes.keep(self.terms.generation, wish);
         }
-        let proof = match self.wish.as_ref().map(|wish| &wish.credential) {
-            None => return self.shared.discard(lease),
-            Some(Credential::Account(_) | Credential::Passed(_) | Credential::Provided) => None,
-            Some(Credential::Own(_)) => match Authenticated::by_server(&login) {
-                Some(who) => Some(who),
-                None => {
-                    self.shared.tell_end(&connection, "password not asked for");
+        let Some(wish) = self.wish.clone() else { return self.shared.discard(lease) };
+        let proof = match &wish.credential {
+            Credential::Account(_) | Credential::Passed(_) | Credential::Provided => None,
+            Credential::Own(_) => match self.prove(&wish, &login) {
+                Ok(who) => Some(who),
+                Err((why, refusal)) => {
+                    self.shared.tell_end(&connection, why);
                     R::spawn(connection.close::<R>());
                     self.shared.discard(lease);
-                    return self.reply(Reply::Refused(password_not_asked()), now);
+                    self.stop_asking();
+                    return self.reply(Reply::Refused(refusal), now);
                 }
             },
         };
@@ -69,6 +70,13 @@ impl<R: Runtime> Connection<R> {
             hub.pools.handle_opened(&lease, now);
         });
         self.leased(lease, connection, proof, now);
+    }
+
+    /// PostgreSQL itself has checked a password, and tells by that who this is: only from here on the client counts.
+    fn prove(&self, wish: &Wish, login: &LoggedIn) -> Result<Authenticated, (&'static str, Refusal)> {
+        let who = Authenticated::by_server(login).ok_or_else(|| ("password not asked for", password_not_asked()))?;
+        self.admit(wish, Some(&canonical(who.identity()))).map_err(|refusal| ("client has no place", refusal))?;
+        Ok(who)
     }
 
     fn open_failed(&mut self, lease: Lease, failure: &OpenFailure, now: Now) {

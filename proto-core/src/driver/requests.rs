@@ -1,5 +1,6 @@
 //! Asking for a server connection, and what comes of it.
 
+use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use super::connection::{Connection, Slow};
@@ -10,6 +11,7 @@ use super::told;
 use crate::auth::Authenticated;
 use crate::codec::backend::TransactionStatus;
 use crate::console::Standing;
+use crate::fault::Refusal;
 use crate::hub::Applicant;
 use crate::pool::{How, Lease, PoolMode};
 use crate::session::{Leased, Reply, Wish};
@@ -21,32 +23,10 @@ impl<R: Runtime> Connection<R> {
     /// same greeting instead of the connection.
     pub(super) fn request(&mut self, wish: Box<Wish>, now: Now) {
         let session = self.session.id();
-        let profile = self.terms.profile.clone();
-        let about = self.session.about();
-        let user = about.as_ref().map_or(&wish.account, |about| profile.counted_as(&about.user, &wish.account));
-        let who = about.as_ref().and_then(|about| about.identity.as_ref());
-        let standing = who.and_then(|who| profile.console.as_ref()?.standing(who));
-        let admitted = self.shared.with_hub(|hub, _| {
-            let applicant = Applicant {
-                database: &wish.database,
-                user: Some(user),
-                identity: wish.identity.as_ref(),
-                is_admin: standing == Some(Standing::Admin),
-                at_console: false,
-                settings: &wish.settings,
-            };
-            hub.admit(session, &applicant)?;
-            Ok((hub.enroll(session, wish.wide_key), hub.clients_of(&wish.database)))
-        });
-        let key = match admitted {
-            Ok((key, clients)) => {
-                if clients == 1 && profile.log.connections && !profile.databases.has(&wish.database) {
-                    log::info!("session {session}: registered new auto-database: {}", wish.database);
-                }
-                key
-            }
-            Err(refusal) => return self.reply(Reply::Refused(refusal), now),
-        };
+        if let Err(refusal) = self.admit(&wish, wish.identity.as_ref()) {
+            return self.reply(Reply::Refused(refusal), now);
+        }
+        let key = self.shared.with_hub(|hub, _| hub.enroll(session, wish.wide_key));
         self.introduce(key.pid());
         let welcome = match wish.mode {
             PoolMode::Session => None,
@@ -58,6 +38,31 @@ impl<R: Runtime> Connection<R> {
             Some(parameters) => self.reply(Reply::Welcome(parameters.into()), now),
             None => self.borrow(now),
         }
+    }
+
+    /// Takes a place for this client under its identity. Before there is one, only looks whether there would be room.
+    pub(super) fn admit(&self, wish: &Wish, identity: Option<&Arc<str>>) -> Result<(), Refusal> {
+        let (session, profile) = (self.session.id(), &self.terms.profile);
+        let about = self.session.about();
+        let user = about.as_ref().map_or(&wish.account, |about| profile.counted_as(&about.user, &wish.account));
+        let who = about.as_ref().and_then(|about| about.identity.as_ref());
+        let standing = who.and_then(|who| profile.console.as_ref()?.standing(who));
+        let applicant = Applicant {
+            database: &wish.database,
+            user: Some(user),
+            identity,
+            is_admin: standing == Some(Standing::Admin),
+            at_console: false,
+            settings: &wish.settings,
+        };
+        let clients = self.shared.with_hub(|hub, _| match identity {
+            Some(_) => hub.admit(session, &applicant).map(|()| hub.clients_of(&wish.database)),
+            None => hub.check(&applicant).map(|()| 0),
+        })?;
+        if clients == 1 && profile.log.connections && !profile.databases.has(&wish.database) {
+            log::info!("session {session}: registered new auto-database: {}", wish.database);
+        }
+        Ok(())
     }
 
     /// A session that is not proven yet wants a server connection to look its user up on.

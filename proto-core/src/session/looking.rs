@@ -224,7 +224,7 @@ impl Session {
         }
         self.back_to_proving();
         match found {
-            Ok(found) => self.enter_gate(found, nonce, now),
+            Ok(found) => self.gate_looked_up(found, nonce, now),
             Err(fault) if fault.is_temporary() => self.refuse(not_now(), now),
             Err(_) => self.refuse(misconfigured(), now),
         }

@@ -59,7 +59,7 @@ pub(super) fn owner(identity: &Identity, isolation: Isolation) -> Owner {
 }
 
 /// One spelling for each identity. No issuer contains a zero byte: it is part of a URL.
-pub(super) fn canonical(identity: &Identity) -> Arc<str> {
+pub(crate) fn canonical(identity: &Identity) -> Arc<str> {
     format!("{}\0{}", identity.issuer, identity.subject).into()
 }
 
