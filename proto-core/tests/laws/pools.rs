@@ -62,7 +62,7 @@ impl Line {
         let key = PoolKey { account: format!("a{account}").into(), database: "d".into(), own_password: false };
         self.waiting.insert(self.came, key.clone());
         let (session, parameters, settings) = (SessionId(self.came), [].into(), self.settings());
-        let request = Request { session, key, parameters, owner: None, reuse: true, settings };
+        let request = Request { session, key, parameters, owner: None, reuse: true, adapts: true, settings };
         self.pools.handle_request(request, self.now);
         self.look();
     }
@@ -89,9 +89,10 @@ impl Line {
             match output {
                 PoolOutput::Granted { session, lease, how } => {
                     let first = self.waiting.keys().next().copied();
-                    assert!(how != How::Open || first == Some(session.0), "{session} has overtaken {first:?}");
+                    let is_new = matches!(how, How::Open | How::OpenBare);
+                    assert!(!is_new || first == Some(session.0), "{session} has overtaken {first:?}");
                     assert!(self.waiting.remove(&session.0).is_some(), "{session} has not asked");
-                    let list = if how == How::Open { &mut self.opening } else { &mut self.leases };
+                    let list = if is_new { &mut self.opening } else { &mut self.leases };
                     list.push(lease);
                 }
                 PoolOutput::Close { .. } | PoolOutput::Notice { .. } => {}
