@@ -381,10 +381,7 @@ impl<R: Runtime> Connection<R> {
     fn read(&mut self, mail: Mail, now: Now) {
         match mail {
             Mail::Granted(lease, how) => self.granted(lease, how, now),
-            Mail::Refused(refusal) => {
-                self.stop_asking();
-                self.reply(Reply::Refused(refusal), now);
-            }
+            Mail::Refused(refusal) => self.refused(refusal, now),
             Mail::Notice(notice) => self.reply(Reply::Waiting(notice), now),
             Mail::KeysFetched => {
                 self.verify_again(now);

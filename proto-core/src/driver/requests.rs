@@ -206,6 +206,17 @@ impl<R: Runtime> Connection<R> {
         }
     }
 
+    /// There is no server connection, if this is about what was asked for last: the session may have given up and asked again
+    /// while it was on its way.
+    pub(super) fn refused(&mut self, refusal: Refusal, now: Now) {
+        let session = self.session.id();
+        if !self.asked || self.shared.with_hub(|hub, _| hub.pools.is_served(session)) {
+            return;
+        }
+        self.stop_asking();
+        self.reply(Reply::Refused(refusal), now);
+    }
+
     /// Nothing is asked for any more. A session that keeps its connection will not ask again, and a person's own password
     /// is not kept longer than it takes.
     pub(super) fn stop_asking(&mut self) {
