@@ -149,6 +149,7 @@ fn database(
             query_wait_timeout: reader.inherited("query_wait_timeout", &Span::ANY, pool.query_wait_timeout),
             query_wait_notify: reader.inherited("query_wait_notify", &Span::ANY, pool.query_wait_notify),
             server_login_retry: reader.inherited("server_login_retry", &Span::ANY, pool.server_login_retry),
+            wait_for_server: reader.inherited("wait_for_server", &Flag, pool.wait_for_server),
         }),
         session: Arc::new(terms::of_database(reader, terms)),
     }

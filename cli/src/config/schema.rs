@@ -95,9 +95,10 @@ pub(crate) fn by_console_name(name: &str) -> Option<(&'static Section, &'static 
 }
 
 /// What PostgreSQL keeps of a password that has not expired, of a role that may log in; what PgBouncer asks, too. Whatever
-/// the search path of `auth_user` is, these are the system's own tables.
-const AUTH_QUERY: &str = "SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END \
-                          FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin";
+/// the search path of `auth_user` or of its database is, these are the system's own tables and operators.
+const AUTH_QUERY: &str = "SELECT rolname, CASE WHEN rolvaliduntil OPERATOR(pg_catalog.<) pg_catalog.now() THEN NULL \
+                          ELSE rolpassword END FROM pg_catalog.pg_authid \
+                          WHERE rolname OPERATOR(pg_catalog.=) $1 AND rolcanlogin";
 
 /// Where the proxy listens and whom it lets in.
 pub(crate) static SERVER: Section = Section {
@@ -212,6 +213,7 @@ pub(crate) static POOL: Section = Section {
         key("server_reset_query_always", "false"),
         key("server_connect_timeout", "5s"),
         key("server_login_retry", "15s"),
+        key("wait_for_server", "false"),
         key("query_wait_timeout", "2m"),
         key("query_wait_notify", "5s"),
         key("track_extra_parameters", "IntervalStyle"),
@@ -267,6 +269,7 @@ pub(crate) static DATABASES: Section = Section {
         key("transaction_timeout", ""),
         key("client_idle_timeout", ""),
         key("server_login_retry", ""),
+        key("wait_for_server", ""),
     ],
 };
 

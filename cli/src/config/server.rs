@@ -100,6 +100,7 @@ pub(crate) fn pool(entry: Entry, draft: &mut Draft) -> (PoolSettings, SessionTer
         query_wait_timeout: reader.read("query_wait_timeout", &Span::ANY),
         query_wait_notify: reader.read("query_wait_notify", &Span::ANY),
         server_login_retry: reader.read("server_login_retry", &Span::ANY),
+        wait_for_server: reader.read("wait_for_server", &Flag),
     };
     let connect_timeout = reader.read("server_connect_timeout", &Span::SOME);
     let terms = terms::usual(&mut reader);

@@ -37,6 +37,7 @@ mod rig;
 #[cfg(all(feature = "tokio", feature = "smol"))]
 mod runtimes;
 mod rust_driver;
+mod server_down;
 mod settings;
 mod soak;
 mod sso;
@@ -46,6 +47,7 @@ mod sso_psql;
 mod sso_quickstart;
 mod sso_renewal;
 mod sso_terminal;
+mod startup_parameters;
 mod timeouts;
 mod tools;
 mod tunnel;

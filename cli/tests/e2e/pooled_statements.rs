@@ -296,7 +296,8 @@ fn names_of_the_protocol_are_taken_and_freed_on_any_connection() {
         // Its connection is somebody else's for now: it gets one that has none of them.
         other.rows("begin").unwrap();
         assert_eq!(bob.rows("prepare s2 as select 'mine'").unwrap_err().code, "42P05", "the session has it");
-        assert_eq!(tags(&ask(&mut bob, &[bind("s2", &[]), describe_and_execute(), sync()])), "2TDCZ");
+        let answer = tags(&ask(&mut bob, &[bind("s2", &[]), describe_and_execute(), sync()]));
+        assert_eq!(answer.trim_start_matches('N'), "2TDCZ", "a PREPARE ties the session");
         // Its text would be refused by now.
         server.sql(&format!("drop table {table}"));
         let frees = [parse("", "deallocate s1"), bind("", &[]), describe_and_execute(), sync()];

@@ -11,7 +11,7 @@ use super::server;
 use super::shared::Shared;
 use super::told;
 use crate::codec::backend::TransactionStatus;
-use crate::pool::{Lease, PoolKey, Returned};
+use crate::pool::{Lease, OpenError, PoolKey, Returned};
 use crate::session::Wish;
 use crate::upstream::ResetPlan;
 
@@ -78,7 +78,8 @@ impl<R: Runtime> Shared<R> {
     /// Opens a connection for whoever comes next.
     pub(super) fn open_ahead(self: &Arc<Self>, key: &PoolKey, parameters: &[u8], lease: Lease) {
         let mut held = Held { shared: self.clone(), lease: Some(lease) };
-        let Some(wish) = self.recipes.find(self.generation(), key, parameters) else { return };
+        let generation = self.generation();
+        let Some(wish) = self.recipes.find(generation, key, parameters) else { return };
         if self.is_draining() {
             return;
         }
@@ -88,7 +89,7 @@ impl<R: Runtime> Shared<R> {
             let Some(lease) = held.lease.take() else { return };
             match opened {
                 Ok((mut connection, login)) => {
-                    furnish(&shared, &wish, &lease, &mut connection, &login);
+                    furnish(&shared, generation, &wish, &lease, &mut connection, &login);
                     let slot = lease.slot();
                     shared.park(slot, connection);
                     shared.with_hub(|hub, now| {
@@ -97,10 +98,11 @@ impl<R: Runtime> Shared<R> {
                     });
                 }
                 Err(failure) => {
-                    let refusal = failure.refusal();
+                    let error = OpenError { refusal: failure.refusal(), is_down: failure.is_down() };
                     told::login_failed(&wish, &failure);
                     shared.with_hub(|hub, now| match failure.concerns_others() {
-                        true => hub.pools.handle_open_failed(lease, refusal, now),
+                        // There is no session that could wait.
+                        true => _ = hub.pools.handle_open_failed(lease, error, now),
                         false => hub.pools.handle_chore_failed(lease, now),
                     });
                 }

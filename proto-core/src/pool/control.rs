@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Closing;
 use super::groups::Kind;
 use super::lease::SlotId;
-use super::one::{PoolId, SlotState, Ticket};
+use super::one::{PoolId, Slot, SlotState, Ticket};
 use super::pools::Pools;
 use super::timers::Due;
 use super::words;
@@ -125,10 +125,28 @@ impl Pools {
     pub fn reconnect(&mut self, database: Option<&str>, now: Now) {
         self.handle_timeout(now);
         let pools = self.pools_of(database);
-        for slot in self.slots.values_mut() {
-            slot.stale |= matches!(slot.state, SlotState::Leased { .. }) && pools.contains(&slot.pool);
+        let leased = |slot: &&mut Slot| matches!(slot.state, SlotState::Leased { .. }) && pools.contains(&slot.pool);
+        for slot in self.slots.values_mut().filter(leased) {
+            let before = slot.is_spent();
+            slot.stale = true;
+            if let Some(pool) = self.pools.get_mut(&slot.pool) {
+                pool.count_spent(before, slot.is_spent());
+            }
         }
+        self.renounce(&pools);
         self.close_idle_of(pools, Closing::Stale);
+    }
+
+    /// What these pools have is to be replaced: who waits may have nothing more to wait for, and their servers may be others.
+    pub(super) fn renounce(&mut self, pools: &[PoolId]) {
+        for id in pools {
+            let Some(pool) = self.pools.get_mut(id) else { continue };
+            pool.welcomed = false;
+            if !pool.waiters.is_empty() {
+                // Due at once.
+                self.timers.set(Tick::default(), Due::Continue(*id));
+            }
+        }
     }
 
     /// Closes the idle connections of this database, or of all, for a drain or after a reload.

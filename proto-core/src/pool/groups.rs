@@ -174,7 +174,10 @@ impl Pools {
                 None => return Turn::Starve(kind),
             }
         }
-        evict.map_or(Turn::Open, Turn::Evict)
+        match evict {
+            Some(slot) => pool.adapt(claim, now).unwrap_or(Turn::Evict(slot)),
+            None => Turn::Open,
+        }
     }
 
     /// Whether a connection more would be within what its pool shares, with nobody before it.
@@ -204,6 +207,15 @@ impl Pools {
         }
     }
 
+    /// The pool's first client has not had its turn yet, and shares a limit with others.
+    pub(super) fn stay_in_line(&mut self, id: PoolId) {
+        let Some(pool) = self.pools.get(&id) else { return };
+        let shared = KINDS.into_iter().find(|kind| kind.limit(pool).is_some());
+        if let (Some(kind), Some((&ticket, _))) = (shared, pool.waiters.first_key_value()) {
+            self.starve(id, ticket, kind);
+        }
+    }
+
     /// The pool stands in no line any more. Those behind it may be served.
     pub(super) fn unstarve(&mut self, id: PoolId) {
         let Some(pool) = self.pools.get_mut(&id) else { return };
@@ -224,7 +236,7 @@ impl Pools {
             let stuck = first.and_then(|(_, id)| {
                 let pool = self.pools.get(id)?;
                 let (ticket, waiter) = pool.waiters.first_key_value()?;
-                let since = Some(Since { tick: waiter.since, ticket: *ticket });
+                let since = Some(waiter.stands(*ticket));
                 Some((*id, self.turn(pool, &waiter.claim, since, false, now.tick) == Turn::Starve(*kind)))
             });
             match stuck {

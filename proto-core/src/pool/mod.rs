@@ -16,6 +16,9 @@
 //! - A connection is opened with the client's own startup parameters in its startup packet, so that `DISCARD ALL`
 //!   returns to exactly what that client asked for. Therefore an idle connection serves only a request whose
 //!   encoded parameters are byte-equal. Of several it is the most recently used one, so that the others can time out.
+//! - A full pool whose clients have different parameters would log in again and again. So what is opened there in another
+//!   one's place is bare ([`How::OpenBare`]): without parameters in its startup packet, and brought to those of each
+//!   request by a reset.
 //! - A connection that comes back with its owner's state serves that owner again as it is, before all others, and anybody
 //!   else only after a reset ([`How::Reset`]); one that nobody owns is preferred to that. Where several people come, one
 //!   idle connection is reset ahead ([`PoolOutput::Clean`]).
@@ -27,7 +30,8 @@
 //!   one of another pool that waits for the same limit.
 //! - A login that fails for a reason that others would meet too makes the pool back off for `server_login_retry`:
 //!   who needs a new connection meanwhile is told that reason at once. Then one login is tried, and the others wait for
-//!   how it ends.
+//!   how it ends. With `wait_for_server`, who met that his server is down goes back to his place and waits for the next
+//!   try, and so do those who waited with him, or came to a pool that has never had a connection.
 //! - A connection that nobody has used for `server_check_delay` is checked before it serves again ([`How::Check`]); a
 //!   reset checks by itself.
 //! - A paused pool gives nobody anything: those who ask wait in the queue, and what comes back is closed.
@@ -137,6 +141,8 @@ pub struct PoolSettings {
     pub query_wait_notify: Duration,
     /// After a failed login to the server, the next try waits this long; zero: not at all.
     pub server_login_retry: Duration,
+    /// Who waits for a connection of a server that is down goes on waiting, as with PgBouncer, and is not told at once.
+    pub wait_for_server: bool,
 }
 
 impl PoolSettings {
@@ -177,6 +183,7 @@ impl Default for PoolSettings {
             query_wait_timeout: Duration::from_secs(120),
             query_wait_notify: Duration::from_secs(5),
             server_login_retry: Duration::from_secs(15),
+            wait_for_server: false,
         }
     }
 }
@@ -217,6 +224,8 @@ pub struct Request {
     pub owner: Owner,
     /// `false` for a login with a person's own password: always a fresh connection, closed at its return.
     pub reuse: bool,
+    /// Whether a connection that was opened without startup parameters can be brought to these behind its login.
+    pub adapts: bool,
     /// The limits of this pool. Those of the latest request hold for the whole pool, so a reload needs no extra call.
     pub settings: Arc<PoolSettings>,
 }
@@ -226,13 +235,26 @@ pub struct Request {
 pub enum How {
     /// Open a connection and log in, then tell [`Pools::handle_opened`] or [`Pools::handle_open_failed`].
     Open,
+    /// The same, but log in without startup parameters and bring the connection to those that were asked for: others will
+    /// want it with theirs. Where that is not possible, tell [`Pools::handle_unadaptable`] and open it as ever.
+    OpenBare,
     /// Take the idle connection of the lease's slot.
     Reuse,
     /// Take the idle connection of the lease's slot, and check it before anything else: nobody has used it for
     /// `server_check_delay`.
     Check,
-    /// Take the idle connection of the lease's slot, and reset it before anything else: somebody else's state is in it.
+    /// Take the idle connection of the lease's slot, and reset it before anything else: somebody else's state is in it, or
+    /// it is bare and was brought to other startup parameters.
     Reset,
+}
+
+/// Why a connection could not be opened.
+#[derive(Clone, Debug)]
+pub struct OpenError {
+    /// What to tell those who meet the same.
+    pub refusal: Refusal,
+    /// The server is not there, or not yet, and has not refused anybody: a later try may succeed.
+    pub is_down: bool,
 }
 
 /// In which state a leased connection comes back.

@@ -1,6 +1,6 @@
 //! One pool: its queue, its idle connections, its back-off, and whose turn leads to what.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::chores::Company;
@@ -31,6 +31,8 @@ impl Ticket {
 pub(super) struct Since {
     pub(super) tick: Tick,
     pub(super) ticket: Ticket,
+    /// Its client has been told, or never is.
+    pub(super) told: bool,
 }
 
 /// What a session asked for, without the key that its pool knows already.
@@ -39,6 +41,7 @@ pub(super) struct Claim {
     pub(super) parameters: Arc<[u8]>,
     pub(super) owner: Owner,
     pub(super) reuse: bool,
+    pub(super) adapts: bool,
 }
 
 /// A claim in the queue.
@@ -54,6 +57,10 @@ pub(super) struct Waiter {
 }
 
 impl Waiter {
+    pub(super) fn stands(&self, ticket: Ticket) -> Since {
+        Since { tick: self.since, ticket, told: self.notice.is_none() }
+    }
+
     pub(super) fn is_overdue(&self, now: Tick) -> bool {
         self.deadline.is_some_and(|at| at <= now)
     }
@@ -64,19 +71,26 @@ pub(super) struct Opening {
     pub(super) parameters: Arc<[u8]>,
     pub(super) owner: Owner,
     pub(super) reuse: bool,
+    pub(super) bare: bool,
 }
 
 /// A server connection.
 pub(super) struct Slot {
     pub(super) pool: PoolId,
-    /// What it was opened with.
+    /// What it was opened with, or brought to.
     pub(super) parameters: Arc<[u8]>,
+    /// It was opened without them, and can be brought to others.
+    pub(super) bare: bool,
+    /// The one that it was opened for can do with such a one.
+    pub(super) adapts: bool,
     /// Whose state it may hold.
     pub(super) owner: Owner,
     /// When its login ended; until then, when its opening began.
     pub(super) opened: Tick,
     /// When it was leased last.
     pub(super) last_leased: Tick,
+    /// Where the session stood that it was leased to last: it may have to go back there.
+    pub(super) asked: Option<Since>,
     /// An operator wants it to be replaced: it is closed at its return.
     pub(super) stale: bool,
     /// Counts its leases.
@@ -84,6 +98,13 @@ pub(super) struct Slot {
     /// Whether it may serve a second request.
     pub(super) reuse: bool,
     pub(super) state: SlotState,
+}
+
+impl Slot {
+    /// It is in use, and serves nobody when it comes back.
+    pub(super) const fn is_spent(&self) -> bool {
+        matches!(self.state, SlotState::Leased { opening: false, .. }) && (self.stale || !self.reuse)
+    }
 }
 
 pub(super) enum SlotState {
@@ -101,11 +122,17 @@ pub(super) enum SlotState {
 
 /// How firmly a session has a connection.
 pub(super) enum Hold {
-    /// The output queue holds the grant. A change of mind costs nothing: an idle connection goes back to its old place
-    /// and its former owner.
-    Promised(Option<(Rest, Owner)>),
+    /// The output queue holds the grant. A change of mind costs nothing: an idle connection goes back to its old place.
+    Promised(Option<Before>),
     /// The driver has got the lease.
     HandedOut,
+}
+
+/// What an idle connection was before it was promised.
+pub(super) struct Before {
+    pub(super) rest: Rest,
+    pub(super) owner: Owner,
+    pub(super) parameters: Arc<[u8]>,
 }
 
 /// Whom a failed login concerns beside the session that met it.
@@ -139,6 +166,8 @@ pub(super) struct Backoff {
     pub(super) since: Tick,
     pub(super) until: Tick,
     pub(super) concerns: Concerns,
+    /// The server is not there, or not yet.
+    pub(super) is_down: bool,
     pub(super) refusal: Refusal,
 }
 
@@ -170,6 +199,10 @@ pub(super) struct Pool {
     pub(super) idle: Idle,
     pub(super) opening: usize,
     pub(super) active: usize,
+    /// So many of the active ones serve nobody again when they come back.
+    pub(super) spent: usize,
+    /// A login has succeeded since it is there, or since an operator has wanted new connections.
+    pub(super) welcomed: bool,
     pub(super) backoff: Option<Backoff>,
     /// The server has refused a login not long ago, and none has succeeded since: one is tried at a time, until then.
     pub(super) caution: Option<Tick>,
@@ -183,6 +216,8 @@ pub(super) struct Pool {
     pub(super) starved: Option<(Kind, Standing)>,
     /// Nobody gets anything until an operator says so.
     pub(super) paused: bool,
+    /// Parameters that only a login can give.
+    pub(super) unadaptable: BTreeSet<Arc<[u8]>>,
     pub(super) totals: PoolTotals,
 }
 
@@ -190,7 +225,8 @@ impl Pool {
     pub(super) fn new(key: PoolKey, settings: Arc<PoolSettings>) -> Self {
         let (waiters, idle) = (BTreeMap::new(), Idle::default());
         let (backoff, caution, starved) = (None, None, None);
-        let (opening, active, paused, totals) = (0, 0, false, PoolTotals::default());
+        let (opening, active, spent, totals) = (0, 0, 0, PoolTotals::default());
+        let (welcomed, paused) = (false, false);
         let (template, last_asked, company) = (None, Tick::default(), Company::default());
         Self {
             key,
@@ -199,6 +235,8 @@ impl Pool {
             idle,
             opening,
             active,
+            spent,
+            welcomed,
             backoff,
             caution,
             template,
@@ -206,6 +244,7 @@ impl Pool {
             company,
             starved,
             paused,
+            unadaptable: BTreeSet::new(),
             totals,
         }
     }
@@ -234,6 +273,11 @@ impl Pool {
         self.idle.len() + self.opening + self.active
     }
 
+    /// One that was in use has become one that serves nobody again, or the other way round.
+    pub(super) fn count_spent(&mut self, before: bool, after: bool) {
+        self.spent = self.spent + usize::from(after) - usize::from(before);
+    }
+
     pub(super) fn leased(&mut self, opening: bool) -> &mut usize {
         if opening { &mut self.opening } else { &mut self.active }
     }
@@ -251,6 +295,20 @@ impl Pool {
     /// A back-off is over, and nobody has logged in since; its timer may not have been handled yet.
     fn is_cautious(&self, now: Tick) -> bool {
         self.caution.is_some() || self.backoff.as_ref().is_some_and(|it| it.until <= now)
+    }
+
+    /// Whether somebody who needs a new connection waits while none is tried. Who waits already stays while somebody may
+    /// return a connection that serves again; but when one has come back and does not fit, waiting on would only hold up
+    /// those behind.
+    pub(super) fn has_hope(&self, backoff: &Backoff, since: Option<Since>) -> bool {
+        let patient = self.settings.wait_for_server;
+        let comes_back = self.opening + self.active > self.spent;
+        self.idle.is_empty()
+            && match since {
+                Some(_) => comes_back || patient && backoff.is_down,
+                // A server that has been there is known to be down now; where none has, it may be about to start.
+                None => patient && (comes_back || backoff.is_down && !self.welcomed),
+            }
     }
 
     /// What has to be done with an idle connection before it serves.
@@ -281,18 +339,24 @@ impl Pool {
                 false => Turn::Reuse { slot, how: self.how(rest, foreign, now) },
             };
         }
-        if self.backoff_for(claim.reuse, now).is_some() {
-            // Who waits already stays while somebody may return a connection; but when one has come back and does not
-            // fit, waiting on would only hold up those behind.
-            let hope = since.is_some() && self.idle.is_empty() && self.opening + self.active > 0;
-            return if hope { Turn::Wait } else { Turn::Refuse };
+        if let Some(backoff) = self.backoff_for(claim.reuse, now) {
+            let hope = || if self.has_hope(backoff, since) { Turn::Wait } else { Turn::Refuse };
+            return self.adapt(claim, now).unwrap_or_else(hope);
         }
         let total = self.total();
         if total < self.size() || (total < self.capacity() && (replaces || self.opens_reserve(since, now))) {
             // Everybody at once would fall upon a server that is only just back.
             return if self.is_cautious(now) && self.opening > 0 { Turn::Wait } else { Turn::Open };
         }
-        self.idle.oldest().map_or(Turn::Wait, |(_, slot)| Turn::Evict(slot))
+        let evict = || self.idle.oldest().map_or(Turn::Wait, |(_, slot)| Turn::Evict(slot));
+        self.adapt(claim, now).unwrap_or_else(evict)
+    }
+
+    /// The turn of a claim that no connection fits and that must not have another one, where there is one that can be
+    /// brought to what it asks for.
+    pub(super) fn adapt(&self, claim: &Claim, now: Tick) -> Option<Turn> {
+        let (slot, rest) = self.idle.bare().filter(|_| claim.adapts)?;
+        Some(if rest.retire <= now { Turn::Evict(slot) } else { Turn::Reuse { slot, how: How::Reset } })
     }
 }
 
@@ -306,7 +370,7 @@ mod tests {
         let mut pool = Pool::new(key, Arc::default());
         let refusal = Refusal::new(SqlState::CONNECTION_FAILURE, "no");
         let (since, until) = (Tick::from_nanos(1), Tick::from_nanos(10));
-        pool.backoff = Some(Backoff { since, until, concerns: Concerns::Everyone, refusal });
+        pool.backoff = Some(Backoff { since, until, concerns: Concerns::Everyone, is_down: false, refusal });
         assert!(pool.backoff_for(true, Tick::from_nanos(9)).is_some());
         assert!(pool.backoff_for(true, Tick::from_nanos(10)).is_none());
     }

@@ -8,7 +8,7 @@ use super::groups::Groups;
 use super::lease::{Lease, SlotId};
 use super::one::{Backoff, Claim, Concerns, Hold, Pool, PoolId, Slot, SlotState, Ticket};
 use super::timers::{Due, Timers};
-use super::{Closing, Counts, How, PoolKey, PoolOutput, PoolSettings, Request, Returned, words};
+use super::{Closing, Counts, How, OpenError, PoolKey, PoolOutput, PoolSettings, Request, Returned, words};
 use crate::fault::Refusal;
 use crate::session_id::SessionId;
 use crate::time::{Deadline, Now};
@@ -19,6 +19,9 @@ const TIMERS_PER_CALL: usize = 64;
 /// Beyond so many pools a failed login is not remembered for a pool that has nothing else: where clients may name any
 /// database, somebody could otherwise fill the memory with failures.
 const POOLS_WITH_MEMORY: usize = 1024;
+
+/// Startup parameters of one pool of which it is remembered that only a login can give them.
+const MAX_UNADAPTABLE: usize = 64;
 
 /// All pools of one process. See the [module](super) for the rules.
 #[derive(Default)]
@@ -67,7 +70,7 @@ impl Pools {
     /// changes nothing.
     pub fn handle_request(&mut self, request: Request, now: Now) {
         self.handle_timeout(now);
-        let Request { session, key, parameters, owner, reuse, settings } = request;
+        let Request { session, key, parameters, owner, reuse, adapts, settings } = request;
         if let Some(place) = self.places.get(&session) {
             log::error!("session {session} asked for a second server connection while it is {place:?}: ignored");
             return;
@@ -80,7 +83,8 @@ impl Pools {
             pool.last_asked = now.tick;
             pool.company.note(&owner, now.tick);
         }
-        let claim = Claim { session, parameters, owner, reuse };
+        let unadaptable = self.pools.get(&id).is_some_and(|pool| pool.unadaptable.contains(&parameters));
+        let claim = Claim { session, parameters, owner, reuse, adapts: adapts && reuse && !unadaptable };
         self.handle_claim(id, claim, now);
         self.share(now);
         self.clean(id, now);
@@ -119,6 +123,7 @@ impl Pools {
         let (id, template) = (slot.pool, slot.reuse.then(|| slot.parameters.clone()));
         self.end_backoff(id);
         if let Some(pool) = self.pools.get_mut(&id) {
+            pool.welcomed = true;
             pool.totals.opened += 1;
             pool.template = template.or(pool.template.take());
         }
@@ -127,36 +132,69 @@ impl Pools {
         self.fill(id, now);
     }
 
+    /// The server has refused to bring a bare connection to what its holder asked for: what is opened for that from now on
+    /// is not bare, nor is what the holder has opened instead, or opens next. Of any other connection it says nothing.
+    pub fn handle_unadaptable(&mut self, lease: &Lease) {
+        if !self.is_current(lease.slot(), lease.generation(), "unadaptable") {
+            return;
+        }
+        let Some(slot) = self.slots.get_mut(&lease.slot()).filter(|slot| slot.bare) else { return };
+        slot.bare = false;
+        if let Some(pool) = self.pools.get_mut(&slot.pool)
+            && pool.unadaptable.len() < MAX_UNADAPTABLE
+        {
+            pool.unadaptable.insert(slot.parameters.clone());
+        }
+    }
+
     /// The holder of an idle connection has found it dead, or unfit by its check or reset, before it used it, and opens a
     /// new one in its place. It goes on as with an `Open` lease.
     pub fn handle_reopen(&mut self, lease: &Lease, now: Now) {
         self.handle_timeout(now);
         if self.is_current(lease.slot(), lease.generation(), "to be reopened") {
             self.set_opening(lease.slot(), true, now);
-            let pool = self.slots.get(&lease.slot()).map(|slot| slot.pool);
-            if let Some(pool) = pool.and_then(|id| self.pools.get_mut(&id)) {
+            let slot = self.slots.get_mut(&lease.slot()).map(|slot| {
+                slot.bare = false;
+                slot.pool
+            });
+            if let Some(pool) = slot.and_then(|id| self.pools.get_mut(&id)) {
                 pool.totals.replaced += 1;
             }
         }
     }
 
-    /// The holder of an `Open` lease could not connect or log in. Its own client gets the error from its own driver.
+    /// The holder of an `Open` lease could not connect or log in. Its own client gets the error from its own driver, unless
+    /// the answer is `true`: then it waits again, where it stood before.
     ///
     /// When others would meet the same error, the pool backs off; who needs a new connection until then is refused.
-    pub fn handle_open_failed(&mut self, lease: Lease, refusal: Refusal, now: Now) {
+    #[must_use = "the session may still wait"]
+    pub fn handle_open_failed(&mut self, lease: Lease, error: OpenError, now: Now) -> bool {
         self.handle_timeout(now);
         let (slot_id, generation) = lease.settle();
         if !self.is_current(slot_id, generation, "failed to open") {
-            return;
+            return false;
         }
-        let Some(slot) = self.end_lease(slot_id) else { return };
-        if let Some(concerns) = Concerns::of(&refusal, slot.reuse) {
-            self.begin_backoff(slot.pool, concerns, refusal, now);
-        }
-        self.count_closed(slot.pool);
-        self.pump(slot.pool, now);
+        let Some(slot) = self.end_lease(slot_id) else { return false };
+        let (id, is_down) = (slot.pool, error.is_down);
+        let begun = Concerns::of(&error.refusal, slot.reuse)
+            .is_some_and(|concerns| self.begin_backoff(id, concerns, error, now));
+        let waits = begun && is_down && self.wait_on(slot);
+        self.count_closed(id);
+        self.pump(id, now);
         self.share(now);
-        self.tidy(slot.pool);
+        self.tidy(id);
+        waits
+    }
+
+    /// A session goes back to where it stood before it was given what has led to nothing.
+    fn wait_on(&mut self, slot: Slot) -> bool {
+        let Slot { pool, parameters, adapts, owner, reuse, state, asked: Some(since), .. } = slot else { return false };
+        let SlotState::Leased { session: Some(session), .. } = state else { return false };
+        if self.switches.closed {
+            return false;
+        }
+        self.queue(pool, Claim { session, parameters, owner, reuse, adapts }, since);
+        true
     }
 
     /// A lease comes back. No cancel may be in flight for its connection (see [`crate::cancel`]).
@@ -225,7 +263,7 @@ impl Pools {
                     }
                 }
                 Pending::Notice(session, place, text) => {
-                    if self.places.get(&session) == Some(&place) {
+                    if self.waits_still(session, place) {
                         return Some(PoolOutput::Notice { session, text });
                     }
                 }
@@ -238,6 +276,23 @@ impl Pools {
             }
         }
         None
+    }
+
+    /// Whether a session stands where it stood, or has been given something for it from which it may have to go back.
+    fn waits_still(&self, session: SessionId, place: Place) -> bool {
+        match (self.places.get(&session), place) {
+            (Some(Place::Leased(slot)), Place::Waiting(_, ticket)) => {
+                self.slots.get(slot).and_then(|slot| slot.asked).is_some_and(|since| since.ticket == ticket)
+            }
+            (now, before) => now == Some(&before),
+        }
+    }
+
+    /// Whether the session has a request or a lease, or an answer that was not fetched. One that was fetched earlier and
+    /// reaches it now is to a request of before.
+    #[must_use]
+    pub fn is_served(&self, session: SessionId) -> bool {
+        self.places.contains_key(&session)
     }
 
     /// The counts of one pool; all zero when it does not exist.
@@ -292,20 +347,23 @@ impl Pools {
         }
     }
 
-    fn begin_backoff(&mut self, id: PoolId, concerns: Concerns, refusal: Refusal, now: Now) {
+    /// Whether there is one then.
+    fn begin_backoff(&mut self, id: PoolId, concerns: Concerns, error: OpenError, now: Now) -> bool {
         self.end_backoff(id);
         let many = self.pools.len() > POOLS_WITH_MEMORY;
-        let Some(pool) = self.pools.get_mut(&id) else { return };
+        let Some(pool) = self.pools.get_mut(&id) else { return false };
         let retry = pool.settings.server_login_retry;
         if retry.is_zero() || (many && pool.is_unused()) {
-            return;
+            return false;
         }
+        let OpenError { refusal, is_down } = error;
         let until = now.tick.after(retry);
         // Quoted: the text is the server's and may hold line breaks.
         let (wait, code, message) = (words::span(retry), refusal.code, &refusal.message);
         log::warn!("login of {} failed, next try in {wait}: {code} {message:?}", pool.key);
-        pool.backoff = Some(Backoff { since: now.tick, until, concerns, refusal });
+        pool.backoff = Some(Backoff { since: now.tick, until, concerns, is_down, refusal });
         self.timers.set(until, Due::Retry(id));
+        true
     }
 
     /// Forgets that logins have failed.

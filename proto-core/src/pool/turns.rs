@@ -2,7 +2,7 @@
 
 use super::idle::{Rest, Stamp};
 use super::lease::SlotId;
-use super::one::{Claim, Hold, Opening, PoolId, Since, Slot, SlotState, Ticket, Turn, Waiter};
+use super::one::{Before, Claim, Hold, Opening, PoolId, Since, Slot, SlotState, Ticket, Turn, Waiter};
 use super::pools::{Pending, Place, Pools};
 use super::timers::Due;
 use super::{Closing, How, words};
@@ -28,6 +28,7 @@ impl Pools {
         // Nobody joins the queue of a pool that cannot open connections: a queue means that none is idle either.
         if !pool.paused
             && let Some(backoff) = pool.backoff_for(claim.reuse, now.tick)
+            && !pool.has_hope(backoff, None)
         {
             let refusal = words::backing_off(pool, backoff, now.tick);
             self.refuse(claim.session, refusal);
@@ -48,7 +49,7 @@ impl Pools {
                 self.refuse_overdue(id, ticket, now);
                 continue;
             }
-            let since = Some(Since { tick: waiter.since, ticket });
+            let since = Some(waiter.stands(ticket));
             match self.turn(pool, &waiter.claim, since, false, now.tick) {
                 Turn::Wait => return,
                 Turn::Starve(kind) => return self.starve(id, ticket, kind),
@@ -61,6 +62,8 @@ impl Pools {
             }
         }
         self.timers.set(now.tick, Due::Continue(id));
+        // Until then nobody of another pool gets before those who are left.
+        self.stay_in_line(id);
     }
 
     /// Gives the claim what its turn leads to; hands it back when it has to wait. `since`: it waits already.
@@ -79,7 +82,7 @@ impl Pools {
                 }
                 Turn::Reuse { slot, how } => {
                     self.count_lease(id, since, now);
-                    self.grant_idle(slot, how, claim, now);
+                    self.grant_idle(slot, how, claim, since, now);
                     return None;
                 }
                 Turn::Open => {
@@ -87,7 +90,8 @@ impl Pools {
                         log::info!("{}: taking connection from reserve_pool for session {}", pool.key, claim.session);
                     }
                     self.count_lease(id, since, now);
-                    self.grant_new(id, claim, now);
+                    let bare = replaces && claim.adapts;
+                    self.grant_new(id, claim, since, bare, now);
                     return None;
                 }
                 Turn::Refuse => {
@@ -110,20 +114,48 @@ impl Pools {
         }
     }
 
-    fn grant_new(&mut self, id: PoolId, claim: Claim, now: Now) {
-        let Claim { session, parameters, owner, reuse } = claim;
-        let slot = self.begin_slot(id, Some(session), Opening { parameters, owner, reuse }, now);
+    fn grant_new(&mut self, id: PoolId, claim: Claim, since: Option<Since>, bare: bool, now: Now) {
+        let Claim { session, parameters, owner, reuse, adapts } = claim;
+        let asked = self.stood(id, since, now);
+        let slot = self.begin_slot(id, Some(session), Opening { parameters, owner, reuse, bare }, now);
+        if let Some(slot) = self.slots.get_mut(&slot) {
+            (slot.asked, slot.adapts) = (asked, adapts);
+        }
         self.places.insert(session, Place::Leased(slot));
+    }
+
+    /// Where a session is to stand if it has to wait on: who is served at once has come behind all others.
+    fn stood(&mut self, id: PoolId, since: Option<Since>, now: Now) -> Option<Since> {
+        let settings = &self.pools.get(&id)?.settings;
+        if !settings.wait_for_server {
+            return None;
+        }
+        let told = settings.query_wait_notify.is_zero();
+        since.or_else(|| Some(Since { tick: now.tick, ticket: Ticket(self.next_serial()), told }))
     }
 
     /// A connection is to be opened: for a session, or ahead of whoever comes next.
     pub(super) fn begin_slot(&mut self, id: PoolId, session: Option<SessionId>, what: Opening, now: Now) -> SlotId {
         let slot = SlotId(self.next_serial());
-        let Opening { parameters, owner, reuse } = what;
-        let state = SlotState::Leased { session, opening: true, how: How::Open, hold: Hold::Promised(None) };
+        let Opening { parameters, owner, reuse, bare } = what;
+        let how = if bare { How::OpenBare } else { How::Open };
+        let state = SlotState::Leased { session, opening: true, how, hold: Hold::Promised(None) };
         let (opened, last_leased) = (now.tick, now.tick);
-        let (stale, generation) = (false, 0);
-        let connection = Slot { pool: id, parameters, owner, opened, last_leased, stale, generation, reuse, state };
+        let (stale, generation, asked, adapts) = (false, 0, None, false);
+        let connection = Slot {
+            pool: id,
+            parameters,
+            bare,
+            adapts,
+            owner,
+            opened,
+            last_leased,
+            asked,
+            stale,
+            generation,
+            reuse,
+            state,
+        };
         self.slots.insert(slot, connection);
         if let Some(pool) = self.pools.get_mut(&id) {
             pool.opening += 1;
@@ -133,15 +165,18 @@ impl Pools {
         slot
     }
 
-    fn grant_idle(&mut self, id: SlotId, how: How, claim: Claim, now: Now) {
+    fn grant_idle(&mut self, id: SlotId, how: How, claim: Claim, since: Option<Since>, now: Now) {
         let Some(rest) = self.leave_idle(id) else { return };
+        let asked = self.slots.get(&id).map(|slot| slot.pool).and_then(|pool| self.stood(pool, since, now));
         let Some(slot) = self.slots.get_mut(&id) else { return };
         let session = claim.session;
+        (slot.asked, slot.adapts) = (asked, claim.adapts);
         self.places.insert(session, Place::Leased(id));
         slot.generation = slot.generation.wrapping_add(1);
         slot.last_leased = now.tick;
-        let before = std::mem::replace(&mut slot.owner, claim.owner);
-        let (session, hold) = (Some(session), Hold::Promised(Some((rest, before))));
+        let owner = std::mem::replace(&mut slot.owner, claim.owner);
+        let parameters = std::mem::replace(&mut slot.parameters, claim.parameters);
+        let (session, hold) = (Some(session), Hold::Promised(Some(Before { rest, owner, parameters })));
         slot.state = SlotState::Leased { session, opening: false, how, hold };
         self.outputs.push_back(Pending::Granted(id, slot.generation));
         if let Some(pool) = self.pools.get_mut(&slot.pool) {
@@ -167,11 +202,17 @@ impl Pools {
 
     fn enqueue(&mut self, id: PoolId, claim: Claim, now: Now) {
         let ticket = Ticket(self.next_serial());
+        self.queue(id, claim, Since { tick: now.tick, ticket, told: false });
+    }
+
+    /// Into the queue, at the place that it has by its ticket.
+    pub(super) fn queue(&mut self, id: PoolId, claim: Claim, since: Since) {
         let Some(pool) = self.pools.get(&id) else { return };
-        let after = |span: std::time::Duration| (!span.is_zero()).then(|| now.tick.after(span));
+        let after = |span: std::time::Duration| (!span.is_zero()).then(|| since.tick.after(span));
         let (notice, deadline) = (after(pool.settings.query_wait_notify), after(pool.settings.query_wait_timeout));
         let reserve = after(pool.settings.reserve_pool_timeout).filter(|_| pool.settings.reserve_pool_size > 0);
-        self.requeue(id, ticket, Waiter { claim, since: now.tick, notice, reserve, deadline });
+        let notice = notice.filter(|_| !since.told);
+        self.requeue(id, since.ticket, Waiter { claim, since: since.tick, notice, reserve, deadline });
     }
 
     fn requeue(&mut self, id: PoolId, ticket: Ticket, waiter: Waiter) {
@@ -230,7 +271,7 @@ impl Pools {
             return self.count_closed(slot.pool);
         }
         self.timers.set(rest.retire, Due::Retire(id));
-        pool.idle.insert(id, slot.parameters.clone(), slot.owner.clone(), rest);
+        pool.idle.insert(id, &slot, rest);
         slot.state = SlotState::Idle(rest);
         let pool = slot.pool;
         self.slots.insert(id, slot);
@@ -262,6 +303,7 @@ impl Pools {
         let SlotState::Leased { session, opening, .. } = slot.state else { return None };
         if let Some(pool) = self.pools.get_mut(&slot.pool) {
             *pool.leased(opening) -= 1;
+            pool.count_spent(slot.is_spent(), false);
             pool.company.cleaning.take_if(|cleaning| *cleaning == id);
         }
         if let Some(session) = session {
@@ -273,6 +315,7 @@ impl Pools {
     /// Moves a leased connection between being opened and being in use.
     pub(super) fn set_opening(&mut self, id: SlotId, value: bool, now: Now) {
         let Some(slot) = self.slots.get_mut(&id) else { return };
+        let was_spent = slot.is_spent();
         let SlotState::Leased { opening, .. } = &mut slot.state else { return };
         let before = std::mem::replace(opening, value);
         if before == value {
@@ -284,6 +327,7 @@ impl Pools {
         if let Some(pool) = self.pools.get_mut(&slot.pool) {
             *pool.leased(before) -= 1;
             *pool.leased(value) += 1;
+            pool.count_spent(was_spent, slot.is_spent());
         }
     }
 
@@ -295,9 +339,10 @@ impl Pools {
         }
         let Some(mut slot) = self.end_lease(id) else { return };
         let pool = slot.pool;
-        if let SlotState::Leased { hold: Hold::Promised(Some((rest, owner))), opening: false, .. } = &mut slot.state {
-            let (rest, owner) = (*rest, owner.take());
-            slot.owner = owner;
+        if let SlotState::Leased { hold: Hold::Promised(before), opening: false, .. } = &mut slot.state
+            && let Some(Before { rest, owner, parameters }) = before.take()
+        {
+            (slot.owner, slot.parameters) = (owner, parameters);
             self.rest(id, slot, rest);
         } else {
             self.count_closed(pool);
@@ -360,7 +405,7 @@ impl Pools {
         let Some(waiter) = pool.waiters.get_mut(&ticket) else { return };
         waiter.notice = None;
         let (session, waited) = (waiter.claim.session, now.since(waiter.since));
-        let text = words::notice(pool, ticket, waited);
+        let text = words::notice(pool, ticket, waited, now);
         self.outputs.push_back(Pending::Notice(session, Place::Waiting(id, ticket), text));
     }
 }

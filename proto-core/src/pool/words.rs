@@ -31,15 +31,21 @@ fn occupancy(pool: &Pool) -> String {
 }
 
 /// The NOTICE for somebody who has waited that long.
-pub(super) fn notice(pool: &Pool, ticket: Ticket, waited: Duration) -> String {
+pub(super) fn notice(pool: &Pool, ticket: Ticket, waited: Duration, now: Tick) -> String {
     let ahead = match pool.waiters.range(..ticket).take(COUNTED_AHEAD + 1).count() {
         0 => "you are next".into(),
         1 => "1 client is ahead of you".into(),
         n if n > COUNTED_AHEAD => format!("more than {COUNTED_AHEAD} clients are ahead of you"),
         n => format!("{n} clients are ahead of you"),
     };
-    let (waited, occupancy) = (span(waited), occupancy(pool));
-    format!("waiting for a server connection of {} for {waited}: {occupancy}, {ahead}", pool.key)
+    let reason = match &pool.backoff {
+        Some(backoff) if !pool.paused => {
+            let left = span(backoff.until.since(now));
+            format!("the last login failed ({}), the next try is in {left}", backoff.refusal.message)
+        }
+        _ => occupancy(pool),
+    };
+    format!("waiting for a server connection of {} for {}: {reason}, {ahead}", pool.key, span(waited))
 }
 
 /// The refusal for somebody whose `query_wait_timeout` has run out.
@@ -104,7 +110,8 @@ mod tests {
     fn a_queue_is_counted_only_so_far() {
         let mut pool = pool(1, 1);
         for ticket in 0..200 {
-            let claim = Claim { session: SessionId(ticket), parameters: [].into(), owner: None, reuse: true };
+            let claim =
+                Claim { session: SessionId(ticket), parameters: [].into(), owner: None, reuse: true, adapts: false };
             let waiter = Waiter { claim, since: Tick::default(), notice: None, reserve: None, deadline: None };
             pool.waiters.insert(Ticket(ticket), waiter);
         }
@@ -116,7 +123,7 @@ mod tests {
             (101, ", more than 100 clients are ahead of you"),
             (199, ", more than 100 clients are ahead of you"),
         ] {
-            let text = notice(&pool, Ticket(ticket), Duration::from_secs(1));
+            let text = notice(&pool, Ticket(ticket), Duration::from_secs(1), Tick::default());
             assert!(text.ends_with(words), "{ticket}: {text}");
         }
     }

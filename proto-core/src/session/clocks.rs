@@ -101,28 +101,32 @@ impl Clocks {
         earliest(earliest(work, transaction), silence)
     }
 
-    /// The codes and the words are PostgreSQL's for its own timeouts of this kind (manual, appendix A), the names PgBouncer's.
     fn refusal(&self, why: Timer) -> Option<Refusal> {
-        let Timeouts { query, idle_transaction, transaction, client_idle } = self.timeouts;
-        let (code, name, span, what) = match why {
-            Timer::Query => (SqlState::QUERY_CANCELED, "query_timeout", query, "a query may take"),
-            Timer::IdleTransaction => {
-                let what = "the client of an open transaction may say nothing for";
-                (SqlState::IDLE_IN_TRANSACTION_TIMEOUT, "idle_transaction_timeout", idle_transaction, what)
-            }
-            Timer::Transaction => {
-                (SqlState::TRANSACTION_TIMEOUT, "transaction_timeout", transaction, "a transaction may take")
-            }
-            Timer::ClientIdle => {
-                (SqlState::IDLE_SESSION_TIMEOUT, "client_idle_timeout", client_idle, "a client may say nothing for")
-            }
-            _ => return None,
-        };
-        // PostgreSQL has no such timeout, and PgBouncer's name is what is looked for.
-        let words = if why == Timer::ClientIdle { name.to_owned() } else { name.replace('_', " ") };
-        let refusal = Refusal::new(code, format!("terminating connection due to {words}"));
-        Some(refusal.hint(format!("Behind this gprxy, {what} {} ({name}).", in_words(span))))
+        refusal(&self.timeouts, why)
     }
+}
+
+/// The codes and the words are PostgreSQL's for its own timeouts of this kind (manual, appendix A), the names PgBouncer's.
+pub(super) fn refusal(timeouts: &Timeouts, why: Timer) -> Option<Refusal> {
+    let Timeouts { query, idle_transaction, transaction, client_idle } = *timeouts;
+    let (code, name, span, what) = match why {
+        Timer::Query => (SqlState::QUERY_CANCELED, "query_timeout", query, "a query may take"),
+        Timer::IdleTransaction => {
+            let what = "the client of an open transaction may say nothing for";
+            (SqlState::IDLE_IN_TRANSACTION_TIMEOUT, "idle_transaction_timeout", idle_transaction, what)
+        }
+        Timer::Transaction => {
+            (SqlState::TRANSACTION_TIMEOUT, "transaction_timeout", transaction, "a transaction may take")
+        }
+        Timer::ClientIdle => {
+            (SqlState::IDLE_SESSION_TIMEOUT, "client_idle_timeout", client_idle, "a client may say nothing for")
+        }
+        _ => return None,
+    };
+    // PostgreSQL has no such timeout, and PgBouncer's name is what is looked for.
+    let words = if why == Timer::ClientIdle { name.to_owned() } else { name.replace('_', " ") };
+    let refusal = Refusal::new(code, format!("terminating connection due to {words}"));
+    Some(refusal.hint(format!("Behind this gprxy, {what} {} ({name}).", in_words(span))))
 }
 
 /// `450 ms`, `7 s`.

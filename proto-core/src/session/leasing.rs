@@ -14,13 +14,13 @@ use crate::policy::{SessionTerms, Timeouts};
 use crate::pool::{Lease, PoolMode};
 use crate::preamble::Startup;
 use crate::relay::{Ledger, OnServer, Pooled, Relay};
-use crate::time::Now;
-use crate::upstream::Reported;
+use crate::time::{Deadline, Now, Tick, Timer};
+use crate::upstream::{Parameters, Reported};
 
-use super::clocks::Clocks;
+use super::clocks::{self, Clocks};
 use super::pooling;
 use super::relaying::Relaying;
-use super::{Action, Finish, Leased, Output, Phase, Return, ReturnState, Session};
+use super::{Action, Finish, Leased, Output, Phase, Return, ReturnState, Session, login_timed_out};
 
 pub(super) struct Leasing {
     pub(super) startup: Startup,
@@ -30,15 +30,35 @@ pub(super) struct Leasing {
     /// What holds for the session once it is up.
     pub(super) terms: Arc<SessionTerms>,
     pub(super) timeouts: Timeouts,
+    /// When its `query_timeout` is over, which counts for the wait, too.
+    query_until: Option<Tick>,
     key: Option<CancelKey>,
 }
 
 impl Leasing {
     pub(super) fn new(startup: Startup, who: Option<Authenticated>, account: Option<Arc<str>>) -> Self {
         let (mode, terms) = (PoolMode::Session, Arc::default());
-        Self { startup, who, account, mode, terms, timeouts: Timeouts::default(), key: None }
+        Self { startup, who, account, mode, terms, timeouts: Timeouts::default(), query_until: None, key: None }
+    }
+
+    /// What holds for the session, its wait for a server connection included.
+    pub(super) fn limit(&mut self, timeouts: Timeouts, now: Now) {
+        self.timeouts = timeouts;
+        self.query_until = (!timeouts.query.is_zero()).then(|| now.tick.after(timeouts.query));
+    }
+
+    /// Who waits without a proof waits on the login's time.
+    pub(super) const fn poll_timeout(&self, login_until: Tick) -> Option<Deadline> {
+        match (&self.who, self.query_until) {
+            (None, _) => Some(Deadline { at: login_until, why: Timer::ClientLogin }),
+            (Some(_), Some(at)) => Some(Deadline { at, why: Timer::Query }),
+            (Some(_), None) => None,
+        }
     }
 }
+
+/// The connection that a session begins with: what its login reported, where it was bare, and what is prepared there.
+type Served = (Lease, Option<Arc<Parameters>>, Option<Box<OnServer>>);
 
 impl Session {
     /// A client that is proven gets its cancel key before its turn, so that it can cancel while it waits.
@@ -49,6 +69,14 @@ impl Session {
         } else {
             leasing.key = Some(key);
         }
+    }
+
+    pub(super) fn leasing_timed_out(&mut self, now: Now) {
+        let Phase::Leasing(leasing) = &self.phase else { return };
+        let Some(due) = leasing.poll_timeout(self.login_until).filter(|due| due.at <= now.tick) else { return };
+        let refusal = clocks::refusal(&leasing.timeouts, due.why).unwrap_or_else(login_timed_out);
+        self.out.push_back(Output::Do(Action::GiveUp));
+        self.refuse(refusal, now);
     }
 
     pub(super) fn leasing_waiting(&mut self, notice: &Refusal) {
@@ -94,7 +122,7 @@ impl Session {
     pub(super) fn leasing_welcome(&mut self, reported: Reported, now: Now) {
         let Phase::Leasing(leasing) = &mut self.phase else { return };
         if let (Some(who), PoolMode::Transaction | PoolMode::Statement) = (leasing.who.take(), leasing.mode) {
-            self.begin_relaying(who, None, reported, now);
+            self.begin_relaying(who, None, &reported, now);
         }
     }
 
@@ -110,7 +138,7 @@ impl Session {
         let Some(who) = leasing.who.take().or_else(|| leased.proof.clone()) else {
             return self.give_back_unused(leased);
         };
-        let Leased { lease, parameters, statements, .. } = leased;
+        let Leased { lease, parameters, bare, statements, .. } = leased;
         if proven_now {
             let key = leasing.key.take();
             self.write(|out| {
@@ -120,20 +148,16 @@ impl Session {
                 }
             });
         }
-        self.begin_relaying(who, Some((lease, statements)), parameters, now);
+        self.begin_relaying(who, Some((lease, bare, statements)), &parameters, now);
     }
 
-    fn begin_relaying(
-        &mut self,
-        who: Authenticated,
-        server: Option<(Lease, Option<Box<OnServer>>)>,
-        mut reported: Reported,
-        now: Now,
-    ) {
+    fn begin_relaying(&mut self, who: Authenticated, server: Option<Served>, parameters: &Reported, now: Now) {
         let Phase::Leasing(leasing) = &self.phase else { return };
         let (startup, account, mode) = (&leasing.startup, leasing.account.as_deref(), leasing.mode);
         let clocks = Clocks::new(leasing.timeouts, now.tick);
         let facts = self.facts_of(startup, Some(&who), account);
+        // What somebody else has set there since its login is not for this session.
+        let mut reported = if mode == PoolMode::Session { parameters.clone() } else { parameters.at_login() };
         let pooled = (mode != PoolMode::Session).then(|| {
             pooling::take_on(startup, &mut reported);
             Box::new(Pooled::new(reported.clone(), &leasing.terms))
@@ -154,9 +178,12 @@ impl Session {
             let record = Record { time: now.unix, facts: facts.clone(), event: Event::SessionStart };
             self.out.push_back(Output::Audit(Box::new(record)));
         }
-        let (lease, statements) = server.unzip();
         let mut relay = Relay::new(ledger, pooled);
-        let _ = relay.handle_connection(&reported, statements.flatten());
+        let lease = server.map(|(lease, bare, statements)| {
+            // It goes back at once, for what the client says first.
+            let _ = relay.handle_connection(&reported, bare, statements);
+            lease
+        });
         let mut relaying = Relaying::new(who, lease, mode, facts, relay, now);
         relaying.clocks = clocks;
         self.phase = Phase::Relaying(Box::new(relaying));

@@ -50,6 +50,7 @@ pub(crate) use ending::shutting_down;
 use leasing::Leasing;
 use looking::Looking;
 use opening::Open;
+pub(crate) use pooling::canonical;
 pub use profile::{Encryption, Peer, Profile};
 use proving::Proving;
 use relaying::Relaying;
@@ -305,10 +306,7 @@ impl Session {
                 self.refuse(login_timed_out(), now);
             }
             Phase::Looking(_) => self.looking_timed_out(now),
-            Phase::Leasing(leasing) if leasing.who.is_none() && now.tick >= self.login_until => {
-                self.out.push_back(Output::Do(Action::GiveUp));
-                self.refuse(login_timed_out(), now);
-            }
+            Phase::Leasing(_) => self.leasing_timed_out(now),
             Phase::Relaying(_) => {
                 self.answer_due(now);
                 self.leave_if_forwarded();
@@ -329,16 +327,13 @@ impl Session {
                 earliest(looking.poll_timeout(), Some(login))
             }
             Phase::Closing(until) => Some(Deadline { at: *until, why: Timer::Closing }),
-            // Who waits without a proof waits on the login's time.
-            Phase::Leasing(leasing) if leasing.who.is_none() => {
-                Some(Deadline { at: self.login_until, why: Timer::ClientLogin })
-            }
+            Phase::Leasing(leasing) => leasing.poll_timeout(self.login_until),
             // What was just judged is forwarded first; the farewell follows at the next wake-up, which is now.
             Phase::Relaying(relaying) if relaying.is_over() || relaying.has_something_to_say() => {
                 Some(Deadline { at: Tick::default(), why: Timer::Drain })
             }
             Phase::Relaying(relaying) => relaying.clocks.as_ref().and_then(|clocks| clocks.poll_timeout()),
-            Phase::Leasing(_) | Phase::Console(_) => None,
+            Phase::Console(_) => None,
         }
     }
 

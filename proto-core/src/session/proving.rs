@@ -10,9 +10,11 @@ use crate::codec::startup::PROTOCOL_3_2;
 use crate::codec::{HEADER_LEN, Header};
 use crate::fault::{Refusal, SqlState, Violation};
 use crate::policy::Database;
+use crate::pool::PoolMode;
 use crate::preamble::Startup;
 use crate::secret::Secret;
 use crate::time::Now;
+use crate::upstream::startup_query;
 
 use super::leasing::Leasing;
 use super::pooling;
@@ -174,7 +176,7 @@ impl Session {
         let (mode, owner, parameters) = pooling::terms(startup, leasing.who.as_ref(), &credential, &settings);
         leasing.mode = mode;
         leasing.terms = target.session.clone();
-        leasing.timeouts = self.profile.users.timeouts(name, target.session.timeouts);
+        leasing.limit(self.profile.users.timeouts(name, target.session.timeouts), now);
         let startup = &leasing.startup;
         let wish = Wish {
             account,
@@ -184,6 +186,7 @@ impl Session {
             role: name.into(),
             settings,
             identity: leasing.who.as_ref().map(|who| pooling::canonical(who.identity())),
+            startup_query: (mode != PoolMode::Session).then(|| startup_query(&parameters)).flatten(),
             parameters,
             mode,
             owner,

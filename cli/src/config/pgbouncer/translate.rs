@@ -372,6 +372,8 @@ impl Translation<'_> {
     }
 
     fn timeouts(&mut self) {
+        // What PgBouncer does, and has no option for.
+        self.set("pool", "wait_for_server", "true", Origin::PgBouncer);
         // For PgBouncer 0 means never, here there is an end to everything; an hour is as good as none.
         for (name, section) in
             [("client_login_timeout", "limits"), ("cancel_wait_timeout", "limits"), ("server_connect_timeout", "pool")]

@@ -2,7 +2,7 @@
 
 use super::{Chore, DATABASES, Walk, key};
 use crate::fault::{Refusal, SqlState};
-use crate::pool::{Lease, Returned};
+use crate::pool::{Lease, OpenError, Returned};
 use crate::time::{Now, UnixMicros};
 
 impl Walk {
@@ -47,10 +47,11 @@ impl Walk {
         }
         if how == 1 {
             self.connections.remove(&slot);
-            self.failed(key, false);
+            self.failed(key, false, true);
             let refusal = Refusal::new(SqlState::CONNECTION_FAILURE, format!("down {key}"));
-            self.pools.handle_open_failed(lease, refusal.clone(), now);
-            self.twin.handle_open_failed(twin, refusal, now);
+            let error = OpenError { refusal, is_down: true };
+            assert!(!self.pools.handle_open_failed(lease, error.clone(), now), "nobody waits with it");
+            assert!(!self.twin.handle_open_failed(twin, error, now), "the twin differs");
             return;
         }
         self.order += 1;

@@ -3,7 +3,7 @@
 //! One owner for each lease; never more connections than the limit; first come, first served; the most recently used
 //! match; every waiter answered by its deadline; nothing for a session that gave up; nobody waits while something could
 //! be done for it; nothing for those whom an operator has paused, and nothing old after a reconnect; nothing reset ahead
-//! whose owner may still come; nothing left at the end. Beside the pools walks a twin that is also woken early and
+//! whose owner may still come; a connection with other parameters only where it can be brought to them, and no other fits; nothing left at the end. Beside the pools walks a twin that is also woken early and
 //! repeatedly, and must say exactly the same.
 
 mod deeds;
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Lease, PoolKey, PoolSettings, Pools, Request, Returned, SlotId};
+use super::{Lease, OpenError, PoolKey, PoolSettings, Pools, Request, Returned, SlotId};
 use crate::fault::{Refusal, SqlState};
 use crate::session_id::SessionId;
 use crate::time::{Now, Tick, UnixMicros};
@@ -47,6 +47,10 @@ pub struct Seen {
     pub refused: usize,
     /// Connections that were reset ahead of who came next.
     pub cleaned: usize,
+    /// Connections that were opened without startup parameters.
+    pub bare: usize,
+    /// Connections that were brought to other startup parameters.
+    pub adapted: usize,
 }
 
 struct Choices<'a>(&'a [u8]);
@@ -62,8 +66,16 @@ impl Choices<'_> {
 /// What the model knows about a session.
 enum Stand {
     Out,
-    Waiting { wish: Wish, since: Tick, order: u64, noticed: bool },
-    Holding { wish: Wish, lease: Lease, twin: Lease, opening: bool },
+    Waiting { wish: Wish, since: Tick, order: u64, noticed: bool, again: bool },
+    Holding { wish: Wish, lease: Lease, twin: Lease, opening: bool, before: Before },
+}
+
+/// Where a session stood before it got a connection.
+#[derive(Clone, Copy)]
+struct Before {
+    since: Tick,
+    order: u64,
+    noticed: bool,
 }
 
 /// What is done without a session, in which pool.
@@ -81,10 +93,13 @@ struct Wish {
     parameters: usize,
     owner: usize,
     reuse: bool,
+    adapts: bool,
 }
 
 struct Connection {
     wish: Wish,
+    /// It can be brought to other parameters.
+    bare: bool,
     /// Whose state it holds.
     owner: Option<usize>,
     opened: Tick,
@@ -98,6 +113,7 @@ struct Connection {
 struct Failure {
     until: Tick,
     shared_only: bool,
+    is_down: bool,
     over: bool,
 }
 
@@ -162,6 +178,7 @@ impl Walk {
             query_wait_timeout: secs(pick(15)),
             query_wait_notify: secs(pick(6)),
             server_login_retry: secs(pick(8)),
+            wait_for_server: pick(2) == 0,
         };
         Self {
             pools: Pools::new(),
@@ -231,6 +248,7 @@ impl Walk {
             parameters: choices.below(PARAMETERS)?,
             owner: who % OWNERS,
             reuse: choices.below(8)? != 0,
+            adapts: choices.below(4)? != 0,
         };
         self.ask(who, wish);
         Some(())
@@ -252,10 +270,11 @@ impl Walk {
             parameters: vec![wish.parameters as u8; 8].into(),
             owner: Some(format!("owner {}", wish.owner).into()),
             reuse: wish.reuse,
+            adapts: wish.adapts,
             settings: self.settings.clone(),
         };
         self.order += 1;
-        self.sessions[who] = Stand::Waiting { wish, since: self.now, order: self.order, noticed: false };
+        self.sessions[who] = Stand::Waiting { wish, since: self.now, order: self.order, noticed: false, again: false };
         let now = self.now();
         self.pools.handle_request(request.clone(), now);
         self.twin.handle_request(request, now);
@@ -282,7 +301,7 @@ impl Walk {
 
     fn opened(&mut self, who: usize) {
         let now = self.now();
-        if let Stand::Holding { wish, lease, twin, opening: opening @ true } = &mut self.sessions[who] {
+        if let Stand::Holding { wish, lease, twin, opening: opening @ true, .. } = &mut self.sessions[who] {
             *opening = false;
             self.pools.handle_opened(lease, now);
             self.twin.handle_opened(twin, now);
@@ -296,27 +315,35 @@ impl Walk {
     }
 
     fn open_failed(&mut self, who: usize, how: usize) {
+        let Stand::Holding { before, .. } = self.sessions[who] else { return };
         let Some((wish, lease, twin)) = self.take_lease(who, true) else { return };
-        let (code, shared_only) = [
-            (SqlState::CONNECTION_FAILURE, false),
-            (SqlState::CANNOT_CONNECT_NOW, false),
-            (SqlState::INVALID_PASSWORD, true),
-            (SqlState(*b"22023"), false),
+        let (code, shared_only, is_down) = [
+            (SqlState::CONNECTION_FAILURE, false, true),
+            (SqlState::CANNOT_CONNECT, false, false),
+            (SqlState::INVALID_PASSWORD, true, false),
+            (SqlState(*b"22023"), false, false),
         ][how];
         let concerns_others = how < 2 || (how == 2 && wish.reuse);
         if concerns_others {
-            self.failed(wish.key, shared_only);
+            self.failed(wish.key, shared_only, is_down);
         }
         self.connections.remove(&lease.slot());
-        let (refusal, now) = (Refusal::new(code, format!("down {}", wish.key)), self.now());
-        self.pools.handle_open_failed(lease, refusal.clone(), now);
-        self.twin.handle_open_failed(twin, refusal, now);
+        let error = OpenError { refusal: Refusal::new(code, format!("down {}", wish.key)), is_down };
+        let settings = &self.settings;
+        let waits = is_down && settings.wait_for_server && !settings.server_login_retry.is_zero();
+        if waits {
+            let Before { since, order, noticed } = before;
+            self.sessions[who] = Stand::Waiting { wish, since, order, noticed, again: true };
+        }
+        let now = self.now();
+        assert_eq!(self.pools.handle_open_failed(lease, error.clone(), now), waits, "who goes on waiting");
+        assert_eq!(self.twin.handle_open_failed(twin, error, now), waits, "the twin differs");
     }
 
-    fn failed(&mut self, key: usize, shared_only: bool) {
+    fn failed(&mut self, key: usize, shared_only: bool, is_down: bool) {
         if !self.settings.server_login_retry.is_zero() {
             let until = self.now.after(self.settings.server_login_retry);
-            self.failures[key] = Some(Failure { until, shared_only, over: false });
+            self.failures[key] = Some(Failure { until, shared_only, is_down, over: false });
         }
     }
 
@@ -352,7 +379,7 @@ impl Walk {
     /// The session's leases, when it holds some in that phase.
     fn take_lease(&mut self, who: usize, phase: bool) -> Option<(Wish, Lease, Lease)> {
         match std::mem::replace(&mut self.sessions[who], Stand::Out) {
-            Stand::Holding { wish, lease, twin, opening } if opening == phase => Some((wish, lease, twin)),
+            Stand::Holding { wish, lease, twin, opening, .. } if opening == phase => Some((wish, lease, twin)),
             other => {
                 self.sessions[who] = other;
                 None
@@ -367,6 +394,7 @@ impl Walk {
                 && let Some(connection) = self.connections.get_mut(&lease.slot())
             {
                 connection.stale = false;
+                connection.bare = false;
             }
             self.pools.handle_reopen(lease, now);
             self.twin.handle_reopen(twin, now);

@@ -129,3 +129,119 @@ fn failures_of_many_databases_do_not_fill_the_memory() {
     }
     assert_eq!(room.pools.snapshot().count(), 1024);
 }
+
+#[test]
+fn who_waits_for_a_server_that_is_down_goes_on_waiting_in_the_same_place() {
+    let mut room = Room::of_size(2);
+    room.settings.wait_for_server = true;
+    room.ask(1, b"");
+    let (failing, _) = room.lease(1);
+    room.ask(2, b"");
+    let (second, _) = room.lease(2);
+    room.ask(3, b"");
+    assert!(room.down(failing));
+    assert!(room.down(second));
+    // Nobody has ever been in this pool: the server may be about to start.
+    room.ask(4, b"");
+    room.silent();
+    assert_eq!(room.counts(), (0, 0, 0, 4));
+    room.sleep(5);
+    room.wake();
+    for session in 1..=4 {
+        let Some(PoolOutput::Notice { session: told, text }) = room.pools.poll_output() else { panic!("no notice") };
+        assert_eq!(told, SessionId(session));
+        assert!(text.contains("the last login failed (no route), the next try is in 10 s"), "{text}");
+    }
+    room.sleep(10);
+    room.wake();
+    // One tries, and the others wait for how it ends.
+    let (retry, _) = room.lease(1);
+    room.silent();
+    assert!(room.down(retry));
+    room.sleep(15);
+    room.wake();
+    let (retry, _) = room.lease(1);
+    room.pools.handle_opened(&retry, room.now);
+    let (next, _) = room.lease(2);
+    room.silent();
+    // A server that has been there: whoever comes newly is told.
+    room.pools.handle_release(retry, Returned::Broken, room.now);
+    let (third, _) = room.lease(3);
+    assert!(room.down(third));
+    assert!(room.down(next));
+    room.ask(5, b"");
+    assert_eq!(room.refusal(5).message, "no route");
+    room.silent();
+    // What the server says itself is for all who wait.
+    room.sleep(15);
+    room.wake();
+    let (retry, _) = room.lease(2);
+    room.fail(retry, SqlState::INVALID_PASSWORD);
+    for session in [3, 4] {
+        assert_eq!(room.refusal(session).code, SqlState::INVALID_PASSWORD);
+    }
+    assert_eq!(room.counts(), (0, 0, 0, 0));
+}
+
+#[test]
+fn who_waits_for_a_server_that_is_down_is_told_why_when_its_time_is_over() {
+    let mut room = Room::of_size(1);
+    room.settings.wait_for_server = true;
+    room.settings.query_wait_timeout = Duration::from_secs(20);
+    room.settings.query_wait_notify = Duration::ZERO;
+    for round in 0..2 {
+        if round == 0 {
+            room.ask(1, b"");
+        }
+        let (failing, _) = room.lease(1);
+        assert!(room.down(failing));
+        room.silent();
+        room.sleep(if round == 0 { 15 } else { 5 });
+        room.wake();
+    }
+    // Its time has gone on while it tried.
+    assert_eq!(room.refusal(1).message, "no route");
+    room.silent();
+}
+
+#[test]
+fn a_connection_that_is_to_be_replaced_is_nothing_to_wait_for() {
+    let mut room = Room::of_size(2);
+    let held = room.hold(1, b"");
+    room.ask(2, b"");
+    let (failing, _) = room.lease(2);
+    room.ask(3, b"");
+    room.pools.reconnect(None, room.now);
+    room.fail(failing, SqlState::INVALID_PASSWORD);
+    assert_eq!(room.refusal(3).code, SqlState::INVALID_PASSWORD);
+    // The other way round: the failure is known, and somebody hopes, when an operator wants new connections.
+    room.give_back(held);
+    assert!(matches!(room.pools.poll_output(), Some(PoolOutput::Close { why: Closing::Stale, .. })));
+    room.sleep(15);
+    room.wake();
+    let held = room.hold(4, b"");
+    room.ask(5, b"");
+    let (failing, _) = room.lease(5);
+    room.ask(6, b"");
+    room.fail(failing, SqlState::INVALID_PASSWORD);
+    room.silent();
+    room.pools.reconnect(None, room.now);
+    room.wake();
+    assert_eq!(room.refusal(6).code, SqlState::INVALID_PASSWORD);
+    room.end([held]);
+}
+
+#[test]
+fn who_is_to_be_told_that_he_waits_is_told_although_the_next_try_is_due_at_the_same_moment() {
+    let mut room = Room::of_size(1);
+    room.settings.wait_for_server = true;
+    room.settings.server_login_retry = room.settings.query_wait_notify;
+    room.ask(1, b"");
+    let (failing, _) = room.lease(1);
+    assert!(room.down(failing));
+    room.sleep(5);
+    room.wake();
+    assert!(matches!(room.pools.poll_output(), Some(PoolOutput::Notice { session: SessionId(1), .. })));
+    let (retry, _) = room.lease(1);
+    room.end([retry]);
+}
