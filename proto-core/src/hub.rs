@@ -240,6 +240,7 @@ mod tests {
             parameters: Arc::new([]),
             owner: None,
             reuse: true,
+            adapts: false,
             settings: Arc::default(),
         };
         hub.pools.handle_request(request, now);

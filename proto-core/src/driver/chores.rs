@@ -78,7 +78,8 @@ impl<R: Runtime> Shared<R> {
     /// Opens a connection for whoever comes next.
     pub(super) fn open_ahead(self: &Arc<Self>, key: &PoolKey, parameters: &[u8], lease: Lease) {
         let mut held = Held { shared: self.clone(), lease: Some(lease) };
-        let Some(wish) = self.recipes.find(self.generation(), key, parameters) else { return };
+        let generation = self.generation();
+        let Some(wish) = self.recipes.find(generation, key, parameters) else { return };
         if self.is_draining() {
             return;
         }
@@ -88,7 +89,7 @@ impl<R: Runtime> Shared<R> {
             let Some(lease) = held.lease.take() else { return };
             match opened {
                 Ok((mut connection, login)) => {
-                    furnish(&shared, &wish, &lease, &mut connection, &login);
+                    furnish(&shared, generation, &wish, &lease, &mut connection, &login);
                     let slot = lease.slot();
                     shared.park(slot, connection);
                     shared.with_hub(|hub, now| {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use super::connection::{Connection, Slow};
+use super::opening;
 use super::runtime::Runtime;
 use super::server::{self, ServerConnection};
 use super::told;
@@ -15,7 +16,7 @@ use crate::hub::Applicant;
 use crate::pool::{How, Lease, PoolMode};
 use crate::session::{Leased, Reply, Wish};
 use crate::time::Now;
-use crate::upstream::ResetPlan;
+use crate::upstream::{ResetFault, ResetPlan};
 
 impl<R: Runtime> Connection<R> {
     /// A session wants its first server connection: it gets a cancel key, and where others have been greeted before, the
@@ -135,13 +136,17 @@ impl<R: Runtime> Connection<R> {
             alive.then_some(connection)
         });
         match (how, alive) {
-            (How::Open, _) => self.open(lease),
+            (How::Open, _) => self.open(lease, false),
+            (How::OpenBare, _) => self.open(lease, true),
             (How::Reuse, Some(connection)) => self.leased(lease, connection, None, now),
             (How::Check, Some(connection)) => {
                 let plan = ResetPlan::check(&connection.settings, self.random());
                 self.reset(lease, connection, plan);
             }
-            (How::Reset, Some(connection)) => {
+            (How::Reset, Some(mut connection)) => {
+                if connection.bare.is_some() {
+                    connection.startup_query = self.wish.as_ref().and_then(|wish| wish.startup_query.clone());
+                }
                 let plan = ResetPlan::for_another(&connection.settings, self.random());
                 self.reset(lease, connection, plan);
             }
@@ -152,18 +157,20 @@ impl<R: Runtime> Connection<R> {
     /// Its server has closed the connection meanwhile, or it cannot be cleaned: a new one takes its place.
     fn reopen(&mut self, lease: Lease) {
         self.shared.with_hub(|hub, now| hub.pools.handle_reopen(&lease, now));
-        self.open(lease);
+        self.open(lease, false);
     }
 
     /// Somebody else's state is in it, or nobody knows whether its server is still there.
     fn reset(&mut self, lease: Lease, mut connection: ServerConnection<R::Socket>, plan: ResetPlan) {
         let shared = self.shared.clone();
         let job = async move {
-            let reset = server::reset::<R>(&mut connection, TransactionStatus::Idle, plan).await;
-            if reset.is_err() {
-                shared.tell_end(&connection, told::UNCLEAN);
+            match server::reset::<R>(&mut connection, TransactionStatus::Idle, plan).await {
+                Ok(()) => Ok(connection),
+                Err(fault) => {
+                    shared.tell_end(&connection, told::UNCLEAN);
+                    Err(fault)
+                }
             }
-            reset.ok().map(|()| connection)
         };
         self.slow = Some(Slow::Resetting(Some(lease), Box::pin(job)));
         self.mailbox.wake();
@@ -173,11 +180,41 @@ impl<R: Runtime> Connection<R> {
         self.shared.with_hub(|hub, _| hub.random())
     }
 
-    pub(super) fn was_reset(&mut self, lease: Lease, connection: Option<ServerConnection<R::Socket>>, now: Now) {
+    pub(super) fn was_reset(
+        &mut self,
+        lease: Lease,
+        connection: Result<ServerConnection<R::Socket>, ResetFault>,
+        now: Now,
+    ) {
         match connection {
-            Some(connection) => self.leased(lease, connection, None, now),
-            None => self.reopen(lease),
+            Ok(mut connection) => {
+                if connection.bare.is_some()
+                    && let Some(wish) = &self.wish
+                {
+                    // It begins as one that was opened with these parameters.
+                    let reported = opening::current(&connection);
+                    connection.parameters = self.shared.keep_welcome(self.terms.generation, wish, &reported).into();
+                }
+                self.leased(lease, connection, None, now);
+            }
+            Err(fault) => {
+                if matches!(fault, ResetFault::Startup(_)) {
+                    self.shared.with_hub(|hub, _| hub.pools.handle_unadaptable(&lease));
+                }
+                self.reopen(lease);
+            }
         }
+    }
+
+    /// There is no server connection, if this is about what was asked for last: the session may have given up and asked again
+    /// while it was on its way.
+    pub(super) fn refused(&mut self, refusal: Refusal, now: Now) {
+        let session = self.session.id();
+        if !self.asked || self.shared.with_hub(|hub, _| hub.pools.is_served(session)) {
+            return;
+        }
+        self.stop_asking();
+        self.reply(Reply::Refused(refusal), now);
     }
 
     /// Nothing is asked for any more. A session that keeps its connection will not ask again, and a person's own password
@@ -217,6 +254,7 @@ impl<R: Runtime> Connection<R> {
         self.gauge.leased(lease.slot().0, now.tick);
         self.target.clone_from(&connection.target);
         let parameters = connection.parameters.clone();
+        let bare = connection.bare.clone();
         let mut statements = connection.statements.take();
         if let Some(statements) = &mut statements {
             // It may have been opened under other settings.
@@ -227,7 +265,7 @@ impl<R: Runtime> Connection<R> {
         }
         self.server = Some(connection);
         self.from_server.look_again();
-        self.reply(Reply::Leased(Leased { lease, parameters, statements, proof }), now);
+        self.reply(Reply::Leased(Leased { lease, parameters, bare, statements, proof }), now);
         if !self.session.is_preparing() {
             self.cancellable();
         }

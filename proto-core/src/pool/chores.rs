@@ -76,7 +76,7 @@ impl Pools {
         if !self.has_room(pool) {
             return;
         }
-        self.begin_slot(id, None, Opening { parameters, owner: None, reuse: true }, now);
+        self.begin_slot(id, None, Opening { parameters, owner: None, reuse: true, bare: false }, now);
     }
 
     /// Begins to reset an idle connection for nobody in particular, where somebody else than its owner may come next.

@@ -113,6 +113,7 @@ impl Session {
             identity: None,
             // Not the client's: they could change what the query means.
             parameters: Arc::new([]),
+            startup_query: None,
             // It goes back as soon as the answer is there,
             mode: PoolMode::Transaction,
             // and what others leave on it is removed before. No issuer has this name.

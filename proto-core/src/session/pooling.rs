@@ -147,7 +147,7 @@ impl Session {
         if !relaying.is_waiting() {
             return self.give_back_unused(leased);
         }
-        let differences = relaying.relay.handle_connection(&leased.parameters, leased.statements);
+        let differences = relaying.relay.handle_connection(&leased.parameters, leased.bare, leased.statements);
         relaying.server = Server::Leased(leased.lease);
         relaying.preparing = relaying.relay.is_preparing();
         if !differences.set.is_empty() {

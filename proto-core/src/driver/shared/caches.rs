@@ -13,6 +13,7 @@ use crate::driver::runtime::Runtime;
 use crate::driver::server::{Hosts, ServerConnection};
 use crate::policy::{Database, Endpoint};
 use crate::pool::{PoolKey, SlotId};
+use crate::session::Wish;
 use crate::upstream::Parameters;
 
 /// Keys that were derived for an account and a server.
@@ -24,6 +25,9 @@ pub(super) type Turns = HashMap<Arc<[Endpoint]>, Arc<AtomicUsize>>;
 /// What the servers of a pool report at a login with these startup parameters.
 pub(super) type Welcomes = HashMap<(PoolKey, Arc<[u8]>), Arc<Parameters>>;
 
+/// Accounts and servers of which keys are kept. Accounts that were looked up are as many as there are users; beyond that
+/// number each login derives its own.
+const MAX_SCRAM_KEYS: usize = 1024;
 /// Welcomes that are kept. Beyond that many different startup packets, clients wait for a server to greet them.
 const MAX_WELCOMES: usize = 1024;
 
@@ -70,14 +74,16 @@ impl<R: Runtime> Shared<R> {
         lock(&self.shelf).insert(slot, connection);
     }
 
-    /// Keys that an earlier login of this account derived there: PBKDF2 runs once for each account and server. Accounts
-    /// and servers are those of the settings, so the table is bounded.
+    /// Keys that an earlier login of this account derived there: PBKDF2 runs once for each account and server.
     pub(in crate::driver) fn scram_keys(&self, account: &Arc<str>, endpoint: &Endpoint) -> Option<Arc<ScramKeys>> {
         lock(&self.scram).get(&(account.clone(), endpoint.clone())).cloned()
     }
 
     pub(in crate::driver) fn keep_scram_keys(&self, account: &Arc<str>, endpoint: &Endpoint, keys: Arc<ScramKeys>) {
-        lock(&self.scram).insert((account.clone(), endpoint.clone()), keys);
+        let (mut scram, place) = (lock(&self.scram), (account.clone(), endpoint.clone()));
+        if scram.len() < MAX_SCRAM_KEYS || scram.contains_key(&place) {
+            scram.insert(place, keys);
+        }
     }
 
     /// An operator expects a parameter to follow sessions that a server does not report. Said once for each name.
@@ -111,20 +117,22 @@ impl<R: Runtime> Shared<R> {
         lock(&self.welcomes).get(&(key.clone(), parameters.clone())).cloned()
     }
 
-    /// Keeps what a server has reported at its login. Equal reports become one, so that they are known to be equal.
+    /// Keeps what a server has reported at a login as a wish says, by the settings of that `generation`: later ones may lead
+    /// to another server. Equal reports become one, so that they are known to be equal.
     pub(in crate::driver) fn keep_welcome(
         &self,
-        key: PoolKey,
-        parameters: Arc<[u8]>,
+        generation: u64,
+        wish: &Wish,
         reported: &Parameters,
     ) -> Arc<Parameters> {
         let mut welcomes = lock(&self.welcomes);
-        let place = (key, parameters);
+        let place = (wish.pool(), wish.parameters.clone());
         if let Some(known) = welcomes.get(&place).filter(|known| ***known == *reported) {
             return known.clone();
         }
         let reported = Arc::new(reported.clone());
-        if welcomes.len() < MAX_WELCOMES || welcomes.contains_key(&place) {
+        let has_room = welcomes.len() < MAX_WELCOMES || welcomes.contains_key(&place);
+        if has_room && generation == self.generation() {
             welcomes.insert(place, reported.clone());
         }
         reported
