@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-use super::connection::{Connection, Slow};
+use super::connection::Connection;
 use super::opening;
 use super::runtime::Runtime;
 use super::server::{self, ServerConnection};
+use super::slow::Slow;
 use super::told;
 use crate::auth::Authenticated;
 use crate::codec::backend::TransactionStatus;
