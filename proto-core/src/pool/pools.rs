@@ -215,6 +215,7 @@ impl Pools {
             Returned::Kept => self.park(slot_id, slot, now),
             Returned::Broken => self.count_closed(id),
         }
+        self.make_way(id, slot_id, now);
         self.pump(id, now);
         self.share(now);
         self.fill(id, now);
