@@ -129,11 +129,12 @@ async fn log_in_bare<R: Runtime>(shared: &Arc<Shared<R>>, wish: &Wish) -> Opened
             login.parameters = current(&connection);
             Ok((connection, login))
         }
-        Err(ResetFault::Startup(_)) => {
+        Err(fault @ ResetFault::Query(_)) => Err(OpenFailure::ConnectQuery(fault)),
+        // Whatever it is: a login with the parameters succeeds, or says why not.
+        Err(_) => {
             connection.abandon::<R>().await;
             log_in::<R>(shared, wish).await
         }
-        Err(fault) => Err(OpenFailure::ConnectQuery(fault)),
     }
 }
 

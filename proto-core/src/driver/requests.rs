@@ -145,8 +145,10 @@ impl<R: Runtime> Connection<R> {
                 self.reset(lease, connection, plan);
             }
             (How::Reset, Some(mut connection)) => {
-                if connection.bare.is_some() {
-                    connection.startup_query = self.wish.as_ref().and_then(|wish| wish.startup_query.clone());
+                if connection.bare.is_some()
+                    && let Some(query) = self.wish.as_ref().and_then(|wish| wish.startup_query.clone())
+                {
+                    connection.startup_query = Some(query);
                 }
                 let plan = ResetPlan::for_another(&connection.settings, self.random());
                 self.reset(lease, connection, plan);
