@@ -85,6 +85,9 @@ pub fn encoded(pairs: &[u8]) -> impl Iterator<Item = Parameter<'_>> {
     std::iter::from_fn(move || Some((reader.cstr().ok()?, reader.cstr().ok()?)))
 }
 
+/// Whitespace as well, by C's `isspace`.
+const VERTICAL_TAB: u8 = 0x0b;
+
 /// The words of `options`, cut at spaces that no backslash stands before; the backslashes stay (PostgreSQL manual, section
 /// 32.1.2, options).
 #[must_use]
@@ -92,7 +95,7 @@ pub fn option_words(options: &[u8]) -> Vec<&[u8]> {
     let mut words = Vec::new();
     let (mut begin, mut escaped) = (0, false);
     for (at, &byte) in options.iter().enumerate() {
-        if byte.is_ascii_whitespace() && !escaped {
+        if (byte.is_ascii_whitespace() || byte == VERTICAL_TAB) && !escaped {
             words.push(&options[begin..at]);
             begin = at + 1;
         }

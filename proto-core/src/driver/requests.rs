@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-use super::connection::{Connection, Slow};
+use super::connection::Connection;
 use super::opening;
 use super::runtime::Runtime;
 use super::server::{self, ServerConnection};
+use super::slow::Slow;
 use super::told;
 use crate::auth::Authenticated;
 use crate::codec::backend::TransactionStatus;
@@ -144,8 +145,10 @@ impl<R: Runtime> Connection<R> {
                 self.reset(lease, connection, plan);
             }
             (How::Reset, Some(mut connection)) => {
-                if connection.bare.is_some() {
-                    connection.startup_query = self.wish.as_ref().and_then(|wish| wish.startup_query.clone());
+                if connection.bare.is_some()
+                    && let Some(query) = self.wish.as_ref().and_then(|wish| wish.startup_query.clone())
+                {
+                    connection.startup_query = Some(query);
                 }
                 let plan = ResetPlan::for_another(&connection.settings, self.random());
                 self.reset(lease, connection, plan);

@@ -6,13 +6,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::PoolKey;
 use super::lease::SlotId;
 use super::one::{Claim, Pool, PoolId, Since, Ticket, Turn};
 use super::pools::Pools;
 use super::timers::Due;
+use super::{Closing, PoolKey};
 use crate::time::{Now, Tick};
+
+/// For how long somebody waits for a place that is handed on in another pool. A shorter time would log in anew for every
+/// transaction where several pools are busy, and without an end to it a busy pool would shut out all others.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Starved pools that one call serves; the rest is due at once.
 const SHARES_PER_CALL: usize = 32;
@@ -204,6 +209,26 @@ impl Pools {
         if let Some(group) = self.groups.of_mut(kind).get_mut(kind.name(&pool.key)) {
             group.line.insert(standing, id);
             self.groups.starved += 1;
+        }
+    }
+
+    /// A connection has come back to a pool whose clients wait for it. Where somebody in another pool has waited for longer,
+    /// and long enough, for a place that both share, it is closed for him.
+    pub(super) fn make_way(&mut self, id: PoolId, slot: SlotId, now: Now) {
+        let Some(pool) = self.pools.get(&id) else { return };
+        let Some((&ticket, _)) = pool.waiters.first_key_value() else { return };
+        let own = Standing { own_password: pool.key.own_password, ticket };
+        let is_owed = KINDS.into_iter().any(|kind| {
+            let Some(group) = self.groups.of(kind).get(kind.name(&pool.key)) else { return false };
+            let Some((first, other)) = group.line.first_key_value().filter(|(first, _)| **first < own) else {
+                return false;
+            };
+            let waiter = self.pools.get(other).and_then(|pool| pool.waiters.get(&first.ticket));
+            let is_full = kind.limit(pool).is_some_and(|limit| group.connections >= limit);
+            is_full && waiter.is_some_and(|waiter| now.tick.since(waiter.since) >= PATIENCE)
+        });
+        if is_owed {
+            self.close_slot(slot, Closing::Evicted);
         }
     }
 

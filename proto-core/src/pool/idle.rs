@@ -61,8 +61,10 @@ impl Idle {
     /// Of those that have these parameters: the one that this owner used last, else the most recently used
     /// one that nobody owns, else the one that somebody else has left alone for longest. `round_robin`: of those that are
     /// as good as each other, the one that was used longest ago.
-    pub(super) fn best(&self, parameters: &Arc<[u8]>, owner: &Owner, round_robin: bool) -> Option<Match> {
-        let fits = |entry: &&Entry| Arc::ptr_eq(&entry.parameters, parameters) || entry.parameters == *parameters;
+    /// A bare one serves only those who `adapt`.
+    pub(super) fn best(&self, parameters: &Arc<[u8]>, owner: &Owner, adapts: bool, round_robin: bool) -> Option<Match> {
+        let same = |entry: &Entry| Arc::ptr_eq(&entry.parameters, parameters) || entry.parameters == *parameters;
+        let fits = |entry: &&Entry| (adapts || !entry.bare) && same(entry);
         let owned = |entry: &&Entry, wanted: &Owner| fits(entry) && entry.owner == *wanted;
         let first = |wanted: &Owner| match round_robin {
             true => self.0.iter().find(|entry| owned(entry, wanted)),

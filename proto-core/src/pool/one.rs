@@ -331,7 +331,7 @@ impl Pool {
         }
         if claim.reuse
             && let Some(Match { slot, rest, foreign }) =
-                self.idle.best(&claim.parameters, &claim.owner, self.settings.server_round_robin)
+                self.idle.best(&claim.parameters, &claim.owner, claim.adapts, self.settings.server_round_robin)
         {
             // Its timer may not have been handled yet.
             return match rest.retire <= now {

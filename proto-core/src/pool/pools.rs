@@ -140,9 +140,10 @@ impl Pools {
         }
         let Some(slot) = self.slots.get_mut(&lease.slot()).filter(|slot| slot.bare) else { return };
         slot.bare = false;
-        if let Some(pool) = self.pools.get_mut(&slot.pool)
-            && pool.unadaptable.len() < MAX_UNADAPTABLE
-        {
+        if let Some(pool) = self.pools.get_mut(&slot.pool) {
+            if pool.unadaptable.len() == MAX_UNADAPTABLE {
+                pool.unadaptable.pop_first();
+            }
             pool.unadaptable.insert(slot.parameters.clone());
         }
     }
@@ -214,6 +215,7 @@ impl Pools {
             Returned::Kept => self.park(slot_id, slot, now),
             Returned::Broken => self.count_closed(id),
         }
+        self.make_way(id, slot_id, now);
         self.pump(id, now);
         self.share(now);
         self.fill(id, now);

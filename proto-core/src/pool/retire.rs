@@ -15,6 +15,9 @@ impl Pools {
         let gone: Vec<PoolId> = self.ids.iter().filter(|(key, _)| is_stale(key)).map(|(_, id)| *id).collect();
         for id in &gone {
             self.end_backoff(*id);
+            if let Some(pool) = self.pools.get_mut(id) {
+                pool.unadaptable.clear();
+            }
             for waiter in self.pools.get_mut(id).into_iter().flat_map(|pool| pool.waiters.values_mut()) {
                 waiter.claim.reuse = false;
             }

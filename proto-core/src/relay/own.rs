@@ -73,12 +73,12 @@ impl Pooled {
                 b"DEALLOCATE ALL" => self.statements.handle_all_gone(),
                 b"DISCARD ALL" => {
                     self.statements.handle_all_gone();
-                    self.handle_reset();
+                    self.handle_taken_back(seen);
                 }
                 b"DEALLOCATE" => self.statements.handle_freed(),
                 _ => {}
             },
-            back::COMMAND_COMPLETE if seen == b"RESET\0" => self.handle_reset(),
+            back::COMMAND_COMPLETE if matches!(seen, b"RESET\0" | b"SET\0") => self.handle_taken_back(seen),
             back::READY_FOR_QUERY => {
                 self.statements.handle_ready();
                 self.resetting.handle_ready(&mut self.told, &self.start);
@@ -93,10 +93,9 @@ impl Pooled {
         }
     }
 
-    /// The server has taken settings back to those of its login.
-    fn handle_reset(&mut self) {
-        self.resetting.handle_reset();
-        if self.resetting.is_bare() {
+    /// The server may have taken settings back to those of its login.
+    fn handle_taken_back(&mut self, tag: &[u8]) {
+        if self.resetting.handle_complete(tag) {
             // What the startup parameters say is not reported for the most part: it is all set anew before the next one.
             self.statements.handle_doubt();
         }
@@ -110,7 +109,6 @@ impl Pooled {
             return;
         };
         let _ = self.told.set(name, value);
-        self.resetting.handle_reported(name);
         if meaning::decides(name) {
             self.statements.settings = None;
         }
@@ -229,6 +227,9 @@ impl Relay {
             text = reader.rest();
         }
         let effect = pooled.effect(text);
+        if effect.is_about_settings {
+            pooled.resetting.handle_text(text.split(|&byte| byte == 0).next().unwrap_or_default());
+        }
         pooled.pins.handle_statement(effect, alone);
     }
 

@@ -130,6 +130,8 @@ pub(super) struct Effect {
     /// The same, when one fails in front of what would clear it.
     may_leave: Pins,
     pub(super) clears: Pins,
+    /// Settings are set, or taken back.
+    pub(super) is_about_settings: bool,
 }
 
 /// How much of a text is looked at.
@@ -143,6 +145,8 @@ pub(super) fn effect(text: &[u8], is_reported: impl Fn(&[u8]) -> bool) -> Effect
         let one = effect_of_one(&words, &is_reported);
         effect.leaves = effect.leaves.without(one.clears).with(one.leaves);
         effect.may_leave = effect.may_leave.with(one.leaves);
+        effect.is_about_settings |=
+            words.first().is_some_and(|word| ["set", "reset", "discard"].iter().any(|verb| word.is(verb)));
         effect.clears = effect.clears.with(one.clears).without(one.leaves);
     }
     effect

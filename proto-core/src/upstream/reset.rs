@@ -1,6 +1,6 @@
 //! Cleaning a server connection before somebody else gets it: `ROLLBACK` when it is in a transaction, then a query of the
-//! operator's, then [`Discard`], then what every connection begins with, then the startup parameters of one that was opened
-//! without, then a `SELECT` of a random text. With nothing
+//! operator's, then [`Discard`], then the startup parameters of a connection that was opened without, then what
+//! every connection begins with, then a `SELECT` of a random text. With nothing
 //! discarded it is a check.
 //!
 //! They go out together, as simple queries of their own (`DISCARD ALL` cannot run inside the implicit transaction
@@ -168,6 +168,9 @@ impl Reset {
         match plan.discard {
             Discard::Nothing if plan.prove || !reset.due.is_empty() => {
                 reset.start(&mut bytes);
+                if plan.is_new {
+                    reset.connect(&mut bytes);
+                }
                 reset.prove(&mut bytes);
             }
             Discard::Nothing => {}
@@ -189,8 +192,8 @@ impl Reset {
     fn discard_all(&mut self, bytes: &mut Vec<u8>) {
         frontend::emit_query(bytes, b"DISCARD ALL");
         self.due.extend([Due::Command("DISCARD"), Due::Ready]);
-        self.connect(bytes);
         self.start(bytes);
+        self.connect(bytes);
         self.prove(bytes);
     }
 
@@ -272,7 +275,7 @@ impl Reset {
                 let error = ServerError::new(body, None);
                 return Err(match self.due.front() {
                     Some(Due::Replies) => ResetFault::Query(error),
-                    Some(Due::StartupReplies) => ResetFault::Startup(error),
+                    Some(Due::StartupReplies) if !error.fields().is_fatal() => ResetFault::Startup(error),
                     _ => ResetFault::Server(error),
                 });
             }

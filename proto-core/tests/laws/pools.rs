@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gprxy_proto::entropy::Entropy as _;
 use gprxy_proto::pool::law::walk;
-use gprxy_proto::pool::{How, Lease, PoolKey, PoolOutput, PoolSettings, Pools, Request, Returned};
+use gprxy_proto::pool::{How, Lease, PoolKey, PoolOutput, PoolSettings, Pools, Request, Returned, SlotId};
 use gprxy_proto::session_id::SessionId;
 use gprxy_proto::testing::corp;
 use gprxy_proto::testing::dice::Dice;
@@ -33,8 +33,10 @@ struct Line {
     pools: Pools,
     now: Now,
     limit: u32,
-    /// Who waits, in the order of coming.
-    waiting: BTreeMap<u64, PoolKey>,
+    /// Who waits, in the order of coming, and since when.
+    waiting: BTreeMap<u64, (PoolKey, Tick)>,
+    /// What comes back just now.
+    returned: Option<SlotId>,
     /// Connections that are not logged in yet, and those that are.
     opening: Vec<Lease>,
     leases: Vec<Lease>,
@@ -44,7 +46,16 @@ struct Line {
 impl Line {
     fn new(limit: u32) -> Self {
         let (pools, now) = (Pools::new(), corp::at(Tick::from_nanos(1)));
-        Self { pools, now, limit, waiting: BTreeMap::new(), opening: Vec::new(), leases: Vec::new(), came: 0 }
+        Self {
+            pools,
+            now,
+            limit,
+            waiting: BTreeMap::new(),
+            returned: None,
+            opening: Vec::new(),
+            leases: Vec::new(),
+            came: 0,
+        }
     }
 
     fn settings(&self) -> Arc<PoolSettings> {
@@ -60,7 +71,7 @@ impl Line {
     fn ask(&mut self, account: u64) {
         self.came += 1;
         let key = PoolKey { account: format!("a{account}").into(), database: "d".into(), own_password: false };
-        self.waiting.insert(self.came, key.clone());
+        self.waiting.insert(self.came, (key.clone(), self.now.tick));
         let (session, parameters, settings) = (SessionId(self.came), [].into(), self.settings());
         let request = Request { session, key, parameters, owner: None, reuse: true, adapts: true, settings };
         self.pools.handle_request(request, self.now);
@@ -91,6 +102,9 @@ impl Line {
                     let first = self.waiting.keys().next().copied();
                     let is_new = matches!(how, How::Open | How::OpenBare);
                     assert!(!is_new || first == Some(session.0), "{session} has overtaken {first:?}");
+                    if self.returned == Some(lease.slot()) {
+                        self.assert_shared(session.0);
+                    }
                     assert!(self.waiting.remove(&session.0).is_some(), "{session} has not asked");
                     let list = if is_new { &mut self.opening } else { &mut self.leases };
                     list.push(lease);
@@ -102,8 +116,20 @@ impl Line {
     }
 
     fn give_back(&mut self, lease: Lease, how: Returned) {
+        self.returned = Some(lease.slot());
         self.pools.handle_release(lease, how, self.now);
         self.look();
+        self.returned = None;
+    }
+
+    /// A connection that comes back is not handed on for ever while somebody waits for its place in another pool.
+    fn assert_shared(&self, session: u64) {
+        let connections: usize = self.pools.snapshot().map(|it| it.active + it.tested + it.idle + it.opening).sum();
+        let (Some((own, _)), true) = (self.waiting.get(&session), connections >= self.limit as usize) else { return };
+        let first = self.waiting.iter().find(|(_, (key, _))| key != own);
+        let Some((first, (_, since))) = first.filter(|(first, _)| **first < session) else { return };
+        let waited = self.now.tick.since(*since);
+        assert!(waited < Duration::from_secs(1), "{first} has waited for {waited:?}, and {session} got the connection");
     }
 
     /// All logins come to their end.
@@ -143,6 +169,7 @@ fn law_line_nobody_overtakes_in_another_pool_of_the_same_database() {
                 }
                 16..=18 => line.rest(),
                 19..=20 => line.log_in(),
+                21..=23 => line.now = corp::at(line.now.tick.after(Duration::from_millis(300))),
                 // Anybody, or many of one account behind each other.
                 _ if in_runs => line.ask(line.came / 50 % accounts),
                 _ => line.ask(dice.below(accounts)),

@@ -394,6 +394,8 @@ impl Walk {
                 && let Some(connection) = self.connections.get_mut(&lease.slot())
             {
                 connection.stale = false;
+            }
+            if let Some(connection) = self.connections.get_mut(&lease.slot()) {
                 connection.bare = false;
             }
             self.pools.handle_reopen(lease, now);

@@ -372,5 +372,5 @@ impl Walk {
 
 fn serves(connection: &Connection, wish: Wish) -> bool {
     let Wish { key, parameters, reuse, .. } = connection.wish;
-    key == wish.key && parameters == wish.parameters && reuse
+    key == wish.key && parameters == wish.parameters && reuse && (wish.adapts || !connection.bare)
 }

@@ -166,7 +166,7 @@ fn began_elsewhere(bare: bool) -> (Relay, Reported) {
 fn reset_leads_back_to_the_name_that_the_client_began_with() {
     for reset in ["RESET", "DISCARD ALL"] {
         let (mut relay, mut connection) = began_elsewhere(false);
-        client(&mut relay, &front::query("reset it"));
+        client(&mut relay, &front::query(if reset == "RESET" { "reset application_name" } else { "discard all" }));
         let reported = back::parameter("application_name", "");
         assert!(server(&mut relay, &[back::complete(reset), reported, back::ready(b'I')].concat()));
         assert!(!relay.is_in_doubt());
@@ -205,4 +205,43 @@ fn a_reset_on_a_bare_connection_leads_to_the_startup_parameters_and_leaves_it_to
     drop(relay.take_statements());
     let differences = relay.handle_connection(&connection, None, Some(none()));
     assert_eq!((differences.tell, differences.set), (back::parameter("TimeZone", "Asia/Tokyo"), Vec::new()));
+}
+
+#[test]
+fn a_value_that_is_the_logins_already_is_taken_back_too() {
+    for (text, tag) in [("discard all", "DISCARD ALL"), ("reset time zone", "RESET"), ("set timezone = default", "SET")]
+    {
+        let (mut relay, connection) = began_elsewhere(true);
+        client(&mut relay, &front::query("set timezone = 'UTC'"));
+        let reported = back::parameter("TimeZone", "UTC");
+        assert!(server(&mut relay, &[back::complete("SET"), reported, back::ready(b'I')].concat()));
+        client(&mut relay, &front::query(text));
+        // It says nothing of a value that stays.
+        assert!(server(&mut relay, &[back::complete(tag), back::ready(b'I')].concat()));
+        assert!(relay.is_in_doubt(), "{text}");
+        drop(relay.take_statements());
+        let differences = relay.handle_connection(&connection, None, Some(none()));
+        assert_eq!(
+            (differences.tell, differences.set),
+            (back::parameter("TimeZone", "Asia/Tokyo"), Vec::new()),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_reset_of_something_else_takes_nothing_back() {
+    for text in
+        ["reset role; set timezone = 'UTC'", "set timezone = 'UTC'; reset work_mem", "reset all; set time zone 'UTC'"]
+    {
+        let (mut relay, mut connection) = began_elsewhere(true);
+        client(&mut relay, &front::query(text));
+        let reported = back::parameter("TimeZone", "UTC");
+        let done = [back::complete("RESET"), back::complete("SET"), reported, back::ready(b'I')].concat();
+        assert!(server(&mut relay, &done));
+        drop(relay.take_statements());
+        assert!(connection.set(b"TimeZone", b"UTC"));
+        let differences = relay.handle_connection(&connection, None, Some(none()));
+        assert_eq!((differences.tell, differences.set), (Vec::new(), Vec::new()), "{text}");
+    }
 }

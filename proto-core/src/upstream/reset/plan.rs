@@ -23,12 +23,15 @@ pub struct ResetPlan {
     pub query: Option<Arc<str>>,
     /// What goes.
     pub discard: Discard,
-    /// Send this query behind that, when anything was discarded; its replies may be any but an error.
+    /// Send this query behind that, when anything was discarded or the connection is new; its replies may be any but an
+    /// error.
     pub connect_query: Option<Arc<str>>,
     /// The settings of a session may be gone: what a bare connection has instead of startup parameters is set again.
     pub restores: bool,
     /// The query that does so ([`crate::upstream::startup_query`]).
     pub startup_query: Option<Arc<str>>,
+    /// The connection is new.
+    pub is_new: bool,
     /// Have the proof repeated even when nothing else is sent.
     pub prove: bool,
     /// Fresh random bytes: the server repeats them behind everything else.
@@ -39,7 +42,7 @@ impl ResetPlan {
     /// Behind the login: the operator's query, and the parameters of a bare connection.
     #[must_use]
     pub fn connect(query: Option<Arc<str>>, proof: [u8; 16]) -> Self {
-        Self { query, restores: true, prove: true, proof, ..Self::default() }
+        Self { connect_query: query, is_new: true, restores: true, prove: true, proof, ..Self::default() }
     }
 
     /// Nobody has used the connection for `server_check_delay`.

@@ -9,6 +9,7 @@ const BOTH: ResetPlan = ResetPlan {
     connect_query: None,
     restores: true,
     startup_query: None,
+    is_new: false,
     prove: false,
     proof: [0xab; 16],
 };
