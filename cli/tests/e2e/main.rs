@@ -47,6 +47,7 @@ mod sso_psql;
 mod sso_quickstart;
 mod sso_renewal;
 mod sso_terminal;
+mod standing_pools;
 mod timeouts;
 mod tools;
 mod tunnel;

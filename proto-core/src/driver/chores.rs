@@ -75,6 +75,17 @@ impl<R: Runtime> Shared<R> {
         });
     }
 
+    /// Keeps what is to be kept by these settings before anybody has come.
+    pub(super) fn stand(self: &Arc<Self>) {
+        let terms = self.terms();
+        let wishes: Vec<Arc<Wish>> = terms.profile.standing().into_iter().map(Arc::new).collect();
+        for wish in &wishes {
+            self.recipes.keep(terms.generation, wish);
+        }
+        let pools = wishes.iter().map(|wish| (wish.pool(), wish.settings.clone(), wish.parameters.clone())).collect();
+        self.with_hub(|hub, now| hub.pools.stand(pools, now));
+    }
+
     /// Opens a connection for whoever comes next.
     pub(super) fn open_ahead(self: &Arc<Self>, key: &PoolKey, parameters: &[u8], lease: Lease) {
         let mut held = Held { shared: self.clone(), lease: Some(lease) };

@@ -204,6 +204,12 @@ pub(super) struct Pool {
     pub(super) starved: Option<(Kind, Standing)>,
     /// Nobody gets anything until an operator says so.
     pub(super) paused: bool,
+    /// It is there without anybody who asks for it.
+    pub(super) standing: bool,
+    /// When it is forgotten if nobody comes, or whether that is so is looked at.
+    pub(super) forget: Option<Tick>,
+    /// By other settings it is not what it was: it is forgotten as soon as nothing is left, unless somebody comes.
+    pub(super) outdated: bool,
     pub(super) totals: PoolTotals,
 }
 
@@ -212,7 +218,7 @@ impl Pool {
         let (waiters, idle) = (BTreeMap::new(), Idle::default());
         let (backoff, caution, starved) = (None, None, None);
         let (opening, active, spent, totals) = (0, 0, 0, PoolTotals::default());
-        let (welcomed, paused) = (false, false);
+        let (welcomed, paused, standing, forget, outdated) = (false, false, false, None, false);
         let (template, last_asked, company) = (None, Tick::default(), Company::default());
         Self {
             key,
@@ -230,6 +236,9 @@ impl Pool {
             company,
             starved,
             paused,
+            standing,
+            forget,
+            outdated,
             totals,
         }
     }
@@ -267,9 +276,14 @@ impl Pool {
         if opening { &mut self.opening } else { &mut self.active }
     }
 
-    /// Nothing would be forgotten with it, a remembered failure aside.
+    /// Nothing would be lost with it, a remembered failure aside.
     pub(super) fn is_unused(&self) -> bool {
-        self.total() == 0 && self.waiters.is_empty()
+        self.total() == 0 && self.waiters.is_empty() && !self.standing
+    }
+
+    /// Nothing is left but what it remembers for `pool_idle_timeout`.
+    pub(super) fn is_empty(&self) -> bool {
+        self.is_unused() && self.backoff.is_none() && self.caution.is_none()
     }
 
     /// The back-off that stands in the way of such a claim, if one does.

@@ -3,6 +3,7 @@ mod company;
 mod control;
 mod failures;
 mod lifetimes;
+mod standing;
 
 use std::sync::Arc;
 use std::time::Duration;

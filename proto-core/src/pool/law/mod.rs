@@ -162,6 +162,7 @@ impl Walk {
             server_round_robin: pick(3) == 0,
             server_lifetime: secs(pick(60)),
             server_idle_timeout: secs(pick(20)),
+            pool_idle_timeout: Some(secs(pick(3))),
             server_check_delay: secs(pick(10)),
             server_check_query: ["", "select 1"][pick(2)].into(),
             server_reset_query: "".into(),
