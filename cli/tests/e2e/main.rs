@@ -21,6 +21,7 @@ mod faults_server;
 mod hostile;
 mod isolation;
 mod login;
+mod long_names;
 mod never_again;
 mod operations;
 mod pgbouncer_console;
