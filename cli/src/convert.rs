@@ -14,5 +14,8 @@ pub(crate) fn run(file: &Path) -> ExitCode {
     for (variable, what) in &converted.secrets {
         eprintln!("gprxy: set {variable} in the environment or in .env: the {what}");
     }
+    for remark in &converted.remarks {
+        eprintln!("gprxy: {remark}");
+    }
     if converted.problems.is_empty() { ExitCode::SUCCESS } else { refuse(&converted.problems) }
 }

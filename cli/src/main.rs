@@ -88,7 +88,8 @@ fn start(args: StartArgs) -> ExitCode {
     let runtime = args.runtime.name();
     let (ini, quiet, verbose) = (args.pgbouncer_ini, args.quiet, args.verbose);
     let sources = Sources { allow_demo_issuer, ini, quiet, verbose, ..Sources::of_process(args.config.config) };
-    let loaded = config::load(&sources);
+    let mut files = config::Snapshot::default();
+    let loaded = files.during(|| config::load(&sources));
     match loaded.settings {
         Ok(settings) => {
             if let Err(problem) = logging::install(&settings.log) {
@@ -98,7 +99,7 @@ fn start(args: StartArgs) -> ExitCode {
             for warning in &loaded.warnings {
                 log::warn!("{warning}");
             }
-            start::run(settings, &loaded.effective, sources, runtime)
+            start::run(settings, &loaded.effective, (sources, files), runtime)
         }
         Err(problems) => refuse(&problems),
     }

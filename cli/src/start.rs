@@ -18,7 +18,7 @@ use gprxy_proto::driver::shared::Shared;
 
 use crate::EX_UNAVAILABLE;
 use crate::args::RuntimeName;
-use crate::config::{Effective, Settings, Sources};
+use crate::config::{Effective, Settings, Snapshot, Sources};
 
 use desk::Desk;
 use ending::{End, Watch};
@@ -31,19 +31,22 @@ const FIRST_KEYS: Duration = Duration::from_secs(10);
 /// How long sessions that are ended by force may take to say so, before what they left running is cancelled.
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Runs the proxy until it is told to end. `effective` and `sources`: what the settings were read from.
-pub(crate) fn run(settings: Settings, effective: &Effective, sources: Sources, runtime: RuntimeName) -> ExitCode {
+/// Where the settings came from: to read them again, and the files as they were.
+type Origins = (Sources, Snapshot);
+
+/// Runs the proxy until it is told to end. `effective` and `origins`: what the settings were read from.
+pub(crate) fn run(settings: Settings, effective: &Effective, origins: Origins, runtime: RuntimeName) -> ExitCode {
     guard_process();
     match runtime {
         #[cfg(feature = "tokio")]
-        RuntimeName::Tokio => run_on::<gprxy_tokio::Tokio>(settings, effective, sources),
+        RuntimeName::Tokio => run_on::<gprxy_tokio::Tokio>(settings, effective, origins),
         #[cfg(feature = "smol")]
-        RuntimeName::Smol => run_on::<gprxy_smol::Smol>(settings, effective, sources),
+        RuntimeName::Smol => run_on::<gprxy_smol::Smol>(settings, effective, origins),
     }
 }
 
-fn run_on<H: Host>(settings: Settings, effective: &Effective, sources: Sources) -> ExitCode {
-    let desk = Desk::<H>::new(sources, &settings, effective);
+fn run_on<H: Host>(settings: Settings, effective: &Effective, origins: Origins) -> ExitCode {
+    let desk = Desk::<H>::new(origins, &settings, effective);
     match H::block_on(start::<H>(settings, desk)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(problem)) => {

@@ -5,6 +5,7 @@
 mod client;
 mod console;
 mod gate;
+mod lookup;
 mod relay;
 mod server;
 mod token;
@@ -30,6 +31,7 @@ pub fn all() -> Vec<Seed> {
         of("gate", gate::gate()),
         of("keys", token::keys()),
         of("login", server::login()),
+        of("lookup", lookup::lookup()),
         of("mask", words::mask()),
         of("messages", relay::messages()),
         of("pool", words::pool()),

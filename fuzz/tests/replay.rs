@@ -69,7 +69,7 @@ macro_rules! for_each_target {
     };
 }
 
-for_each_target!(console frames gate keys login mask messages pool reset scram session startup statements token);
+for_each_target!(console frames gate keys login lookup mask messages pool reset scram session startup statements token);
 
 /// The seeds come out of the generator, and each target has some.
 #[test]

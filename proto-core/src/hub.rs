@@ -127,6 +127,15 @@ impl Hub {
         self.admitted.admit(session, client, &self.limits, self.clients)
     }
 
+    /// The same for a client that is not proven yet: it takes no place, so that it keeps out nobody whose name it gives.
+    ///
+    /// # Errors
+    /// As for [`Hub::admit`].
+    pub fn check(&self, client: &Applicant<'_>) -> Result<(), Refusal> {
+        self.pools.admit(client.database)?;
+        self.admitted.check(client, &self.limits, self.clients)
+    }
+
     /// Clients that have a place in this database.
     #[must_use]
     pub fn clients_of(&self, database: &str) -> u32 {
@@ -231,6 +240,7 @@ mod tests {
             parameters: Arc::new([]),
             owner: None,
             reuse: true,
+            adapts: false,
             settings: Arc::default(),
         };
         hub.pools.handle_request(request, now);

@@ -42,7 +42,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 pub(crate) use draft::Effective;
-pub(crate) use files::words as io_words;
+pub(crate) use files::{Snapshot, words as io_words};
 pub(crate) use pgbouncer::{convert, default_of as pgbouncer_default};
 pub(crate) use problem::Problem;
 pub(crate) use schema::{by_console_name, console_name};

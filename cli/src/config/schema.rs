@@ -95,9 +95,10 @@ pub(crate) fn by_console_name(name: &str) -> Option<(&'static Section, &'static 
 }
 
 /// What PostgreSQL keeps of a password that has not expired, of a role that may log in; what PgBouncer asks, too. Whatever
-/// the search path of `auth_user` is, these are the system's own tables.
-const AUTH_QUERY: &str = "SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END \
-                          FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin";
+/// the search path of `auth_user` or of its database is, these are the system's own tables and operators.
+const AUTH_QUERY: &str = "SELECT rolname, CASE WHEN rolvaliduntil OPERATOR(pg_catalog.<) pg_catalog.now() THEN NULL \
+                          ELSE rolpassword END FROM pg_catalog.pg_authid \
+                          WHERE rolname OPERATOR(pg_catalog.=) $1 AND rolcanlogin";
 
 /// Where the proxy listens and whom it lets in.
 pub(crate) static SERVER: Section = Section {

@@ -122,7 +122,7 @@ impl<'s> Variables<'s> {
     }
 
     fn read_dotenv(&mut self, path: &Path, draft: &mut Draft) {
-        if let Ok(false) = path.try_exists() {
+        if !files::exists(path) {
             return;
         }
         let text = match files::read_text(path) {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use gprxy_proto::driver::shared::Shared;
 use gprxy_proto::fault::{Refusal, SqlState};
 
 use super::parts::{self, Mock};
-use crate::config::{self, AuditSettings, Loaded, Overlay, Settable, Settings, Sources};
+use crate::config::{self, AuditSettings, Loaded, Overlay, Settable, Settings, Snapshot, Sources};
 use crate::logging;
 
 /// One for each process; the admin console and the signals come here.
@@ -26,6 +27,8 @@ pub(super) struct Desk<H: Host> {
 
 struct State {
     sources: Sources,
+    /// The files that the settings in force were read from, as they were.
+    files: Snapshot,
     /// As the admin console shows them.
     shown: BTreeMap<String, String>,
     /// What the trail was opened with.
@@ -50,9 +53,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl<H: Host> Desk<H> {
     /// With the settings that the process begins with, and where they came from.
-    pub(super) fn new(sources: Sources, settings: &Settings, effective: &config::Effective) -> Arc<Self> {
+    pub(super) fn new(
+        (sources, files): (Sources, Snapshot),
+        settings: &Settings,
+        effective: &config::Effective,
+    ) -> Arc<Self> {
         let state = State {
             sources,
+            files,
             shown: shown(effective),
             audit: settings.audit.clone(),
             mock: Mock::new(),
@@ -109,8 +117,14 @@ impl<H: Host> Desk<H> {
         .await
     }
 
-    /// Reads everything anew and puts it into force, all or nothing.
-    fn load(&self, state: &mut State) -> Result<(), Refusal> {
+    /// Reads the settings and puts them into force, all or nothing. What `files` has is not read anew.
+    fn load(&self, state: &mut State, mut files: Snapshot) -> Result<(), Refusal> {
+        files.during(|| self.load_from_files(state))?;
+        state.files = files;
+        Ok(())
+    }
+
+    fn load_from_files(&self, state: &mut State) -> Result<(), Refusal> {
         let Loaded { settings, effective, warnings } = config::load(&state.sources);
         let settings = settings.map_err(|problems| {
             let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
@@ -184,7 +198,7 @@ impl<H: Host> Control for Desk<H> {
         let state = &mut *lock(&self.state);
         let set = std::mem::take(&mut state.sources.overlay);
         state.warnings.clear();
-        let result = self.load(state);
+        let result = self.load(state, Snapshot::default());
         match &result {
             Ok(()) => log::info!("the settings were read anew and are in force"),
             Err(_) => {
@@ -200,13 +214,16 @@ impl<H: Host> Control for Desk<H> {
         let settable = config::settable(&state.sources, key).map_err(|why| {
             Refusal::new(SqlState::INVALID_PARAMETER_VALUE, why).hint("SHOW CONFIG lists what can be changed.")
         })?;
+        // Nothing else changes, whoever is editing a file in this moment; but a file that is named now is read now.
+        let mut files = state.files.clone();
+        files.forget(Path::new(value));
         let before: Overlay = state.sources.overlay.clone();
         let overlay = &mut state.sources.overlay;
         match settable {
             Settable::Setting(section, key) => overlay.settings.insert((section, key), value.to_owned()),
             Settable::Option(name) => overlay.options.insert(name, value.to_owned()),
         };
-        let result = self.load(state);
+        let result = self.load(state, files);
         if result.is_err() {
             state.sources.overlay = before;
         }

@@ -167,6 +167,68 @@ fn no_client_changes_what_the_query_means() {
     }
 }
 
+/// Scenario 14: neither as a startup parameter, nor as an option of it.
+#[test]
+fn a_search_path_of_a_startup_packet_reaches_no_lookup() {
+    let server = Cluster::shared(Version::V18);
+    for pool_mode in ["session", "transaction"] {
+        let bouncer = home(server, &format!("auth_startup_{pool_mode}"))
+            .set("auth_query", "select name, password from lookup($1)")
+            .set("auth_type", "plain")
+            .set("pool_mode", pool_mode)
+            .set("track_extra_parameters", "search_path")
+            .set("ignore_startup_parameters", "")
+            .start(Kind::Gprxy);
+        let target = bouncer.target(DATABASE, SCRAM);
+        for (name, value) in [("search_path", "evil"), ("options", "-c search_path=evil"), ("SEARCH_PATH", "evil")] {
+            let parameters = [("user", SCRAM.0), ("database", DATABASE), (name, value)];
+            let everybody = target.clone().with_password("password of everybody");
+            assert_eq!(Wire::login_with(&everybody, &parameters).err().unwrap().code, "28P01", "{name} {pool_mode}");
+            let mut wire = Wire::login_with(&target, &parameters).unwrap_or_else(|told| panic!("{name}: {told:?}"));
+            assert_eq!(wire.value("show search_path"), "evil", "it is the client's own: {name} {pool_mode}");
+        }
+    }
+}
+
+/// Where the path of a database or of `auth_user` puts a schema in front that others may write to.
+#[test]
+fn operators_of_others_have_no_part_in_the_default_query() {
+    for version in [Version::V15, Version::V18] {
+        let server = Cluster::shared(version);
+        let ini = home(server, "auth_trap");
+        server.sql_in(
+            "auth_trap",
+            "create table public.trap (what text);
+             create function public.note(name, name) returns bool language plpgsql security definer as
+               $$ begin insert into public.trap values ('='); return $1 operator(pg_catalog.=) $2; end $$;
+             create operator public.= (leftarg = name, rightarg = name, function = public.note);
+             create function public.note(timestamptz, timestamptz) returns bool language plpgsql security definer as
+               $$ begin insert into public.trap values ('<'); return false; end $$;
+             create operator public.< (leftarg = timestamptz, rightarg = timestamptz, function = public.note);
+             create function public.now() returns timestamptz language plpgsql security definer as
+               $$ begin insert into public.trap values ('now'); return '-infinity'; end $$;
+             create table public.pg_authid as
+               select rolname, 'password of everybody'::text as rolpassword, rolvaliduntil, rolcanlogin
+               from pg_catalog.pg_authid;
+             grant select on pg_catalog.pg_authid, public.pg_authid to public;
+             alter database auth_trap set search_path = public, pg_catalog",
+        );
+        let caught = || server.sql_in("auth_trap", "select count(*) operator(pg_catalog.>) 0 from public.trap");
+        let ini = ini.without("auth_query");
+        let bouncer = ini.clone().start(Kind::Gprxy);
+        assert_eq!(psql::run(&bouncer.target(DATABASE, SCRAM), &["select session_user"]).ok(), SCRAM.0);
+        assert!(complaint(&bouncer, (SCRAM.0, "password of everybody")).contains("password authentication failed"));
+        assert_eq!(caught(), "f", "on {version:?}");
+        drop(bouncer);
+        // They would have: this is what the default query was like once.
+        let careless = "SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END \
+                        FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin";
+        let bouncer = ini.set("auth_query", careless).start(Kind::Gprxy);
+        assert_eq!(psql::run(&bouncer.target(DATABASE, SCRAM), &["select session_user"]).ok(), SCRAM.0);
+        assert_eq!(caught(), "t", "on {version:?}");
+    }
+}
+
 #[test]
 fn settings_of_a_database_go_before_and_change_while_it_runs() {
     let server = Cluster::shared(Version::V15);

@@ -49,6 +49,7 @@ mod sso_quickstart;
 mod sso_renewal;
 mod sso_terminal;
 mod standing_pools;
+mod startup_parameters;
 mod timeouts;
 mod tools;
 mod tunnel;

@@ -1,5 +1,7 @@
 //! The admin console of a gprxy in PgBouncer's place: what its users look for there.
 
+use std::fs;
+
 use crate::console::table;
 use crate::support::bouncer::{Bouncer, Ini, Kind};
 use crate::support::eventually;
@@ -34,6 +36,46 @@ fn row(wire: &mut Wire, show: &str, name: &str, columns: &[&str]) -> Vec<String>
     };
     let found = rows.iter().find(named).unwrap_or_else(|| panic!("no {name} in {show}: {rows:?}"));
     columns.iter().map(|column| found[*column].clone()).collect()
+}
+
+/// Whoever is editing its files in this moment, `SET` changes what it names; what the files say comes with `RELOAD`.
+#[test]
+fn a_set_changes_nothing_else() {
+    let mut bouncer = trusting(Cluster::shared(Version::V15)).set("query_timeout", "100").start(Kind::Gprxy);
+    let config = |wire: &mut Wire, key: &str| row(wire, "SHOW CONFIG", key, &["value"]).remove(0);
+    let mut root = log_in(&bouncer, "pgbouncer", "root");
+    let others = Ini::new(bouncer.ini.server).user(("root", "x")).user(("newcomer", "x"));
+    let edited = bouncer.ini.clone().set("query_timeout", "200").without_database("shared").user(("newcomer", "x"));
+    edited.write();
+    root.rows("set query_wait_timeout = 77").unwrap();
+    assert_eq!(["query_wait_timeout", "query_timeout"].map(|key| config(&mut root, key)), ["77", "100"]);
+    assert_eq!(log_in(&bouncer, "shared", READER.0).value("select session_user"), SCRAM.0);
+    // Whom the list has is refused by the server, which has no such role.
+    let refused = |user: &str| Wire::login(&bouncer.target(DATABASE, (user, "x"))).err().map(|error| error.code);
+    assert_eq!(refused("newcomer").unwrap(), "28000");
+
+    // In the middle of an edit, which a RELOAD would not take.
+    fs::write(bouncer.ini.file(), "[databases").unwrap();
+    root.rows("set query_wait_timeout = 78").unwrap();
+    assert_eq!(root.rows("reload").unwrap_err().code, "F0000");
+    root.rows("set query_timeout = 101").unwrap();
+    assert_eq!(["query_wait_timeout", "query_timeout"].map(|key| config(&mut root, key)), ["78", "101"]);
+
+    // But for the file that is named.
+    others.write();
+    let list = others.dir.join("userlist.txt");
+    let set_list = format!("set auth_file = '{}'", list.display());
+    root.rows(&set_list).unwrap();
+    assert_eq!([refused("newcomer"), refused(READER.0)].map(|code| code.unwrap()), ["28P01", "28000"]);
+    fs::write(&list, format!("\"root\" \"x\"\n\"{}\" \"{}\"\n", READER.0, READER.1)).unwrap();
+    assert!(refused(READER.0).is_some(), "not yet");
+    root.rows(&set_list).unwrap();
+    assert!(refused(READER.0).is_none());
+
+    bouncer.reload(|_| edited);
+    let told = ["query_wait_timeout", "query_timeout"].map(|key| config(&mut root, key));
+    assert_eq!(told, ["120", "200"], "the files decide");
+    assert!(Wire::login(&bouncer.target("shared", (READER.0, "x"))).is_err());
 }
 
 #[test]

@@ -350,6 +350,7 @@ fn what_convert_prints_runs_as_well() {
     let output = gprxy().arg("convert").arg(ini.file()).output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     let (toml, told) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(told.contains("gprxy: allow_plaintext = \"always\"") && told.contains("unencrypted"), "{told}");
     assert!(told.contains("DB_SHARED_PASSWORD") && !toml.contains(SCRAM.1), "{toml}\n{told}");
     let file = ini.dir.join("gprxy.toml");
     crate::support::reaper::write_private(&file, &toml);

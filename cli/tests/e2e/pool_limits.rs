@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::eventually;
-use crate::support::fixtures::WRITER;
+use crate::support::fixtures::{READER, WRITER};
 use crate::support::gprxy::{Config, Gprxy};
 use crate::support::postgres::{Cluster, Version};
 use crate::support::provider::Provider;
@@ -33,6 +33,31 @@ fn a_person_has_so_many_sessions_and_gets_the_place_back_of_one_that_ends() {
     first.quit();
     eventually("the place is free again", || Wire::login(&gprxy.target("bob")).ok());
     assert_eq!(second.value("select 1"), "1");
+}
+
+/// Whose password PostgreSQL has checked is the PostgreSQL user of that name, and counts from then on.
+#[test]
+fn a_user_of_postgresql_has_so_many_sessions_as_a_person_has() {
+    let limits = |config: Config, name: &str| config.password_fallback(true).pool_of(9).set(name, 2);
+    for limit in
+        ["limits.max_client_conn_per_identity", "pool.max_user_client_connections", "pool.max_db_client_connections"]
+    {
+        let gprxy = limits(Config::new(Version::V15), limit).start();
+        let own = gprxy.target("bob").with_user(READER.0).with_password(READER.1);
+        let wrong = || Wire::login(&own.clone().with_password("wrong")).err().expect("it is wrong").code;
+        let (first, mut second) = (Wire::login(&own).unwrap(), Wire::login(&own).unwrap());
+        let error = Wire::login(&own).err().expect("the third is refused");
+        assert_eq!((error.severity.as_str(), error.code.as_str()), ("FATAL", "53300"), "{error:?}");
+        assert!(error.message.contains(limit.split_once('.').unwrap().1), "{error:?}");
+        if limit.ends_with("identity") {
+            assert_eq!(wrong(), "28P01", "who is not proven is not told how many there are");
+            let other = own.clone().with_user(WRITER.0).with_password(WRITER.1);
+            assert_eq!(Wire::login(&other).unwrap().value("select 1"), "1", "somebody else has places");
+        }
+        first.quit();
+        eventually("the place is free again", || Wire::login(&own).ok());
+        assert_eq!(second.value("select 1"), "1");
+    }
 }
 
 #[test]

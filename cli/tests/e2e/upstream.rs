@@ -85,8 +85,8 @@ fn never_again_11_a_server_with_the_wrong_certificate_is_refused() {
 #[test]
 fn never_again_11_a_server_without_tls_gets_no_login_when_tls_is_required() {
     for sslmode in ["require", "verify-ca", "verify-full"] {
-        let port = free_port();
-        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
         let server = thread::spawn(move || {
             let (mut socket, _) = listener.accept().unwrap();
             let mut request = [0; 8];

@@ -7,17 +7,19 @@
 //!               └ scram-sha-256 ─ client-first ─ client-final ─[ derive ]─▶ admitted
 //! ```
 //! Whoever does not exist is asked for the same, waits for the same and is told the same as whoever has a wrong
-//! password, and no secret is compared in a time that depends on its content.
+//! password, and no secret is compared in a time that depends on its content. Where a wrong password costs a derivation
+//! for one kind of user, it costs one for all of them and for whoever does not exist: only who is let in may be faster.
 //!
-//! A name that is not in the list may have been looked up elsewhere, see [`Passage::of_found`]; the gate itself asks
+//! A name that is not in the list may have been looked up elsewhere, see [`Passage::of_looked_up`]; the gate itself asks
 //! nobody.
 
 mod passage;
+mod strangers;
 
 use std::num::NonZeroU32;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use super::scram::server::{DEFAULT_ITERATIONS, SALT_LEN, salt_for};
+use super::scram::server::{DEFAULT_ITERATIONS, salt_for};
 use super::users::{StoredSecret, User, UserList};
 use super::{Authenticated, Identity, Method};
 use crate::entropy::Entropy;
@@ -25,6 +27,8 @@ use crate::fault::{Refusal, SqlState};
 use crate::policy::{Account, AuthType};
 use crate::secret::Secret;
 use crate::upstream::Credential;
+
+use strangers::Strangers;
 
 pub use passage::{Passage, Question, Step};
 
@@ -36,27 +40,8 @@ pub struct Gate {
     peer: Option<u32>,
     /// What salts for users without a verifier are made of.
     mock: Secret<[u8; 32]>,
-    /// How whoever does not exist is asked, as far as the list shows; once somebody was looked up, they are asked alike.
+    /// How whoever does not exist is asked.
     strangers: Strangers,
-    found: OnceLock<Strangers>,
-}
-
-/// What the questions to somebody who does not exist are made like.
-#[derive(Clone, Copy, Default)]
-struct Strangers {
-    /// Where `auth_type` leaves it to what is kept of a user: by SCRAM, else by MD5.
-    by_scram: bool,
-    /// The rounds of verifiers, where there are any.
-    rounds: Option<NonZeroU32>,
-}
-
-impl Strangers {
-    fn like(secret: &StoredSecret) -> Self {
-        match secret {
-            StoredSecret::Scram(verifier) => Self { by_scram: true, rounds: Some(verifier.iterations()) },
-            StoredSecret::Md5(_) | StoredSecret::Plain(_) => Self::default(),
-        }
-    }
 }
 
 enum Users {
@@ -64,6 +49,12 @@ enum Users {
     Listed(UserList),
     /// Whoever knows one secret, or is trusted, under any name.
     Anyone(Box<Option<User>>),
+}
+
+/// What a challenge names, and what work it makes.
+struct Asked {
+    salt: Box<[u8]>,
+    rounds: NonZeroU32,
 }
 
 /// What somebody who was let in has for the server.
@@ -203,13 +194,10 @@ impl Gate {
         let mut mock = Secret::new([0; 32]);
         entropy.fill(mock.expose_mut());
         let strangers = match &users {
-            Users::Listed(list) => Strangers {
-                by_scram: list.has_only_verifiers(),
-                rounds: list.some_verifier().map(|verifier| verifier.iterations()),
-            },
+            Users::Listed(list) => Strangers::beside(list),
             Users::Anyone(_) => Strangers::default(),
         };
-        Self { auth_type, users, peer: None, mock, strangers, found: OnceLock::new() }
+        Self { auth_type, users, peer: None, mock, strangers }
     }
 
     /// Whether the password itself travels: then only where it may.
@@ -225,26 +213,21 @@ impl Gate {
         }
     }
 
-    /// How somebody who does not exist is asked.
-    fn strangers(&self) -> Strangers {
-        self.found.get().copied().unwrap_or(self.strangers)
-    }
-
-    fn salt(&self, name: &str) -> [u8; SALT_LEN] {
-        salt_for(name.as_bytes(), &self.mock)
-    }
-
     /// The salt and rounds of a challenge for this user, who need not exist.
-    fn challenge(&self, name: &str, user: Option<&User>) -> (Box<[u8]>, NonZeroU32) {
-        match user.map(|user| (&user.secret, user.verifier.get())) {
-            Some((StoredSecret::Scram(verifier), _)) => (verifier.salt().into(), verifier.iterations()),
-            Some((StoredSecret::Plain(_), Some(made))) => (made.salt().into(), made.iterations()),
+    fn challenge(&self, name: &str, user: Option<&User>) -> Asked {
+        match user.map(|user| &user.secret) {
+            Some(StoredSecret::Scram(verifier)) => {
+                Asked { salt: verifier.salt().into(), rounds: verifier.iterations() }
+            }
             _ => self.mock(name),
         }
     }
 
-    fn mock(&self, name: &str) -> (Box<[u8]>, NonZeroU32) {
-        (self.salt(name).into(), self.strangers().rounds.unwrap_or(DEFAULT_ITERATIONS))
+    fn mock(&self, name: &str) -> Asked {
+        Asked {
+            salt: salt_for(name.as_bytes(), &self.mock).into(),
+            rounds: self.strangers.rounds().unwrap_or(DEFAULT_ITERATIONS),
+        }
     }
 
     fn admission(

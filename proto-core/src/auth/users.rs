@@ -9,7 +9,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::md5::{self, StoredDigest};
 use super::scram::server::Verifier;
@@ -74,7 +75,7 @@ pub struct User {
     /// The account of the same name, with the password where that is known.
     pub(super) account: Arc<Account>,
     /// Of a password in clear, made when it is needed for the first time.
-    pub(super) verifier: OnceLock<Arc<Verifier>>,
+    made: Mutex<Option<Arc<Verifier>>>,
 }
 
 impl User {
@@ -84,7 +85,18 @@ impl User {
             _ => None,
         };
         let account = Arc::new(Account { name, password });
-        Self { secret, account, verifier: OnceLock::new() }
+        Self { secret, account, made: Mutex::default() }
+    }
+
+    /// The verifier that was made of a password in clear, where it answers this challenge.
+    pub(super) fn made(&self, salt: &[u8], rounds: NonZeroU32) -> Option<Arc<Verifier>> {
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.as_ref().filter(|made| made.salt() == salt && made.iterations() == rounds).cloned()
+    }
+
+    /// Keeps the one that was made last.
+    pub(super) fn keep(&self, made: Arc<Verifier>) {
+        *self.made.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
     }
 }
 
@@ -196,6 +208,11 @@ impl UserList {
     pub(super) fn has_only_verifiers(&self) -> bool {
         let mut secrets = self.users.values().map(|user| &user.secret).filter(|secret| !secret.is_empty()).peekable();
         secrets.peek().is_some() && secrets.all(|secret| matches!(secret, StoredSecret::Scram(_)))
+    }
+
+    /// Whether somebody has a password in clear.
+    pub(super) fn has_passwords(&self) -> bool {
+        self.users.values().any(|user| user.account.password.is_some())
     }
 
     /// The verifier of the first user who has one, in the order of their names: what a challenge for a user who does not

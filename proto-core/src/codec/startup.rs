@@ -85,6 +85,24 @@ pub fn encoded(pairs: &[u8]) -> impl Iterator<Item = Parameter<'_>> {
     std::iter::from_fn(move || Some((reader.cstr().ok()?, reader.cstr().ok()?)))
 }
 
+/// The words of `options`, cut at spaces that no backslash stands before; the backslashes stay (PostgreSQL manual, section
+/// 32.1.2, options).
+#[must_use]
+pub fn option_words(options: &[u8]) -> Vec<&[u8]> {
+    let mut words = Vec::new();
+    let (mut begin, mut escaped) = (0, false);
+    for (at, &byte) in options.iter().enumerate() {
+        if byte.is_ascii_whitespace() && !escaped {
+            words.push(&options[begin..at]);
+            begin = at + 1;
+        }
+        escaped = byte == b'\\' && !escaped;
+    }
+    words.push(&options[begin..]);
+    words.retain(|word| !word.is_empty());
+    words
+}
+
 /// Appends a startup packet.
 pub fn emit<'a>(out: &mut Vec<u8>, version: u32, pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) {
     with_length(out, |out| {

@@ -26,7 +26,7 @@ use crate::pool::Lease;
 use crate::secret::Secret;
 use crate::session::{Action, Finish, Output, Reply, Session, Side, Verdict, Wish};
 use crate::time::{Now, Tick};
-use crate::upstream::LoggedIn;
+use crate::upstream::{LoggedIn, ResetFault};
 
 /// Rounds of reading and writing per wake-up: a flooding peer gets its turn again, but after everybody else.
 const ROUNDS: usize = 16;
@@ -41,9 +41,8 @@ pub(super) type Opened<S> = Result<(ServerConnection<S>, LoggedIn), OpenFailure>
 pub(super) enum Slow<R: Runtime> {
     /// A login to the server, under this lease.
     Opening(Option<Lease>, Job<Opened<R::Socket>>),
-    /// The removal of somebody else's state from a connection, or its check, under this lease; without a connection in the
-    /// end, it has failed.
-    Resetting(Option<Lease>, Job<Option<ServerConnection<R::Socket>>>),
+    /// The removal of somebody else's state from a connection, or its check, under this lease.
+    Resetting(Option<Lease>, Job<Result<ServerConnection<R::Socket>, ResetFault>>),
     /// PBKDF2, for a client's proof.
     Deriving(Job<ScramKeys>),
     /// A cancel request that is passed on.
@@ -55,7 +54,7 @@ pub(super) enum Slow<R: Runtime> {
 /// What came of it.
 enum Done<S> {
     Opened(Option<Lease>, Box<Opened<S>>),
-    Reset(Option<Lease>, Option<Box<ServerConnection<S>>>),
+    Reset(Option<Lease>, Box<Result<ServerConnection<S>, ResetFault>>),
     Derived(ScramKeys),
     Cancelled,
     Found(Box<Found>),
@@ -418,7 +417,7 @@ impl<R: Runtime> Connection<R> {
                 job.as_mut().poll(context).map(|opened| Done::Opened(lease.take(), Box::new(opened)))
             }
             Some(Slow::Resetting(lease, job)) => {
-                job.as_mut().poll(context).map(|reset| Done::Reset(lease.take(), reset.map(Box::new)))
+                job.as_mut().poll(context).map(|reset| Done::Reset(lease.take(), Box::new(reset)))
             }
         };
         let Poll::Ready(done) = done else { return };
@@ -428,7 +427,7 @@ impl<R: Runtime> Connection<R> {
             Done::Found(found) => self.reply(Reply::Console(*found), now),
             Done::Derived(keys) => self.reply(Reply::Derived(keys), now),
             Done::Opened(Some(lease), opened) => self.opened(lease, *opened, now),
-            Done::Reset(Some(lease), connection) => self.was_reset(lease, connection.map(|it| *it), now),
+            Done::Reset(Some(lease), connection) => self.was_reset(lease, *connection, now),
         }
     }
 

@@ -14,16 +14,21 @@ use crate::fault::{Refusal, SqlState};
 use crate::pool::{Lease, OpenError, PoolMode};
 use crate::relay::OnServer;
 use crate::secret::Secret;
-use crate::session::{Credential, Reply, Wish};
+use crate::session::{Credential, Reply, Wish, canonical};
 use crate::time::Now;
-use crate::upstream::{self, BackendKey, LoggedIn, LoginFailure, LoginSettings, ResetPlan};
+use crate::upstream::{self, BackendKey, LoggedIn, LoginFailure, LoginSettings, Parameters, ResetFault, ResetPlan};
 
 impl<R: Runtime> Connection<R> {
-    /// Logs in to the server under this lease.
-    pub(super) fn open(&mut self, lease: Lease) {
+    /// Logs in to the server under this lease; `bare`: without startup parameters, which are set behind it.
+    pub(super) fn open(&mut self, lease: Lease, bare: bool) {
         let Some(wish) = &self.wish else { return self.shared.discard(lease) };
         let (shared, wish) = (self.shared.clone(), wish.clone());
-        let job = async move { log_in::<R>(&shared, &wish).await };
+        let job = async move {
+            match bare {
+                true => log_in_bare::<R>(&shared, &wish).await,
+                false => log_in::<R>(&shared, &wish).await,
+            }
+        };
         self.slow = Some(Slow::Opening(Some(lease), Box::pin(job)));
         // It is polled for the first time with this task's next wake-up.
         self.mailbox.wake();
@@ -40,24 +45,38 @@ impl<R: Runtime> Connection<R> {
             Err(failure) => return self.open_failed(lease, &failure, now),
         };
         if let Some(wish) = &self.wish {
-            furnish(&self.shared, wish, &lease, &mut connection, &login);
+            furnish(&self.shared, self.terms.generation, wish, &lease, &mut connection, &login);
             self.shared.recipes.keep(self.terms.generation, wish);
         }
-        let proof = match self.wish.as_ref().map(|wish| &wish.credential) {
-            None => return self.shared.discard(lease),
-            Some(Credential::Account(_) | Credential::Passed(_) | Credential::Provided) => None,
-            Some(Credential::Own(_)) => match Authenticated::by_server(&login) {
-                Some(who) => Some(who),
-                None => {
-                    self.shared.tell_end(&connection, "password not asked for");
+        let Some(wish) = self.wish.clone() else { return self.shared.discard(lease) };
+        let proof = match &wish.credential {
+            Credential::Account(_) | Credential::Passed(_) | Credential::Provided => None,
+            Credential::Own(_) => match self.prove(&wish, &login) {
+                Ok(who) => Some(who),
+                Err((why, refusal)) => {
+                    self.shared.tell_end(&connection, why);
                     R::spawn(connection.close::<R>());
                     self.shared.discard(lease);
-                    return self.reply(Reply::Refused(password_not_asked()), now);
+                    self.stop_asking();
+                    return self.reply(Reply::Refused(refusal), now);
                 }
             },
         };
-        self.shared.with_hub(|hub, now| hub.pools.handle_opened(&lease, now));
+        let bare = connection.bare.is_some();
+        self.shared.with_hub(|hub, now| {
+            if !bare {
+                hub.pools.handle_unadaptable(&lease);
+            }
+            hub.pools.handle_opened(&lease, now);
+        });
         self.leased(lease, connection, proof, now);
+    }
+
+    /// PostgreSQL itself has checked a password, and tells by that who this is: only from here on the client counts.
+    fn prove(&self, wish: &Wish, login: &LoggedIn) -> Result<Authenticated, (&'static str, Refusal)> {
+        let who = Authenticated::by_server(login).ok_or_else(|| ("password not asked for", password_not_asked()))?;
+        self.admit(wish, Some(&canonical(who.identity()))).map_err(|refusal| ("client has no place", refusal))?;
+        Ok(who)
     }
 
     fn open_failed(&mut self, lease: Lease, failure: &OpenFailure, now: Now) {
@@ -90,6 +109,48 @@ impl<R: Runtime> Connection<R> {
 
 /// Logs in to a server as a wish says.
 pub(super) async fn log_in<R: Runtime>(shared: &Arc<Shared<R>>, wish: &Wish) -> Opened<R::Socket> {
+    let (mut connection, mut login) = connect::<R>(shared, wish, false).await?;
+    if wish.settings.connect_query.is_some() {
+        begin::<R>(shared, wish, &mut connection).await.map_err(OpenFailure::ConnectQuery)?;
+        login.parameters = current(&connection);
+    }
+    Ok((connection, login))
+}
+
+/// The same without startup parameters, which are set behind the login; with them where the server refuses that.
+pub(super) async fn log_in_bare<R: Runtime>(shared: &Arc<Shared<R>>, wish: &Wish) -> Opened<R::Socket> {
+    let (mut connection, mut login) = connect::<R>(shared, wish, true).await?;
+    connection.bare = Some(Arc::new(login.parameters.clone()));
+    connection.startup_query.clone_from(&wish.startup_query);
+    match begin::<R>(shared, wish, &mut connection).await {
+        Ok(()) => {
+            login.parameters = current(&connection);
+            Ok((connection, login))
+        }
+        Err(ResetFault::Startup(_)) => {
+            connection.abandon::<R>().await;
+            log_in::<R>(shared, wish).await
+        }
+        Err(fault) => Err(OpenFailure::ConnectQuery(fault)),
+    }
+}
+
+/// What is done first on every new connection.
+async fn begin<R: Runtime>(
+    shared: &Arc<Shared<R>>,
+    wish: &Wish,
+    connection: &mut ServerConnection<R::Socket>,
+) -> Result<(), ResetFault> {
+    let plan = ResetPlan::connect(wish.settings.connect_query.clone(), shared.with_hub(|hub, _| hub.random()));
+    server::reset::<R>(connection, TransactionStatus::Idle, plan).await
+}
+
+/// What the server has reported so far, each name with its last value.
+pub(super) fn current<S>(connection: &ServerConnection<S>) -> Parameters {
+    connection.parameters.iter().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+async fn connect<R: Runtime>(shared: &Arc<Shared<R>>, wish: &Wish, bare: bool) -> Opened<R::Socket> {
     let target = &*wish.target;
     let tls = shared.server_tls(&target.tls_terms());
     let token = match &wish.credential {
@@ -105,21 +166,17 @@ pub(super) async fn log_in<R: Runtime>(shared: &Arc<Shared<R>>, wish: &Wish) -> 
             (_, Some(token)) => upstream::Credential::Token { token: token.clone(), stays_here: endpoint.is_local() },
             _ => settings.credential,
         };
-        LoginSettings { tls_possible: server::tls_possible(endpoint, target.sslmode), credential, ..settings }
+        let parameters = if bare { Arc::new([]) } else { settings.parameters };
+        let tls_possible = server::tls_possible(endpoint, target.sslmode);
+        LoginSettings { tls_possible, credential, parameters, ..settings }
     });
-    let (mut connection, mut login) = opened.await?;
-    if let Some(query) = wish.settings.connect_query.clone() {
-        let plan = ResetPlan::connect(query, shared.with_hub(|hub, _| hub.random()));
-        let reset = server::reset::<R>(&mut connection, TransactionStatus::Idle, plan).await;
-        reset.map_err(OpenFailure::ConnectQuery)?;
-        login.parameters = connection.parameters.iter().map(|(name, value)| (name.into(), value.into())).collect();
-    }
-    Ok((connection, login))
+    opened.await
 }
 
 /// What a connection needs that was opened by a wish under this lease, and what is kept of its login.
 pub(super) fn furnish<R: Runtime>(
     shared: &Arc<Shared<R>>,
+    generation: u64,
     wish: &Wish,
     lease: &Lease,
     connection: &mut ServerConnection<R::Socket>,
@@ -132,7 +189,7 @@ pub(super) fn furnish<R: Runtime>(
                 shared.warn_untracked(name, &wish.database);
             }
         }
-        let reported = shared.keep_welcome(wish.pool(), wish.parameters.clone(), &login.parameters);
+        let reported = shared.keep_welcome(generation, wish, &login.parameters);
         connection.parameters = reported.into();
         connection.statements = Some(Box::new(OnServer::new(wish.settings.max_prepared_statements as usize)));
     }

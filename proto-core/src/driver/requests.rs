@@ -1,51 +1,32 @@
 //! Asking for a server connection, and what comes of it.
 
+use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use super::connection::{Connection, Slow};
+use super::opening;
 use super::runtime::Runtime;
 use super::server::{self, ServerConnection};
 use super::told;
 use crate::auth::Authenticated;
 use crate::codec::backend::TransactionStatus;
 use crate::console::Standing;
+use crate::fault::Refusal;
 use crate::hub::Applicant;
 use crate::pool::{How, Lease, PoolMode};
 use crate::session::{Leased, Reply, Wish};
 use crate::time::Now;
-use crate::upstream::ResetPlan;
+use crate::upstream::{ResetFault, ResetPlan};
 
 impl<R: Runtime> Connection<R> {
     /// A session wants its first server connection: it gets a cancel key, and where others have been greeted before, the
     /// same greeting instead of the connection.
     pub(super) fn request(&mut self, wish: Box<Wish>, now: Now) {
         let session = self.session.id();
-        let profile = self.terms.profile.clone();
-        let about = self.session.about();
-        let user = about.as_ref().map_or(&wish.account, |about| profile.counted_as(&about.user, &wish.account));
-        let who = about.as_ref().and_then(|about| about.identity.as_ref());
-        let standing = who.and_then(|who| profile.console.as_ref()?.standing(who));
-        let admitted = self.shared.with_hub(|hub, _| {
-            let applicant = Applicant {
-                database: &wish.database,
-                user: Some(user),
-                identity: wish.identity.as_ref(),
-                is_admin: standing == Some(Standing::Admin),
-                at_console: false,
-                settings: &wish.settings,
-            };
-            hub.admit(session, &applicant)?;
-            Ok((hub.enroll(session, wish.wide_key), hub.clients_of(&wish.database)))
-        });
-        let key = match admitted {
-            Ok((key, clients)) => {
-                if clients == 1 && profile.log.connections && !profile.databases.has(&wish.database) {
-                    log::info!("session {session}: registered new auto-database: {}", wish.database);
-                }
-                key
-            }
-            Err(refusal) => return self.reply(Reply::Refused(refusal), now),
-        };
+        if let Err(refusal) = self.admit(&wish, wish.identity.as_ref()) {
+            return self.reply(Reply::Refused(refusal), now);
+        }
+        let key = self.shared.with_hub(|hub, _| hub.enroll(session, wish.wide_key));
         self.introduce(key.pid());
         let welcome = match wish.mode {
             PoolMode::Session => None,
@@ -57,6 +38,31 @@ impl<R: Runtime> Connection<R> {
             Some(parameters) => self.reply(Reply::Welcome(parameters.into()), now),
             None => self.borrow(now),
         }
+    }
+
+    /// Takes a place for this client under its identity. Before there is one, only looks whether there would be room.
+    pub(super) fn admit(&self, wish: &Wish, identity: Option<&Arc<str>>) -> Result<(), Refusal> {
+        let (session, profile) = (self.session.id(), &self.terms.profile);
+        let about = self.session.about();
+        let user = about.as_ref().map_or(&wish.account, |about| profile.counted_as(&about.user, &wish.account));
+        let who = about.as_ref().and_then(|about| about.identity.as_ref());
+        let standing = who.and_then(|who| profile.console.as_ref()?.standing(who));
+        let applicant = Applicant {
+            database: &wish.database,
+            user: Some(user),
+            identity,
+            is_admin: standing == Some(Standing::Admin),
+            at_console: false,
+            settings: &wish.settings,
+        };
+        let clients = self.shared.with_hub(|hub, _| match identity {
+            Some(_) => hub.admit(session, &applicant).map(|()| hub.clients_of(&wish.database)),
+            None => hub.check(&applicant).map(|()| 0),
+        })?;
+        if clients == 1 && profile.log.connections && !profile.databases.has(&wish.database) {
+            log::info!("session {session}: registered new auto-database: {}", wish.database);
+        }
+        Ok(())
     }
 
     /// A session that is not proven yet wants a server connection to look its user up on.
@@ -130,13 +136,17 @@ impl<R: Runtime> Connection<R> {
             alive.then_some(connection)
         });
         match (how, alive) {
-            (How::Open, _) => self.open(lease),
+            (How::Open, _) => self.open(lease, false),
+            (How::OpenBare, _) => self.open(lease, true),
             (How::Reuse, Some(connection)) => self.leased(lease, connection, None, now),
             (How::Check, Some(connection)) => {
                 let plan = ResetPlan::check(&connection.settings, self.random());
                 self.reset(lease, connection, plan);
             }
-            (How::Reset, Some(connection)) => {
+            (How::Reset, Some(mut connection)) => {
+                if connection.bare.is_some() {
+                    connection.startup_query = self.wish.as_ref().and_then(|wish| wish.startup_query.clone());
+                }
                 let plan = ResetPlan::for_another(&connection.settings, self.random());
                 self.reset(lease, connection, plan);
             }
@@ -147,18 +157,20 @@ impl<R: Runtime> Connection<R> {
     /// Its server has closed the connection meanwhile, or it cannot be cleaned: a new one takes its place.
     fn reopen(&mut self, lease: Lease) {
         self.shared.with_hub(|hub, now| hub.pools.handle_reopen(&lease, now));
-        self.open(lease);
+        self.open(lease, false);
     }
 
     /// Somebody else's state is in it, or nobody knows whether its server is still there.
     fn reset(&mut self, lease: Lease, mut connection: ServerConnection<R::Socket>, plan: ResetPlan) {
         let shared = self.shared.clone();
         let job = async move {
-            let reset = server::reset::<R>(&mut connection, TransactionStatus::Idle, plan).await;
-            if reset.is_err() {
-                shared.tell_end(&connection, told::UNCLEAN);
+            match server::reset::<R>(&mut connection, TransactionStatus::Idle, plan).await {
+                Ok(()) => Ok(connection),
+                Err(fault) => {
+                    shared.tell_end(&connection, told::UNCLEAN);
+                    Err(fault)
+                }
             }
-            reset.ok().map(|()| connection)
         };
         self.slow = Some(Slow::Resetting(Some(lease), Box::pin(job)));
         self.mailbox.wake();
@@ -168,10 +180,29 @@ impl<R: Runtime> Connection<R> {
         self.shared.with_hub(|hub, _| hub.random())
     }
 
-    pub(super) fn was_reset(&mut self, lease: Lease, connection: Option<ServerConnection<R::Socket>>, now: Now) {
+    pub(super) fn was_reset(
+        &mut self,
+        lease: Lease,
+        connection: Result<ServerConnection<R::Socket>, ResetFault>,
+        now: Now,
+    ) {
         match connection {
-            Some(connection) => self.leased(lease, connection, None, now),
-            None => self.reopen(lease),
+            Ok(mut connection) => {
+                if connection.bare.is_some()
+                    && let Some(wish) = &self.wish
+                {
+                    // It begins as one that was opened with these parameters.
+                    let reported = opening::current(&connection);
+                    connection.parameters = self.shared.keep_welcome(self.terms.generation, wish, &reported).into();
+                }
+                self.leased(lease, connection, None, now);
+            }
+            Err(fault) => {
+                if matches!(fault, ResetFault::Startup(_)) {
+                    self.shared.with_hub(|hub, _| hub.pools.handle_unadaptable(&lease));
+                }
+                self.reopen(lease);
+            }
         }
     }
 
@@ -212,6 +243,7 @@ impl<R: Runtime> Connection<R> {
         self.gauge.leased(lease.slot().0, now.tick);
         self.target.clone_from(&connection.target);
         let parameters = connection.parameters.clone();
+        let bare = connection.bare.clone();
         let mut statements = connection.statements.take();
         if let Some(statements) = &mut statements {
             // It may have been opened under other settings.
@@ -222,7 +254,7 @@ impl<R: Runtime> Connection<R> {
         }
         self.server = Some(connection);
         self.from_server.look_again();
-        self.reply(Reply::Leased(Leased { lease, parameters, statements, proof }), now);
+        self.reply(Reply::Leased(Leased { lease, parameters, bare, statements, proof }), now);
         if !self.session.is_preparing() {
             self.cancellable();
         }

@@ -25,8 +25,8 @@ use crate::pool::PoolSettings;
 use crate::relay::OnServer;
 use crate::time::Tick;
 use crate::upstream::{
-    BackendKey, LoggedIn, Login, LoginFailure, LoginOutput, LoginSettings, Reported, Reset, ResetFault, ResetOutcome,
-    ResetOutput, ResetPlan,
+    BackendKey, LoggedIn, Login, LoginFailure, LoginOutput, LoginSettings, Parameters, Reported, Reset, ResetFault,
+    ResetOutcome, ResetOutput, ResetPlan,
 };
 
 /// How long a server may take to answer a reset before its connection is closed instead.
@@ -38,6 +38,10 @@ const HANDSHAKE_READ: usize = 4096;
 pub(super) struct ServerConnection<S> {
     pub(super) link: Link<S>,
     pub(super) parameters: Reported,
+    /// It was opened without startup parameters: what its login reported.
+    pub(super) bare: Option<Arc<Parameters>>,
+    /// What gives it those of the session that it serves, where it is bare.
+    pub(super) startup_query: Option<Arc<str>>,
     pub(super) key: Arc<BackendKey>,
     pub(super) endpoint: Endpoint,
     /// How it is encrypted, if it is: a cancel request goes the same way.
@@ -245,6 +249,8 @@ async fn open_one<R: Runtime>(
     let connection = ServerConnection {
         link,
         parameters: logged_in.parameters.clone().into(),
+        bare: None,
+        startup_query: None,
         key: Arc::new(BackendKey { pid: logged_in.key.pid, key: logged_in.key.key.clone() }),
         endpoint: endpoint.clone(),
         tls: terms.filter(|_| logged_in.tls),
@@ -335,6 +341,7 @@ pub(super) async fn reset<R: Runtime>(
     status: TransactionStatus,
     plan: ResetPlan,
 ) -> Result<(), ResetFault> {
+    let plan = ResetPlan { startup_query: connection.startup_query.clone(), ..plan };
     let mut reset = Reset::new(status, plan, RESET_TIME, R::now());
     loop {
         while let Some(output) = reset.poll_output() {

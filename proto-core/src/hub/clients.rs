@@ -77,9 +77,7 @@ impl Clients {
         limits: &Limits,
         connected: u32,
     ) -> Result<(), Refusal> {
-        if !(client.at_console && client.is_admin) {
-            self.refuse(client, limits, connected)?;
-        }
+        self.check(client, limits, connected)?;
         if self.places.contains_key(&session) {
             return Ok(());
         }
@@ -96,7 +94,10 @@ impl Clients {
     }
 
     /// Whether a limit is in the way.
-    fn refuse(&self, client: &Applicant<'_>, limits: &Limits, connected: u32) -> Result<(), Refusal> {
+    pub(super) fn check(&self, client: &Applicant<'_>, limits: &Limits, connected: u32) -> Result<(), Refusal> {
+        if client.at_console && client.is_admin {
+            return Ok(());
+        }
         let open = limits.max_client_conn.saturating_sub(limits.reserved_for_admins);
         let (database, settings) = (client.database, client.settings);
         let per_identity = limits.max_client_conn_per_identity;
@@ -193,6 +194,32 @@ mod tests {
             }
             assert!(clients.is_empty());
         }
+    }
+
+    #[test]
+    fn who_is_not_proven_is_limited_and_takes_nobodys_place() {
+        let limits = Limits { max_client_conn_per_identity: 1, ..Limits::default() };
+        let (database, user, settings) = ("d".into(), "a".into(), settings());
+        let unproven = Applicant {
+            database: &database,
+            user: Some(&user),
+            identity: None,
+            is_admin: false,
+            at_console: false,
+            settings: &settings,
+        };
+        let mut clients = Clients::default();
+        for _ in 0..9 {
+            clients.check(&unproven, &limits, 1).unwrap();
+        }
+        assert!(clients.is_empty());
+        admit(&mut clients, 1, ["d", "a", "\0a"], &limits).unwrap();
+        clients.check(&unproven, &limits, 1).unwrap();
+        let refusal = admit(&mut clients, 2, ["e", "a", "\0a"], &limits).unwrap_err();
+        assert!(refusal.message.contains("max_client_conn_per_identity"), "{}", refusal.message);
+        admit(&mut clients, 3, ["e", "a", "\0b"], &limits).unwrap();
+        let refusal = clients.check(&unproven, &limits, 1).unwrap_err();
+        assert!(refusal.message.contains("max_user_client_connections"), "{}", refusal.message);
     }
 
     #[test]

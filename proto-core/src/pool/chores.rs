@@ -100,7 +100,9 @@ impl Pools {
         if !self.has_room(pool) {
             return;
         }
-        self.begin_slot(id, None, Opening { parameters, owner: None, reuse: true }, now);
+        // Without parameters it serves everybody who can be brought to others.
+        let bare = pool.standing && parameters.is_empty();
+        self.begin_slot(id, None, Opening { parameters, owner: None, reuse: true, bare }, now);
     }
 
     /// Begins to reset an idle connection for nobody in particular, where somebody else than its owner may come next.

@@ -174,7 +174,10 @@ impl Pools {
                 None => return Turn::Starve(kind),
             }
         }
-        evict.map_or(Turn::Open, Turn::Evict)
+        match evict {
+            Some(slot) => pool.adapt(claim, now).unwrap_or(Turn::Evict(slot)),
+            None => Turn::Open,
+        }
     }
 
     /// Whether a connection more would be within what its pool shares, with nobody before it.

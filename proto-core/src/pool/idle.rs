@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Owner;
 use super::lease::SlotId;
+use super::one::Slot;
 use crate::time::Tick;
 
 /// When a connection became idle, as an order and not as a time.
@@ -23,8 +24,10 @@ pub(super) struct Rest {
 struct Entry {
     slot: SlotId,
     rest: Rest,
-    /// What it was opened with.
+    /// What it was opened with, or brought to.
     parameters: Arc<[u8]>,
+    /// It can be brought to others.
+    bare: bool,
     /// Whose state it holds.
     owner: Owner,
 }
@@ -43,9 +46,10 @@ pub(super) struct Match {
 pub(super) struct Idle(Vec<Entry>);
 
 impl Idle {
-    pub(super) fn insert(&mut self, slot: SlotId, parameters: Arc<[u8]>, owner: Owner, rest: Rest) {
+    pub(super) fn insert(&mut self, id: SlotId, slot: &Slot, rest: Rest) {
         let at = self.0.partition_point(|entry| entry.rest.stamp < rest.stamp);
-        self.0.insert(at, Entry { slot, rest, parameters, owner });
+        let (parameters, owner) = (slot.parameters.clone(), slot.owner.clone());
+        self.0.insert(at, Entry { slot: id, rest, parameters, bare: slot.bare, owner });
     }
 
     pub(super) fn remove(&mut self, stamp: Stamp) {
@@ -54,7 +58,7 @@ impl Idle {
         }
     }
 
-    /// Of those that were opened with these parameters: the one that this owner used last, else the most recently used
+    /// Of those that have these parameters: the one that this owner used last, else the most recently used
     /// one that nobody owns, else the one that somebody else has left alone for longest. `round_robin`: of those that are
     /// as good as each other, the one that was used longest ago.
     pub(super) fn best(&self, parameters: &Arc<[u8]>, owner: &Owner, round_robin: bool) -> Option<Match> {
@@ -75,6 +79,11 @@ impl Idle {
         let owned = self.0.iter().find(|entry| entry.owner.is_some())?;
         let is_ready = |entry: &Entry| entry.owner.is_none() && entry.parameters == owned.parameters;
         (!self.0.iter().any(is_ready)).then_some((owned.slot, owned.rest.since))
+    }
+
+    /// The one that can be brought to any parameters and that has been left alone for longest.
+    pub(super) fn bare(&self) -> Option<(SlotId, Rest)> {
+        self.0.iter().find(|entry| entry.bare).map(|entry| (entry.slot, entry.rest))
     }
 
     pub(super) fn oldest(&self) -> Option<(Stamp, SlotId)> {

@@ -16,6 +16,9 @@
 //! - A connection is opened with the client's own startup parameters in its startup packet, so that `DISCARD ALL`
 //!   returns to exactly what that client asked for. Therefore an idle connection serves only a request whose
 //!   encoded parameters are byte-equal. Of several it is the most recently used one, so that the others can time out.
+//! - A full pool whose clients have different parameters would log in again and again. So what is opened there in another
+//!   one's place is bare ([`How::OpenBare`]): without parameters in its startup packet, and brought to those of each
+//!   request by a reset.
 //! - A connection that comes back with its owner's state serves that owner again as it is, before all others, and anybody
 //!   else only after a reset ([`How::Reset`]); one that nobody owns is preferred to that. Where several people come, one
 //!   idle connection is reset ahead ([`PoolOutput::Clean`]).
@@ -225,6 +228,8 @@ pub struct Request {
     pub owner: Owner,
     /// `false` for a login with a person's own password: always a fresh connection, closed at its return.
     pub reuse: bool,
+    /// Whether a connection that was opened without startup parameters can be brought to these behind its login.
+    pub adapts: bool,
     /// The limits of this pool. Those of the latest request hold for the whole pool, so a reload needs no extra call.
     pub settings: Arc<PoolSettings>,
 }
@@ -234,12 +239,16 @@ pub struct Request {
 pub enum How {
     /// Open a connection and log in, then tell [`Pools::handle_opened`] or [`Pools::handle_open_failed`].
     Open,
+    /// The same, but log in without startup parameters and bring the connection to those that were asked for: others will
+    /// want it with theirs. Where that is not possible, tell [`Pools::handle_unadaptable`] and open it as ever.
+    OpenBare,
     /// Take the idle connection of the lease's slot.
     Reuse,
     /// Take the idle connection of the lease's slot, and check it before anything else: nobody has used it for
     /// `server_check_delay`.
     Check,
-    /// Take the idle connection of the lease's slot, and reset it before anything else: somebody else's state is in it.
+    /// Take the idle connection of the lease's slot, and reset it before anything else: somebody else's state is in it, or
+    /// it is bare and was brought to other startup parameters.
     Reset,
 }
 

@@ -1,6 +1,6 @@
 //! One pool: its queue, its idle connections, its back-off, and whose turn leads to what.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::chores::Company;
@@ -41,6 +41,7 @@ pub(super) struct Claim {
     pub(super) parameters: Arc<[u8]>,
     pub(super) owner: Owner,
     pub(super) reuse: bool,
+    pub(super) adapts: bool,
 }
 
 /// A claim in the queue.
@@ -70,13 +71,18 @@ pub(super) struct Opening {
     pub(super) parameters: Arc<[u8]>,
     pub(super) owner: Owner,
     pub(super) reuse: bool,
+    pub(super) bare: bool,
 }
 
 /// A server connection.
 pub(super) struct Slot {
     pub(super) pool: PoolId,
-    /// What it was opened with.
+    /// What it was opened with, or brought to.
     pub(super) parameters: Arc<[u8]>,
+    /// It was opened without them, and can be brought to others.
+    pub(super) bare: bool,
+    /// The one that it was opened for can do with such a one.
+    pub(super) adapts: bool,
     /// Whose state it may hold.
     pub(super) owner: Owner,
     /// When its login ended; until then, when its opening began.
@@ -116,11 +122,17 @@ pub(super) enum SlotState {
 
 /// How firmly a session has a connection.
 pub(super) enum Hold {
-    /// The output queue holds the grant. A change of mind costs nothing: an idle connection goes back to its old place
-    /// and its former owner.
-    Promised(Option<(Rest, Owner)>),
+    /// The output queue holds the grant. A change of mind costs nothing: an idle connection goes back to its old place.
+    Promised(Option<Before>),
     /// The driver has got the lease.
     HandedOut,
+}
+
+/// What an idle connection was before it was promised.
+pub(super) struct Before {
+    pub(super) rest: Rest,
+    pub(super) owner: Owner,
+    pub(super) parameters: Arc<[u8]>,
 }
 
 /// Whom a failed login concerns beside the session that met it.
@@ -210,6 +222,8 @@ pub(super) struct Pool {
     pub(super) forget: Option<Tick>,
     /// By other settings it is not what it was: it is forgotten as soon as nothing is left, unless somebody comes.
     pub(super) outdated: bool,
+    /// Parameters that only a login can give.
+    pub(super) unadaptable: BTreeSet<Arc<[u8]>>,
     pub(super) totals: PoolTotals,
 }
 
@@ -239,6 +253,7 @@ impl Pool {
             standing,
             forget,
             outdated,
+            unadaptable: BTreeSet::new(),
             totals,
         }
     }
@@ -339,14 +354,29 @@ impl Pool {
             };
         }
         if let Some(backoff) = self.backoff_for(claim.reuse, now) {
-            return if self.has_hope(backoff, since) { Turn::Wait } else { Turn::Refuse };
+            let hope = || if self.has_hope(backoff, since) { Turn::Wait } else { Turn::Refuse };
+            return self.adapt(claim, now).unwrap_or_else(hope);
+        }
+        // What is kept for nobody in particular is there for whoever comes.
+        if self.standing
+            && let Some(turn) = self.adapt(claim, now)
+        {
+            return turn;
         }
         let total = self.total();
         if total < self.size() || (total < self.capacity() && (replaces || self.opens_reserve(since, now))) {
             // Everybody at once would fall upon a server that is only just back.
             return if self.is_cautious(now) && self.opening > 0 { Turn::Wait } else { Turn::Open };
         }
-        self.idle.oldest().map_or(Turn::Wait, |(_, slot)| Turn::Evict(slot))
+        let evict = || self.idle.oldest().map_or(Turn::Wait, |(_, slot)| Turn::Evict(slot));
+        self.adapt(claim, now).unwrap_or_else(evict)
+    }
+
+    /// The turn of a claim that no connection fits and that must not have another one, where there is one that can be
+    /// brought to what it asks for.
+    pub(super) fn adapt(&self, claim: &Claim, now: Tick) -> Option<Turn> {
+        let (slot, rest) = self.idle.bare().filter(|_| claim.adapts)?;
+        Some(if rest.retire <= now { Turn::Evict(slot) } else { Turn::Reuse { slot, how: How::Reset } })
     }
 }
 

@@ -20,6 +20,9 @@ const TIMERS_PER_CALL: usize = 64;
 /// database, somebody could otherwise fill the memory with failures.
 pub(super) const POOLS_WITH_MEMORY: usize = 1024;
 
+/// Startup parameters of one pool of which it is remembered that only a login can give them.
+const MAX_UNADAPTABLE: usize = 64;
+
 /// All pools of one process. See the [module](super) for the rules.
 #[derive(Default)]
 pub struct Pools {
@@ -67,7 +70,7 @@ impl Pools {
     /// changes nothing.
     pub fn handle_request(&mut self, request: Request, now: Now) {
         self.handle_timeout(now);
-        let Request { session, key, parameters, owner, reuse, settings } = request;
+        let Request { session, key, parameters, owner, reuse, adapts, settings } = request;
         if let Some(place) = self.places.get(&session) {
             log::error!("session {session} asked for a second server connection while it is {place:?}: ignored");
             return;
@@ -80,7 +83,8 @@ impl Pools {
             pool.last_asked = now.tick;
             pool.company.note(&owner, now.tick);
         }
-        let claim = Claim { session, parameters, owner, reuse };
+        let unadaptable = self.pools.get(&id).is_some_and(|pool| pool.unadaptable.contains(&parameters));
+        let claim = Claim { session, parameters, owner, reuse, adapts: adapts && reuse && !unadaptable };
         self.handle_claim(id, claim, now);
         self.share(now);
         self.clean(id, now);
@@ -121,11 +125,27 @@ impl Pools {
         if let Some(pool) = self.pools.get_mut(&id) {
             pool.welcomed = true;
             pool.totals.opened += 1;
-            pool.template = template.or(pool.template.take());
+            // A standing one goes on with what it was given.
+            pool.template = template.filter(|_| !pool.standing).or(pool.template.take());
         }
         self.pump(id, now);
         self.share(now);
         self.fill(id, now);
+    }
+
+    /// The server has refused to bring a bare connection to what its holder asked for: what is opened for that from now on
+    /// is not bare, nor is what the holder has opened instead, or opens next. Of any other connection it says nothing.
+    pub fn handle_unadaptable(&mut self, lease: &Lease) {
+        if !self.is_current(lease.slot(), lease.generation(), "unadaptable") {
+            return;
+        }
+        let Some(slot) = self.slots.get_mut(&lease.slot()).filter(|slot| slot.bare) else { return };
+        slot.bare = false;
+        if let Some(pool) = self.pools.get_mut(&slot.pool)
+            && pool.unadaptable.len() < MAX_UNADAPTABLE
+        {
+            pool.unadaptable.insert(slot.parameters.clone());
+        }
     }
 
     /// The holder of an idle connection has found it dead, or unfit by its check or reset, before it used it, and opens a
@@ -134,8 +154,11 @@ impl Pools {
         self.handle_timeout(now);
         if self.is_current(lease.slot(), lease.generation(), "to be reopened") {
             self.set_opening(lease.slot(), true, now);
-            let pool = self.slots.get(&lease.slot()).map(|slot| slot.pool);
-            if let Some(pool) = pool.and_then(|id| self.pools.get_mut(&id)) {
+            let slot = self.slots.get_mut(&lease.slot()).map(|slot| {
+                slot.bare = false;
+                slot.pool
+            });
+            if let Some(pool) = slot.and_then(|id| self.pools.get_mut(&id)) {
                 pool.totals.replaced += 1;
             }
         }
@@ -166,12 +189,12 @@ impl Pools {
 
     /// A session goes back to where it stood before it was given what has led to nothing.
     fn wait_on(&mut self, slot: Slot) -> bool {
-        let Slot { pool, parameters, owner, reuse, state, asked: Some(since), .. } = slot else { return false };
+        let Slot { pool, parameters, adapts, owner, reuse, state, asked: Some(since), .. } = slot else { return false };
         let SlotState::Leased { session: Some(session), .. } = state else { return false };
         if self.switches.closed {
             return false;
         }
-        self.queue(pool, Claim { session, parameters, owner, reuse }, since);
+        self.queue(pool, Claim { session, parameters, owner, reuse, adapts }, since);
         true
     }
 
@@ -353,7 +376,7 @@ impl Pools {
                 let lease = Lease::new(id, expected);
                 Some(match *session {
                     Some(session) => PoolOutput::Granted { session, lease, how },
-                    None if how == How::Open => {
+                    None if matches!(how, How::Open | How::OpenBare) => {
                         let key = self.pools.get(&slot.pool)?.key.clone();
                         PoolOutput::Open { key, parameters: slot.parameters.clone(), lease }
                     }

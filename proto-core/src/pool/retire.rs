@@ -70,6 +70,7 @@ mod tests {
             parameters: Arc::new([]),
             owner: None,
             reuse: true,
+            adapts: false,
             settings: Arc::new(PoolSettings { default_pool_size: 1, ..PoolSettings::default() }),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::idle::{Rest, Stamp};
 use super::lease::SlotId;
-use super::one::{Claim, Hold, Opening, PoolId, Since, Slot, SlotState, Ticket, Turn, Waiter};
+use super::one::{Before, Claim, Hold, Opening, PoolId, Since, Slot, SlotState, Ticket, Turn, Waiter};
 use super::pools::{Pending, Place, Pools};
 use super::timers::Due;
 use super::{Closing, How, words};
@@ -88,7 +88,8 @@ impl Pools {
                         log::info!("{}: taking connection from reserve_pool for session {}", pool.key, claim.session);
                     }
                     self.count_lease(id, since, now);
-                    self.grant_new(id, claim, since, now);
+                    let bare = replaces && claim.adapts;
+                    self.grant_new(id, claim, since, bare, now);
                     return None;
                 }
                 Turn::Refuse => {
@@ -111,12 +112,12 @@ impl Pools {
         }
     }
 
-    fn grant_new(&mut self, id: PoolId, claim: Claim, since: Option<Since>, now: Now) {
-        let Claim { session, parameters, owner, reuse } = claim;
+    fn grant_new(&mut self, id: PoolId, claim: Claim, since: Option<Since>, bare: bool, now: Now) {
+        let Claim { session, parameters, owner, reuse, adapts } = claim;
         let asked = self.stood(id, since, now);
-        let slot = self.begin_slot(id, Some(session), Opening { parameters, owner, reuse }, now);
+        let slot = self.begin_slot(id, Some(session), Opening { parameters, owner, reuse, bare }, now);
         if let Some(slot) = self.slots.get_mut(&slot) {
-            slot.asked = asked;
+            (slot.asked, slot.adapts) = (asked, adapts);
         }
         self.places.insert(session, Place::Leased(slot));
     }
@@ -134,12 +135,25 @@ impl Pools {
     /// A connection is to be opened: for a session, or ahead of whoever comes next.
     pub(super) fn begin_slot(&mut self, id: PoolId, session: Option<SessionId>, what: Opening, now: Now) -> SlotId {
         let slot = SlotId(self.next_serial());
-        let Opening { parameters, owner, reuse } = what;
-        let state = SlotState::Leased { session, opening: true, how: How::Open, hold: Hold::Promised(None) };
+        let Opening { parameters, owner, reuse, bare } = what;
+        let how = if bare { How::OpenBare } else { How::Open };
+        let state = SlotState::Leased { session, opening: true, how, hold: Hold::Promised(None) };
         let (opened, last_leased) = (now.tick, now.tick);
-        let (stale, generation, asked) = (false, 0, None);
-        let connection =
-            Slot { pool: id, parameters, owner, opened, last_leased, asked, stale, generation, reuse, state };
+        let (stale, generation, asked, adapts) = (false, 0, None, false);
+        let connection = Slot {
+            pool: id,
+            parameters,
+            bare,
+            adapts,
+            owner,
+            opened,
+            last_leased,
+            asked,
+            stale,
+            generation,
+            reuse,
+            state,
+        };
         self.slots.insert(slot, connection);
         if let Some(pool) = self.pools.get_mut(&id) {
             pool.opening += 1;
@@ -154,12 +168,13 @@ impl Pools {
         let asked = self.slots.get(&id).map(|slot| slot.pool).and_then(|pool| self.stood(pool, since, now));
         let Some(slot) = self.slots.get_mut(&id) else { return };
         let session = claim.session;
-        slot.asked = asked;
+        (slot.asked, slot.adapts) = (asked, claim.adapts);
         self.places.insert(session, Place::Leased(id));
         slot.generation = slot.generation.wrapping_add(1);
         slot.last_leased = now.tick;
-        let before = std::mem::replace(&mut slot.owner, claim.owner);
-        let (session, hold) = (Some(session), Hold::Promised(Some((rest, before))));
+        let owner = std::mem::replace(&mut slot.owner, claim.owner);
+        let parameters = std::mem::replace(&mut slot.parameters, claim.parameters);
+        let (session, hold) = (Some(session), Hold::Promised(Some(Before { rest, owner, parameters })));
         slot.state = SlotState::Leased { session, opening: false, how, hold };
         self.outputs.push_back(Pending::Granted(id, slot.generation));
         if let Some(pool) = self.pools.get_mut(&slot.pool) {
@@ -254,7 +269,7 @@ impl Pools {
             return self.count_closed(slot.pool);
         }
         self.timers.set(rest.retire, Due::Retire(id));
-        pool.idle.insert(id, slot.parameters.clone(), slot.owner.clone(), rest);
+        pool.idle.insert(id, &slot, rest);
         slot.state = SlotState::Idle(rest);
         let pool = slot.pool;
         self.slots.insert(id, slot);
@@ -322,9 +337,10 @@ impl Pools {
         }
         let Some(mut slot) = self.end_lease(id) else { return };
         let pool = slot.pool;
-        if let SlotState::Leased { hold: Hold::Promised(Some((rest, owner))), opening: false, .. } = &mut slot.state {
-            let (rest, owner) = (*rest, owner.take());
-            slot.owner = owner;
+        if let SlotState::Leased { hold: Hold::Promised(before), opening: false, .. } = &mut slot.state
+            && let Some(Before { rest, owner, parameters }) = before.take()
+        {
+            (slot.owner, slot.parameters) = (owner, parameters);
             self.rest(id, slot, rest);
         } else {
             self.count_closed(pool);

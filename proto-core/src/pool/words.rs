@@ -110,7 +110,8 @@ mod tests {
     fn a_queue_is_counted_only_so_far() {
         let mut pool = pool(1, 1);
         for ticket in 0..200 {
-            let claim = Claim { session: SessionId(ticket), parameters: [].into(), owner: None, reuse: true };
+            let claim =
+                Claim { session: SessionId(ticket), parameters: [].into(), owner: None, reuse: true, adapts: false };
             let waiter = Waiter { claim, since: Tick::default(), notice: None, reserve: None, deadline: None };
             pool.waiters.insert(Ticket(ticket), waiter);
         }

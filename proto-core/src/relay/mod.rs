@@ -16,6 +16,7 @@ mod own;
 pub mod pins;
 mod prepared;
 mod refusing;
+mod resetting;
 mod rules;
 pub mod statements;
 pub mod tracker;

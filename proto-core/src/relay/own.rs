@@ -1,11 +1,14 @@
 //! What a session needs that changes its server connection: its reported parameters, what ties it to one, and queries of
 //! gprxy's own that bring a connection to the session's parameters.
 
+use std::sync::Arc;
+
 use super::meaning;
 use super::on_server::OnServer;
 use super::pins::{self, Pin, Pins};
 use super::prepared::Statements;
 use super::refusing::refused;
+use super::resetting::Resetting;
 use super::tracker::{Op, Settled};
 use super::{Relay, Step};
 use crate::codec::backend::{ErrorFields, TransactionStatus, parameter_status, tag as back};
@@ -14,7 +17,7 @@ use crate::codec::{HEADER_LEN, Header, Reader};
 use crate::fault::{SqlState, Violation};
 use crate::policy::{SessionState, SessionTerms};
 use crate::time::Now;
-use crate::upstream::{Differences, Reported};
+use crate::upstream::{Differences, Parameters, Reported};
 
 /// The longest answer to a query of gprxy's own: a ParameterStatus, or an error with its texts. With its header it fits
 /// into one read buffer, since it is looked at whole.
@@ -23,6 +26,9 @@ const MAX_OWN_ANSWER: u32 = 12 * 1024;
 /// What goes with a session from one server connection to the next.
 pub struct Pooled {
     told: Reported,
+    /// What the client began with, which RESET leads back to.
+    start: Reported,
+    resetting: Resetting,
     /// Statements that leave state behind which cannot follow are refused.
     pub(super) refuses: bool,
     pins: pins::Book,
@@ -35,7 +41,8 @@ impl Pooled {
     pub fn new(told: Reported, terms: &SessionTerms) -> Self {
         let refuses = terms.state == SessionState::Refuse;
         let statements = Statements::new(terms.cache_unnamed_statements);
-        Self { told, refuses, pins: pins::Book::default(), statements }
+        let (start, resetting) = (told.clone(), Resetting::default());
+        Self { told, start, resetting, refuses, pins: pins::Book::default(), statements }
     }
 
     /// Looks up the settings that decide what a text means, where they have changed.
@@ -63,12 +70,18 @@ impl Pooled {
                 }
             }
             back::COMMAND_COMPLETE if seen.starts_with(b"D") => match seen.strip_suffix(b"\0").unwrap_or(seen) {
-                b"DEALLOCATE ALL" | b"DISCARD ALL" => self.statements.handle_all_gone(),
+                b"DEALLOCATE ALL" => self.statements.handle_all_gone(),
+                b"DISCARD ALL" => {
+                    self.statements.handle_all_gone();
+                    self.handle_reset();
+                }
                 b"DEALLOCATE" => self.statements.handle_freed(),
                 _ => {}
             },
+            back::COMMAND_COMPLETE if seen == b"RESET\0" => self.handle_reset(),
             back::READY_FOR_QUERY => {
                 self.statements.handle_ready();
+                self.resetting.handle_ready(&mut self.told, &self.start);
                 if seen.first() == Some(&b'I') {
                     self.pins.handle_idle();
                 }
@@ -80,6 +93,15 @@ impl Pooled {
         }
     }
 
+    /// The server has taken settings back to those of its login.
+    fn handle_reset(&mut self) {
+        self.resetting.handle_reset();
+        if self.resetting.is_bare() {
+            // What the startup parameters say is not reported for the most part: it is all set anew before the next one.
+            self.statements.handle_doubt();
+        }
+    }
+
     fn handle_reported(&mut self, seen: &[u8]) {
         let Ok((name, value)) = parameter_status(seen) else {
             // Longer than anything that is kept: it stays where it is, and nobody finds it there.
@@ -88,6 +110,7 @@ impl Pooled {
             return;
         };
         let _ = self.told.set(name, value);
+        self.resetting.handle_reported(name);
         if meaning::decides(name) {
             self.statements.settings = None;
         }
@@ -148,16 +171,24 @@ impl Relay {
         self.is_quiet() && self.status() != TransactionStatus::Idle
     }
 
-    /// The session goes on on this connection. What must be sent there first, and told to the client.
-    pub fn handle_connection(&mut self, connection: &Reported, statements: Option<Box<OnServer>>) -> Differences {
+    /// The session goes on on this connection; `bare`: what its login reported, where it was one without startup parameters.
+    /// What must be sent there first, and told to the client.
+    pub fn handle_connection(
+        &mut self,
+        connection: &Reported,
+        bare: Option<Arc<Parameters>>,
+        statements: Option<Box<OnServer>>,
+    ) -> Differences {
         let Some(pooled) = &mut self.pooled else { return Differences::default() };
         if let Some(statements) = statements {
             pooled.statements.arrive(statements);
         }
+        let mut differences = Differences::default();
+        pooled.resetting.handle_connection(connection, bare, &pooled.told, &mut differences.tell);
         if pooled.told.fits(connection) {
-            return Differences::default();
+            return differences;
         }
-        let differences = pooled.told.bring_to(connection);
+        pooled.told.bring_to(connection, &mut differences);
         if !differences.tell.is_empty() {
             pooled.statements.settings = None;
         }

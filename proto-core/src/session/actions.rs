@@ -97,6 +97,8 @@ pub struct Wish {
     pub identity: Option<Arc<str>>,
     /// Startup parameters for the server, encoded.
     pub parameters: Arc<[u8]>,
+    /// The query that has their effect on a connection that was opened without them, where one has.
+    pub startup_query: Option<Arc<str>>,
     /// When the connection goes back.
     pub mode: PoolMode,
     /// Whose state it may hold then.
@@ -117,6 +119,7 @@ impl Wish {
             parameters: self.parameters.clone(),
             owner: self.owner.clone(),
             reuse: self.credential.may_be_shared(),
+            adapts: self.startup_query.is_some(),
             settings: self.settings.clone(),
             key,
         }
@@ -246,6 +249,8 @@ pub struct Leased {
     pub lease: Lease,
     /// What the server says of itself.
     pub parameters: Reported,
+    /// What a login without startup parameters reported, where those of this session were set behind it.
+    pub bare: Option<Arc<Parameters>>,
     /// Which statements are prepared there, where that matters.
     pub statements: Option<Box<OnServer>>,
     /// The proof, where the server's own login is one.
@@ -256,7 +261,7 @@ impl Leased {
     /// A connection whose prepared statements nobody else shares.
     #[must_use]
     pub fn new(lease: Lease, parameters: Parameters, proof: Option<Authenticated>) -> Self {
-        Self { lease, parameters: parameters.into(), statements: None, proof }
+        Self { lease, parameters: parameters.into(), bare: None, statements: None, proof }
     }
 }
 

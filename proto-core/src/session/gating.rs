@@ -32,7 +32,7 @@ impl Session {
         }
         match self.place_to_look(&gate, &proving.startup) {
             Ok(Some(place)) => self.look_up(&gate, place, nonce, now),
-            Ok(None) => self.enter_gate(None, nonce, now),
+            Ok(None) => self.enter_gate(|gate, user| Passage::new(gate, user, nonce), now),
             Err(why) => {
                 log::warn!("session {}: {why}", self.id);
                 self.refuse(looking::misconfigured(), now);
@@ -40,15 +40,15 @@ impl Session {
         }
     }
 
-    /// `found`: what is kept of their password, where the gate does not know them and it was looked up.
-    pub(super) fn enter_gate(&mut self, found: Option<StoredSecret>, nonce: [u8; NONCE_LEN], now: Now) {
+    /// The server has told what is kept of their password; `None`: it has nobody of this name.
+    pub(super) fn gate_looked_up(&mut self, found: Option<StoredSecret>, nonce: [u8; NONCE_LEN], now: Now) {
+        self.enter_gate(|gate, user| Passage::of_looked_up(gate, user, found, nonce), now);
+    }
+
+    fn enter_gate(&mut self, begin: impl FnOnce(Arc<Gate>, Arc<str>) -> (Passage, Step), now: Now) {
         let Some(gate) = self.profile.gate.clone() else { return };
         let Phase::Proving(proving) = &mut self.phase else { return };
-        let user = proving.startup.user.clone();
-        let (passage, step) = match found {
-            Some(secret) => Passage::of_found(gate, user, secret, nonce),
-            None => Passage::new(gate, user, nonce),
-        };
+        let (passage, step) = begin(gate, proving.startup.user.clone());
         proving.passage = Some(passage);
         self.gate_step(step, now);
     }

@@ -15,7 +15,7 @@ use crate::pool::{Lease, PoolMode};
 use crate::preamble::Startup;
 use crate::relay::{Ledger, OnServer, Pooled, Relay};
 use crate::time::{Deadline, Now, Tick, Timer};
-use crate::upstream::Reported;
+use crate::upstream::{Parameters, Reported};
 
 use super::clocks::{self, Clocks};
 use super::pooling;
@@ -56,6 +56,9 @@ impl Leasing {
         }
     }
 }
+
+/// The connection that a session begins with: what its login reported, where it was bare, and what is prepared there.
+type Served = (Lease, Option<Arc<Parameters>>, Option<Box<OnServer>>);
 
 impl Session {
     /// A client that is proven gets its cancel key before its turn, so that it can cancel while it waits.
@@ -119,7 +122,7 @@ impl Session {
     pub(super) fn leasing_welcome(&mut self, reported: Reported, now: Now) {
         let Phase::Leasing(leasing) = &mut self.phase else { return };
         if let (Some(who), PoolMode::Transaction | PoolMode::Statement) = (leasing.who.take(), leasing.mode) {
-            self.begin_relaying(who, None, reported, now);
+            self.begin_relaying(who, None, &reported, now);
         }
     }
 
@@ -135,7 +138,7 @@ impl Session {
         let Some(who) = leasing.who.take().or_else(|| leased.proof.clone()) else {
             return self.give_back_unused(leased);
         };
-        let Leased { lease, parameters, statements, .. } = leased;
+        let Leased { lease, parameters, bare, statements, .. } = leased;
         if proven_now {
             let key = leasing.key.take();
             self.write(|out| {
@@ -145,20 +148,16 @@ impl Session {
                 }
             });
         }
-        self.begin_relaying(who, Some((lease, statements)), parameters, now);
+        self.begin_relaying(who, Some((lease, bare, statements)), &parameters, now);
     }
 
-    fn begin_relaying(
-        &mut self,
-        who: Authenticated,
-        server: Option<(Lease, Option<Box<OnServer>>)>,
-        mut reported: Reported,
-        now: Now,
-    ) {
+    fn begin_relaying(&mut self, who: Authenticated, server: Option<Served>, parameters: &Reported, now: Now) {
         let Phase::Leasing(leasing) = &self.phase else { return };
         let (startup, account, mode) = (&leasing.startup, leasing.account.as_deref(), leasing.mode);
         let clocks = Clocks::new(leasing.timeouts, now.tick);
         let facts = self.facts_of(startup, Some(&who), account);
+        // What somebody else has set there since its login is not for this session.
+        let mut reported = if mode == PoolMode::Session { parameters.clone() } else { parameters.at_login() };
         let pooled = (mode != PoolMode::Session).then(|| {
             pooling::take_on(startup, &mut reported);
             Box::new(Pooled::new(reported.clone(), &leasing.terms))
@@ -179,9 +178,12 @@ impl Session {
             let record = Record { time: now.unix, facts: facts.clone(), event: Event::SessionStart };
             self.out.push_back(Output::Audit(Box::new(record)));
         }
-        let (lease, statements) = server.unzip();
         let mut relay = Relay::new(ledger, pooled);
-        let _ = relay.handle_connection(&reported, statements.flatten());
+        let lease = server.map(|(lease, bare, statements)| {
+            // It goes back at once, for what the client says first.
+            let _ = relay.handle_connection(&reported, bare, statements);
+            lease
+        });
         let mut relaying = Relaying::new(who, lease, mode, facts, relay, now);
         relaying.clocks = clocks;
         self.phase = Phase::Relaying(Box::new(relaying));

@@ -102,6 +102,7 @@ impl Session {
             identity: None,
             // Not the client's: they could change what the query means.
             parameters: Arc::new([]),
+            startup_query: None,
             // It goes back as soon as the answer is there,
             mode: PoolMode::Transaction,
             // and what others leave on it is removed before. No issuer has this name.
@@ -223,7 +224,7 @@ impl Session {
         }
         self.back_to_proving();
         match found {
-            Ok(found) => self.enter_gate(found, nonce, now),
+            Ok(found) => self.gate_looked_up(found, nonce, now),
             Err(fault) if fault.is_temporary() => self.refuse(not_now(), now),
             Err(_) => self.refuse(misconfigured(), now),
         }

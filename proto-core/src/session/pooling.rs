@@ -59,7 +59,7 @@ pub(super) fn owner(identity: &Identity, isolation: Isolation) -> Owner {
 }
 
 /// One spelling for each identity. No issuer contains a zero byte: it is part of a URL.
-pub(super) fn canonical(identity: &Identity) -> Arc<str> {
+pub(crate) fn canonical(identity: &Identity) -> Arc<str> {
     format!("{}\0{}", identity.issuer, identity.subject).into()
 }
 
@@ -147,7 +147,7 @@ impl Session {
         if !relaying.is_waiting() {
             return self.give_back_unused(leased);
         }
-        let differences = relaying.relay.handle_connection(&leased.parameters, leased.statements);
+        let differences = relaying.relay.handle_connection(&leased.parameters, leased.bare, leased.statements);
         relaying.server = Server::Leased(leased.lease);
         relaying.preparing = relaying.relay.is_preparing();
         if !differences.set.is_empty() {

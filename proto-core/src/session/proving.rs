@@ -10,9 +10,11 @@ use crate::codec::startup::PROTOCOL_3_2;
 use crate::codec::{HEADER_LEN, Header};
 use crate::fault::{Refusal, SqlState, Violation};
 use crate::policy::Database;
+use crate::pool::PoolMode;
 use crate::preamble::Startup;
 use crate::secret::Secret;
 use crate::time::Now;
+use crate::upstream::startup_query;
 
 use super::leasing::Leasing;
 use super::pooling;
@@ -184,6 +186,7 @@ impl Session {
             role: name.into(),
             settings,
             identity: leasing.who.as_ref().map(|who| pooling::canonical(who.identity())),
+            startup_query: (mode != PoolMode::Session).then(|| startup_query(&parameters)).flatten(),
             parameters,
             mode,
             owner,

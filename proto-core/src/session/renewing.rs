@@ -51,6 +51,7 @@ impl Session {
             settings,
             identity: wish.identity.clone(),
             parameters: wish.parameters.clone(),
+            startup_query: wish.startup_query.clone(),
             mode: wish.mode,
             owner,
             wide_key: wish.wide_key,

@@ -28,6 +28,7 @@ impl Profile {
                 settings,
                 identity: None,
                 parameters: [].into(),
+                startup_query: Some("".into()),
                 owner: None,
                 wide_key: false,
                 for_lookup: false,

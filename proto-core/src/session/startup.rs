@@ -75,7 +75,7 @@ fn same_name(known: &[u8], name: &[u8]) -> bool {
 /// manual, section 32.1.2, options).
 fn without(options: &[u8], is_dropped: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
     let mut left = Vec::new();
-    let mut words = words(options).into_iter();
+    let mut words = startup::option_words(options).into_iter();
     while let Some(word) = words.next() {
         let setting = match word.strip_prefix(b"--") {
             Some(setting) => setting,
@@ -91,22 +91,6 @@ fn without(options: &[u8], is_dropped: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>
         }
     }
     Some(left)
-}
-
-/// Cut at spaces that no backslash stands before; the backslashes stay.
-fn words(options: &[u8]) -> Vec<&[u8]> {
-    let mut words = Vec::new();
-    let (mut begin, mut escaped) = (0, false);
-    for (at, &byte) in options.iter().enumerate() {
-        if byte.is_ascii_whitespace() && !escaped {
-            words.push(&options[begin..at]);
-            begin = at + 1;
-        }
-        escaped = byte == b'\\' && !escaped;
-    }
-    words.push(&options[begin..]);
-    words.retain(|word| !word.is_empty());
-    words
 }
 
 #[cfg(test)]

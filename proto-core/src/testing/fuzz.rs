@@ -10,6 +10,7 @@ mod frames;
 pub mod gate;
 mod keys;
 pub mod login;
+pub mod lookup;
 mod mask;
 mod messages;
 pub mod reset;
@@ -24,6 +25,7 @@ pub use frames::frames;
 pub use gate::gate;
 pub use keys::keys;
 pub use login::login;
+pub use lookup::lookup;
 pub use mask::mask;
 pub use messages::messages;
 pub use reset::reset;
@@ -37,12 +39,13 @@ pub use token::token;
 pub type Body = fn(&[u8]);
 
 /// Every body under the name of its target.
-pub const TARGETS: [(&str, Body); 14] = [
+pub const TARGETS: [(&str, Body); 15] = [
     ("console", console),
     ("frames", frames),
     ("gate", gate),
     ("keys", keys),
     ("login", login),
+    ("lookup", lookup),
     ("mask", mask),
     ("messages", messages),
     ("pool", pool),

@@ -234,7 +234,11 @@ impl Lookup {
     fn handle_message(&mut self, frame: &Frame, more: bool) -> Result<(), LookupFault> {
         let body = frame.body.expose().as_slice();
         match (self.due, frame.tag) {
-            (_, tag::ERROR_RESPONSE) => Err(LookupFault::Server(ServerError::new(body, None))),
+            (_, tag::ERROR_RESPONSE) => {
+                // An error that repeats what the row said is not for the log.
+                let known = if let Row::Of(secret) = &self.row { Some(secret.expose().as_slice()) } else { None };
+                Err(LookupFault::Server(ServerError::new(body, known)))
+            }
             (_, tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE) => Ok(()),
             (_, tag::PARAMETER_STATUS) => {
                 let (name, value) = backend::parameter_status(body)?;

@@ -13,6 +13,7 @@ pub mod parameters;
 mod proving;
 pub mod reset;
 pub mod settings;
+mod startup_query;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ pub use lookup::{Lookup, LookupFault, LookupOutcome, LookupOutput};
 pub use parameters::{Differences, Reported};
 pub use reset::{Discard, Reset, ResetFault, ResetOutcome, ResetOutput, ResetPlan};
 pub use settings::{Credential, LoginSettings};
+pub use startup_query::startup_query;
 
 /// Server parameters as told in ParameterStatus: name and value.
 pub type Parameters = Vec<(Box<[u8]>, Box<[u8]>)>;

@@ -53,6 +53,18 @@ impl Reported {
         self.base.iter().find(|(known, _)| **known == *name).map(|(_, value)| &**value)
     }
 
+    /// The values at login alone.
+    #[must_use]
+    pub fn at_login(&self) -> Self {
+        self.base.clone().into()
+    }
+
+    /// The same, as they are shared.
+    #[must_use]
+    pub const fn base_values(&self) -> &Arc<Parameters> {
+        &self.base
+    }
+
     /// Enters a value.
     ///
     /// Gives back `false`, and changes nothing, when there are more different names than anybody needs.
@@ -94,8 +106,7 @@ impl Reported {
 
     /// What it takes to give a connection, which now has other values, those of this session. Values that cannot be set
     /// are the connection's from here on.
-    pub fn bring_to(&mut self, connection: &Self) -> Differences {
-        let mut differences = Differences::default();
+    pub fn bring_to(&mut self, connection: &Self, differences: &mut Differences) {
         let mut text = Vec::new();
         let mut foreign = Parameters::new();
         for (name, theirs) in connection.iter() {
@@ -112,7 +123,6 @@ impl Reported {
         if !text.is_empty() {
             emit_query(&mut differences.set, &text);
         }
-        differences
     }
 }
 
@@ -161,6 +171,12 @@ mod tests {
         Reported::from(pairs.collect::<Parameters>())
     }
 
+    fn differences(session: &mut Reported, connection: &Reported) -> Differences {
+        let mut differences = Differences::default();
+        session.bring_to(connection, &mut differences);
+        differences
+    }
+
     #[test]
     fn a_value_that_returns_to_that_of_the_login_is_no_change() {
         let mut session = reported(&[("TimeZone", "UTC"), ("DateStyle", "ISO, MDY")]);
@@ -179,11 +195,11 @@ mod tests {
         let mut connection = session.clone();
         assert!(session.set(b"application_name", b"it's \\ mine"));
         assert!(connection.set(b"TimeZone", b"GMT"));
-        let differences = session.bring_to(&connection);
+        let found = differences(&mut session, &connection);
         let mut expected = Vec::new();
         emit_query(&mut expected, b"SET TimeZone TO E'UTC';SET application_name TO E'it''s \\\\ mine';");
-        assert_eq!(differences.set, expected);
-        assert!(differences.tell.is_empty());
+        assert_eq!(found.set, expected);
+        assert!(found.tell.is_empty());
     }
 
     #[test]
@@ -193,7 +209,7 @@ mod tests {
         assert!(session.set(b"search_path", b"a, b'; drop table t"));
         let mut expected = Vec::new();
         emit_query(&mut expected, b"SELECT pg_catalog.set_config('search_path',E'a, b''; drop table t',false);");
-        assert_eq!(session.bring_to(&connection).set, expected);
+        assert_eq!(differences(&mut session, &connection).set, expected);
     }
 
     #[test]
@@ -201,14 +217,14 @@ mod tests {
         let mut session = reported(&[("in_hot_standby", "off"), ("search_path", "caf\u{e9}"), ("weird;name", "a")]);
         let connection =
             reported(&[("in_hot_standby", "on"), ("search_path", "public"), ("weird;name", "b"), ("new", "1")]);
-        let differences = session.bring_to(&connection);
-        assert!(differences.set.is_empty());
+        let found = differences(&mut session, &connection);
+        assert!(found.set.is_empty());
         let mut expected = Vec::new();
         for (name, value) in [("in_hot_standby", "on"), ("search_path", "public"), ("weird;name", "b"), ("new", "1")] {
             emit_parameter_status(&mut expected, name.as_bytes(), value.as_bytes());
         }
-        assert_eq!(differences.tell, expected);
-        assert!(session.bring_to(&connection).tell.is_empty(), "once");
+        assert_eq!(found.tell, expected);
+        assert!(differences(&mut session, &connection).tell.is_empty(), "once");
         assert_eq!(session.get(b"new"), Some(&b"1"[..]));
     }
 

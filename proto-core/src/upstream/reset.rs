@@ -1,5 +1,6 @@
 //! Cleaning a server connection before somebody else gets it: `ROLLBACK` when it is in a transaction, then a query of the
-//! operator's, then [`Discard`], then what every connection begins with, then a `SELECT` of a random text. With nothing
+//! operator's, then [`Discard`], then what every connection begins with, then the startup parameters of one that was opened
+//! without, then a `SELECT` of a random text. With nothing
 //! discarded it is a check.
 //!
 //! They go out together, as simple queries of their own (`DISCARD ALL` cannot run inside the implicit transaction
@@ -55,6 +56,8 @@ pub enum ResetFault {
     Server(ServerError),
     /// It refused a query of the operator's.
     Query(ServerError),
+    /// It refused startup parameters.
+    Startup(ServerError),
     /// The server did what the protocol does not allow, or not as the answer to what was sent.
     Protocol(Violation),
     /// Bytes behind the last reply: they answer something that nobody asked.
@@ -87,6 +90,9 @@ impl std::fmt::Display for ResetFault {
             Self::Query(error) => {
                 write!(f, "a query of the configuration's failed there: {}", error.one_line())
             }
+            Self::Startup(error) => {
+                write!(f, "startup parameters cannot be set behind a login: {}", error.one_line())
+            }
             Self::Protocol(violation) => {
                 write!(f, "the server broke the protocol during reset: {}", violation.describe())
             }
@@ -106,6 +112,8 @@ enum Due {
     Command(&'static str),
     /// Whatever a query is answered with, up to its ReadyForQuery, outside of a transaction.
     Replies,
+    /// The same, of the query with the startup parameters.
+    StartupReplies,
     /// ReadyForQuery, outside of a transaction.
     Ready,
     /// The RowDescription in front of the proof.
@@ -125,6 +133,7 @@ pub struct Reset {
     /// Nothing is prepared there any more.
     deallocated: bool,
     connect_query: Option<Arc<str>>,
+    startup_query: Option<Arc<str>>,
     outputs: VecDeque<ResetOutput>,
 }
 
@@ -140,6 +149,7 @@ impl Reset {
             parameters: Vec::new(),
             deallocated: plan.discard == Discard::All,
             connect_query: plan.connect_query,
+            startup_query: plan.startup_query.filter(|query| plan.restores && !query.is_empty()),
             outputs: VecDeque::new(),
         };
         let in_transaction = status != TransactionStatus::Idle;
@@ -156,7 +166,10 @@ impl Reset {
             reset.query(query, &mut bytes);
         }
         match plan.discard {
-            Discard::Nothing if plan.prove || !reset.due.is_empty() => reset.prove(&mut bytes),
+            Discard::Nothing if plan.prove || !reset.due.is_empty() => {
+                reset.start(&mut bytes);
+                reset.prove(&mut bytes);
+            }
             Discard::Nothing => {}
             Discard::All => reset.discard_all(&mut bytes),
         }
@@ -177,6 +190,7 @@ impl Reset {
         frontend::emit_query(bytes, b"DISCARD ALL");
         self.due.extend([Due::Command("DISCARD"), Due::Ready]);
         self.connect(bytes);
+        self.start(bytes);
         self.prove(bytes);
     }
 
@@ -184,6 +198,14 @@ impl Reset {
     fn connect(&mut self, bytes: &mut Vec<u8>) {
         if let Some(query) = self.connect_query.clone() {
             self.query(&query, bytes);
+        }
+    }
+
+    /// A bare connection gets what others are opened with.
+    fn start(&mut self, bytes: &mut Vec<u8>) {
+        if let Some(query) = self.startup_query.take() {
+            frontend::emit_query(bytes, query.as_bytes());
+            self.due.push_back(Due::StartupReplies);
         }
     }
 
@@ -248,23 +270,22 @@ impl Reset {
             tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE => return Ok(()),
             tag::ERROR_RESPONSE => {
                 let error = ServerError::new(body, None);
-                let is_query = self.due.front() == Some(&Due::Replies);
-                return Err(if is_query { ResetFault::Query(error) } else { ResetFault::Server(error) });
+                return Err(match self.due.front() {
+                    Some(Due::Replies) => ResetFault::Query(error),
+                    Some(Due::StartupReplies) => ResetFault::Startup(error),
+                    _ => ResetFault::Server(error),
+                });
             }
             tag::PARAMETER_STATUS => {
                 let (name, value) = backend::parameter_status(body)?;
                 let room = remember(&mut self.parameters, name, value);
                 return if room { Ok(()) } else { Err(ResetFault::TooManyParameters) };
             }
-            tag::COMMAND_COMPLETE if self.due.front() == Some(&Due::Replies) => {
+            tag::COMMAND_COMPLETE if self.takes_any() => {
                 self.deallocated |= matches!(body, b"DISCARD ALL\0" | b"DEALLOCATE ALL\0");
                 return Ok(());
             }
-            tag::ROW_DESCRIPTION | tag::DATA_ROW | tag::EMPTY_QUERY_RESPONSE
-                if self.due.front() == Some(&Due::Replies) =>
-            {
-                return Ok(());
-            }
+            tag::ROW_DESCRIPTION | tag::DATA_ROW | tag::EMPTY_QUERY_RESPONSE if self.takes_any() => return Ok(()),
             _ => {}
         }
         // The right number of replies is not enough: these must be the replies to what was sent.
@@ -276,11 +297,17 @@ impl Reset {
                 let fits = command.split(|&byte| byte == b' ').next() == Some(word.as_bytes());
                 if fits { Ok(()) } else { Err(Violation::UnexpectedMessage(frame.tag).into()) }
             }
-            (Some(Due::Ready | Due::Replies), tag::READY_FOR_QUERY) => self.handle_ready(body, more),
+            (Some(Due::Ready | Due::Replies | Due::StartupReplies), tag::READY_FOR_QUERY) => {
+                self.handle_ready(body, more)
+            }
             (Some(Due::Description), tag::ROW_DESCRIPTION) => Ok(()),
             (Some(Due::Proof), tag::DATA_ROW) if is_row_of(body, self.proof.as_bytes()) => Ok(()),
             (_, other) => Err(Violation::UnexpectedMessage(other).into()),
         }
+    }
+
+    fn takes_any(&self) -> bool {
+        matches!(self.due.front(), Some(Due::Replies | Due::StartupReplies))
     }
 
     fn handle_ready(&mut self, body: &[u8], more: bool) -> Result<(), ResetFault> {

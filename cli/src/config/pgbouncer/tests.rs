@@ -209,6 +209,24 @@ fn what_convert_prints_comes_to_the_same_settings() {
     assert_eq!(lines(&toml), lines(&ini));
 }
 
+#[test]
+fn convert_says_what_may_travel_in_clear_unless_nothing_may() {
+    for (options, tells) in [
+        ("", true),
+        ("client_tls_sslmode = prefer\nclient_tls_cert_file = /c\nclient_tls_key_file = /k", true),
+        ("client_tls_sslmode = require\nclient_tls_cert_file = /c\nclient_tls_key_file = /k", false),
+    ] {
+        let text = format!("[databases]\na = host=b\n[pgbouncer]\nauth_type = plain\n{options}\n");
+        let case = Case::new(&text);
+        let converted = convert(&case.dir.path().join("pgbouncer.ini"));
+        assert!(converted.text.contains("\nallow_plaintext = \"always\""), "{}", converted.text);
+        let above = converted.text.split("\nallow_plaintext = ").next().unwrap().lines().last().unwrap();
+        assert_eq!(above.starts_with("# allow_plaintext = \"always\", as with PgBouncer"), tells, "{options}: {above}");
+        assert_eq!(converted.remarks.len(), usize::from(tells));
+        assert!(converted.remarks.iter().all(|remark| remark.contains("unencrypted") && !remark.contains('\n')));
+    }
+}
+
 /// Whatever is written, there is an answer; a broken file never becomes settings.
 #[test]
 fn hostile_files_are_no_panic() {

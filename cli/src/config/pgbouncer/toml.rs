@@ -17,15 +17,22 @@ pub(crate) struct Converted {
     pub(crate) text: String,
     /// The variables, and what each of them is for.
     pub(crate) secrets: Vec<(String, String)>,
+    /// What somebody should decide who goes on from here, one line each. Also in the text.
+    pub(crate) remarks: Vec<&'static str>,
     /// What could not be carried over.
     pub(crate) problems: Vec<Problem>,
 }
+
+/// Why `allow_plaintext` is wider than it is without PgBouncer's file.
+const PLAINTEXT: &str = "allow_plaintext = \"always\", as with PgBouncer: where the password or token itself is asked for \
+     (auth_type \"plain\" or \"oidc\"), it may travel unencrypted, from anywhere. Set \"loopback\" or \"never\" \
+     when every client has TLS, at the latest with tokens.";
 
 /// Reads PgBouncer's configuration and writes it as TOML, with comments on what could not be carried over.
 pub(crate) fn convert(path: &Path) -> Converted {
     let mut draft = Draft::default();
     let merged = super::read(path, &BTreeMap::new(), &mut draft);
-    let mut writer = Writer { text: String::new(), secrets: Vec::new() };
+    let mut writer = Writer { text: String::new(), secrets: Vec::new(), remarks: Vec::new(), must_encrypt: false };
     let _ = writeln!(writer.text, "# From {}, by `gprxy convert`.", one_line(&path.display().to_string()));
     for warning in &draft.warnings {
         let _ = writeln!(writer.text, "# {}", one_line(warning));
@@ -34,6 +41,7 @@ pub(crate) fn convert(path: &Path) -> Converted {
         let _ = writeln!(writer.text, "# ERROR {problem}");
     }
     if let Some(mut merged) = merged {
+        writer.must_encrypt = merged.tls.text("required") == Some("true");
         for section in schema::SECTIONS {
             match section.name {
                 "role" => {
@@ -55,12 +63,16 @@ pub(crate) fn convert(path: &Path) -> Converted {
             }
         }
     }
-    Converted { text: writer.text, secrets: writer.secrets, problems: draft.problems }
+    let Writer { text, secrets, remarks, .. } = writer;
+    Converted { text, secrets, remarks, problems: draft.problems }
 }
 
 struct Writer {
     text: String,
     secrets: Vec<(String, String)>,
+    remarks: Vec<&'static str>,
+    /// Clients without TLS are refused.
+    must_encrypt: bool,
 }
 
 impl Writer {
@@ -78,6 +90,10 @@ impl Writer {
                 Origin::File { line, .. } => format!("line {line}"),
                 other => other.to_string(),
             };
+            if key.name == "allow_plaintext" && literal == "\"always\"" && !self.must_encrypt {
+                let _ = writeln!(self.text, "# {PLAINTEXT}");
+                self.remarks.push(PLAINTEXT);
+            }
             let _ = writeln!(self.text, "{} = {literal}  # {}", key.name, one_line(&note));
         }
     }

@@ -63,6 +63,11 @@ impl Ini {
         self
     }
 
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.options.retain(|(known, _)| known != name);
+        self
+    }
+
     /// A line of `[databases]`; `SERVER` stands for host and port of the server.
     pub(crate) fn database(mut self, line: &str) -> Self {
         self.databases.push(line.replace("SERVER", &format!("host=127.0.0.1 port={}", self.server.port)));

@@ -5,7 +5,10 @@
 //! would leave the shared servers behind.
 
 use std::io::Write;
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
@@ -110,16 +113,38 @@ impl Drop for Leashed {
     }
 }
 
-/// A TCP port that nobody listens on, below the range that the kernel takes for outgoing connections.
+/// A TCP port that nobody listens on, below the range that the kernel takes for outgoing connections. Until this process
+/// ends it is nobody else's: between this and the time when something listens there, another run of the tests may look for
+/// ports as well, and be given others.
 pub(crate) fn free_port() -> u16 {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
+    static CLAIMS: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
         assert!(step < 20_000, "no free port");
         let port = 12_000 + ((std::process::id().wrapping_mul(61) + step) % 18_000) as u16;
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let Some(claim) = claim(port) else { continue };
+        // At any address of this machine.
+        if TcpListener::bind(("0.0.0.0", port)).is_ok() {
+            CLAIMS.lock().unwrap().push(claim);
             return port;
         }
+    }
+}
+
+/// A name that the kernel gives to one process at a time, in the same namespace as its ports, and frees with it.
+fn claim(port: u16) -> Option<UnixListener> {
+    let name = SocketAddr::from_abstract_name(format!("gprxy-test-port-{port}")).unwrap();
+    UnixListener::bind_addr(&name).ok()
+}
+
+#[test]
+fn a_port_is_given_to_one_run_at_a_time() {
+    let ports: Vec<u16> = (0..20).map(|_| free_port()).collect();
+    for (at, port) in ports.iter().enumerate() {
+        assert!(!ports[..at].contains(port));
+        TcpListener::bind(("127.0.0.1", *port)).unwrap();
+        assert!(claim(*port).is_none(), "as another run would find it");
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ring::digest;
 
-use super::{Admission, Gate, Strangers, Users};
+use super::{Admission, Asked, Gate, Users};
 use crate::auth::md5;
 use crate::auth::scram::server::{ClientFault, ClientProof, ScramServer, ServerChallenge, Verifier};
 use crate::auth::scram::{Derivation, MAX_MESSAGE, MECHANISM, NONCE_LEN, ScramKeys};
@@ -46,16 +46,19 @@ pub enum Step {
 
 enum State {
     Plain,
-    /// A password in clear beside a verifier, or beside nothing at all.
+    /// A password in clear beside a verifier.
     PlainDerived,
     Md5([u8; 4]),
     /// The mechanism is due.
     Sasl(ScramServer),
     /// The mechanism was chosen without a first message.
     SaslFirst(ScramServer),
-    SaslFinal(ServerChallenge),
+    /// Kept with what was asked: what others make of the gate meanwhile does not change an open question.
+    SaslFinal(ServerChallenge, Asked),
     /// The verifier of a password in clear is being made.
     SaslDerived(ClientProof),
+    /// It is a refusal, and waits as long as others do.
+    Refused,
     Over,
 }
 
@@ -63,7 +66,9 @@ enum State {
 pub struct Passage {
     gate: Arc<Gate>,
     name: Arc<str>,
-    /// Where the list does not have them and they were looked up.
+    /// The list does not have them, and they were looked up,
+    looked_up: bool,
+    /// and found.
     found: Option<Box<User>>,
     state: State,
 }
@@ -71,21 +76,33 @@ pub struct Passage {
 impl Passage {
     /// For whoever says to be `user`. The random bytes must be fresh.
     pub fn new(gate: Arc<Gate>, user: Arc<str>, nonce: [u8; NONCE_LEN]) -> (Self, Step) {
-        Self::begin(gate, user, None, nonce)
+        Self::begin(gate, user, false, None, nonce)
     }
 
-    /// The same for somebody whom the gate does not know: what is kept of their password was looked up.
-    pub fn of_found(gate: Arc<Gate>, user: Arc<str>, secret: StoredSecret, nonce: [u8; NONCE_LEN]) -> (Self, Step) {
-        if !secret.is_empty() {
-            let _ = gate.found.set(Strangers::like(&secret));
-        }
-        let found = Box::new(User::new(user.clone(), secret));
-        Self::begin(gate, user, Some(found), nonce)
+    /// The same for somebody whom the gate does not know and who was looked up: what is kept of their password, `None`
+    /// when they were not found.
+    pub fn of_looked_up(
+        gate: Arc<Gate>,
+        user: Arc<str>,
+        found: Option<StoredSecret>,
+        nonce: [u8; NONCE_LEN],
+    ) -> (Self, Step) {
+        let found = found.map(|secret| {
+            gate.strangers.learn(&secret);
+            Box::new(User::new(user.clone(), secret))
+        });
+        Self::begin(gate, user, true, found, nonce)
     }
 
-    fn begin(gate: Arc<Gate>, name: Arc<str>, found: Option<Box<User>>, nonce: [u8; NONCE_LEN]) -> (Self, Step) {
+    fn begin(
+        gate: Arc<Gate>,
+        name: Arc<str>,
+        looked_up: bool,
+        found: Option<Box<User>>,
+        nonce: [u8; NONCE_LEN],
+    ) -> (Self, Step) {
         let scram = || (State::Sasl(ScramServer::new(nonce)), Step::Ask(Question::Sasl));
-        let mut passage = Self { gate, name, found, state: State::Over };
+        let mut passage = Self { gate, name, looked_up, found, state: State::Over };
         let gate = &passage.gate;
         let is_unknown = passage.user().is_none() && matches!(gate.users, Users::Listed(_));
         let (state, step) = match (gate.auth_type, passage.secret()) {
@@ -94,7 +111,7 @@ impl Passage {
             (AuthType::Plain, _) => (State::Plain, Step::Ask(Question::Cleartext)),
             // As in PgBouncer and PostgreSQL: who has a verifier is asked by SCRAM where the setting says md5.
             (AuthType::Md5, Some(StoredSecret::Scram(_))) | (AuthType::ScramSha256, _) => scram(),
-            (AuthType::Md5, None) if gate.strangers().by_scram => scram(),
+            (AuthType::Md5, None) if gate.strangers.by_scram() => scram(),
             (AuthType::Md5, _) => {
                 let salt = [nonce[0], nonce[1], nonce[2], nonce[3]];
                 (State::Md5(salt), Step::Ask(Question::Md5 { salt }))
@@ -161,11 +178,11 @@ impl Passage {
                 }
             }
             State::SaslFirst(server) => Ok(self.client_first(server, body.expose())),
-            State::SaslFinal(challenge) => Ok(match challenge.handle_client_final(body.expose()) {
-                Ok(proof) => self.check_proof(proof),
+            State::SaslFinal(challenge, asked) => Ok(match challenge.handle_client_final(body.expose()) {
+                Ok(proof) => self.check_proof(proof, &asked),
                 Err(fault) => Step::Refused(not_scram(fault)),
             }),
-            state @ (State::PlainDerived | State::SaslDerived(_) | State::Over) => {
+            state @ (State::PlainDerived | State::SaslDerived(_) | State::Refused | State::Over) => {
                 self.state = state;
                 Err(Violation::OutOfStep)
             }
@@ -175,21 +192,20 @@ impl Passage {
     /// What a derivation has made; without one that is awaited it changes nothing and gives `None`.
     pub fn handle_derived(&mut self, keys: ScramKeys) -> Option<Step> {
         match std::mem::replace(&mut self.state, State::Over) {
-            State::PlainDerived => {
-                let user = self.user();
-                let right = match user.map(|user| &user.secret) {
-                    Some(StoredSecret::Scram(verifier)) => verifier.is_of(&keys),
-                    _ => false,
-                };
-                Some(self.verdict(right, Some(Credential::Keys(Arc::new(keys)))))
-            }
+            State::PlainDerived => Some(match self.secret() {
+                Some(StoredSecret::Scram(verifier)) if verifier.is_of(&keys) => {
+                    self.admitted(Some(Credential::Keys(Arc::new(keys))), None)
+                }
+                _ => self.wrong(),
+            }),
             State::SaslDerived(proof) => {
                 let verifier = Arc::new(Verifier::new(&keys));
                 if let Some(user) = self.user() {
-                    let _ = user.verifier.set(verifier.clone());
+                    user.keep(verifier.clone());
                 }
-                Some(self.check_with(proof, &verifier))
+                Some(self.check_with(proof, &verifier).unwrap_or_else(|| self.wrong()))
             }
+            State::Refused => Some(self.wrong()),
             state => {
                 self.state = state;
                 None
@@ -201,84 +217,97 @@ impl Passage {
         if given.is_empty() {
             return Step::Refused(Refusal::new(SqlState::INVALID_PASSWORD, "empty password returned by client"));
         }
-        let derive = |verifier: &Verifier| verifier.derivation(&Arc::new(Secret::new(given.to_vec())));
-        let step = match self.secret() {
-            Some(StoredSecret::Plain(password)) => {
-                // Hashed first, so that not even the length shows.
-                let [given, right] = [given, password.expose()].map(|text| digest::digest(&digest::SHA256, text));
-                return self.verdict(equal_in_constant_time(given.as_ref(), right.as_ref()), None);
+        let right = match self.secret() {
+            Some(StoredSecret::Scram(verifier)) => {
+                let derivation = verifier.derivation(&Arc::new(Secret::new(given.to_vec())));
+                self.state = State::PlainDerived;
+                return Step::Derive(derivation);
             }
+            Some(StoredSecret::Plain(password)) => is_same(given, password.expose()),
             Some(StoredSecret::Md5(right)) => {
                 let given = md5::stored(self.name.as_bytes(), given);
-                return self.verdict(equal_in_constant_time(given.expose(), right.expose()), None);
+                equal_in_constant_time(given.expose(), right.expose())
             }
-            Some(StoredSecret::Scram(verifier)) => Some(derive(verifier)),
-            None => self.gate.strangers().rounds.map(|rounds| {
-                Derivation::new(&Arc::new(Secret::new(given.to_vec())), &self.gate.salt(&self.name), rounds)
-            }),
+            None => {
+                let _ = is_same(given, self.gate.mock.expose());
+                false
+            }
         };
-        match step {
-            Some(derivation) => {
-                self.state = State::PlainDerived;
-                Step::Derive(derivation)
-            }
-            None => self.verdict(false, None),
-        }
+        if right { self.admitted(None, None) } else { self.refuse(&self.gate.mock(&self.name)) }
     }
 
     fn check_md5(&self, answer: &[u8], salt: [u8; 4]) -> Step {
         let name = self.name.as_bytes();
-        let right = match self.user().map(|user| &user.secret) {
-            Some(StoredSecret::Plain(password)) if !password.expose().is_empty() => {
-                md5::is_answer(answer, &md5::stored(name, password.expose()), salt)
+        // Whoever is asked: one hash of a password and one with the salt.
+        let stored = |password: &[u8]| md5::stored(name, password);
+        let right = match self.secret() {
+            Some(StoredSecret::Plain(password)) => md5::is_answer(answer, &stored(password.expose()), salt),
+            Some(StoredSecret::Md5(digest)) => {
+                let _ = stored(self.gate.mock.expose());
+                md5::is_answer(answer, digest, salt)
             }
-            Some(StoredSecret::Md5(digest)) => md5::is_answer(answer, digest, salt),
-            _ => {
-                let _ = md5::is_answer(answer, &md5::stored(name, self.gate.mock.expose()), salt);
+            Some(StoredSecret::Scram(_)) | None => {
+                let _ = md5::is_answer(answer, &stored(self.gate.mock.expose()), salt);
                 false
             }
         };
-        self.verdict(right, None)
+        if right { self.admitted(None, None) } else { self.wrong() }
     }
 
     fn client_first(&mut self, server: ScramServer, message: &[u8]) -> Step {
-        let (salt, iterations) = self.gate.challenge(&self.name, self.user());
-        match server.handle_client_first(message, &salt, iterations) {
+        let asked = self.gate.challenge(&self.name, self.user());
+        match server.handle_client_first(message, &asked.salt, asked.rounds) {
             Ok((answer, challenge)) => {
-                self.state = State::SaslFinal(challenge);
+                self.state = State::SaslFinal(challenge, asked);
                 Step::Ask(Question::SaslContinue(answer))
             }
             Err(fault) => Step::Refused(not_scram(fault)),
         }
     }
 
-    fn check_proof(&mut self, proof: ClientProof) -> Step {
-        let user = self.user();
-        match user.map(|user| (&user.secret, user.verifier.get())) {
-            Some((StoredSecret::Scram(verifier), _)) | Some((_, Some(verifier))) => self.check_with(proof, verifier),
-            Some((StoredSecret::Plain(password), None)) if !password.expose().is_empty() => {
-                let (salt, iterations) = self.gate.mock(&self.name);
-                let derivation = Derivation::new(password, &salt, iterations);
+    fn check_proof(&mut self, proof: ClientProof, asked: &Asked) -> Step {
+        let checked = match (self.secret(), self.user().and_then(|user| user.made(&asked.salt, asked.rounds))) {
+            (Some(StoredSecret::Scram(verifier)), _) => self.check_with(proof, verifier),
+            (Some(StoredSecret::Plain(_)), Some(made)) => self.check_with(proof, &made),
+            (Some(StoredSecret::Plain(password)), None) => {
+                let derivation = Derivation::new(password, &asked.salt, asked.rounds);
                 self.state = State::SaslDerived(proof);
-                Step::Derive(derivation)
+                return Step::Derive(derivation);
             }
-            _ => self.verdict(false, None),
-        }
+            (Some(StoredSecret::Md5(_)) | None, _) => {
+                proof.check_in_vain(&self.gate.mock);
+                None
+            }
+        };
+        checked.unwrap_or_else(|| self.refuse(asked))
     }
 
-    fn check_with(&self, proof: ClientProof, verifier: &Verifier) -> Step {
-        match proof.check(verifier) {
-            Some(proven) => {
-                let keys = Credential::Keys(Arc::new(proven.keys));
-                self.admitted(Some(keys), Some(proven.server_final))
-            }
-            None => Step::Refused(wrong(&self.name)),
-        }
+    fn check_with(&self, proof: ClientProof, verifier: &Verifier) -> Option<Step> {
+        let proven = proof.check(verifier)?;
+        let keys = Credential::Keys(Arc::new(proven.keys));
+        Some(self.admitted(Some(keys), Some(proven.server_final)))
     }
 
-    fn verdict(&self, right: bool, shown: Option<Credential>) -> Step {
-        if right { self.admitted(shown, None) } else { Step::Refused(wrong(&self.name)) }
+    /// A wrong password that has cost no derivation yet: where one of somebody else does, this one does as well.
+    fn refuse(&mut self, asked: &Asked) -> Step {
+        let gate = &self.gate;
+        if !gate.strangers.may_cost(gate.auth_type, self.looked_up) {
+            return self.wrong();
+        }
+        let password = Arc::new(Secret::new(gate.mock.expose().to_vec()));
+        self.state = State::Refused;
+        Step::Derive(Derivation::new(&password, &asked.salt, asked.rounds))
     }
+
+    fn wrong(&self) -> Step {
+        Step::Refused(wrong(&self.name))
+    }
+}
+
+/// Hashed first, so that not even the length shows.
+fn is_same(given: &[u8], right: &[u8]) -> bool {
+    let [given, right] = [given, right].map(|text| digest::digest(&digest::SHA256, text));
+    equal_in_constant_time(given.as_ref(), right.as_ref())
 }
 
 /// The text of a PasswordMessage.

@@ -13,6 +13,7 @@ use crate::driver::runtime::Runtime;
 use crate::driver::server::{Hosts, ServerConnection};
 use crate::policy::{Database, Endpoint};
 use crate::pool::{PoolKey, SlotId};
+use crate::session::Wish;
 use crate::upstream::Parameters;
 
 /// Keys that were derived for an account and a server.
@@ -111,20 +112,22 @@ impl<R: Runtime> Shared<R> {
         lock(&self.welcomes).get(&(key.clone(), parameters.clone())).cloned()
     }
 
-    /// Keeps what a server has reported at its login. Equal reports become one, so that they are known to be equal.
+    /// Keeps what a server has reported at a login as a wish says, by the settings of that `generation`: later ones may lead
+    /// to another server. Equal reports become one, so that they are known to be equal.
     pub(in crate::driver) fn keep_welcome(
         &self,
-        key: PoolKey,
-        parameters: Arc<[u8]>,
+        generation: u64,
+        wish: &Wish,
         reported: &Parameters,
     ) -> Arc<Parameters> {
         let mut welcomes = lock(&self.welcomes);
-        let place = (key, parameters);
+        let place = (wish.pool(), wish.parameters.clone());
         if let Some(known) = welcomes.get(&place).filter(|known| ***known == *reported) {
             return known.clone();
         }
         let reported = Arc::new(reported.clone());
-        if welcomes.len() < MAX_WELCOMES || welcomes.contains_key(&place) {
+        let has_room = welcomes.len() < MAX_WELCOMES || welcomes.contains_key(&place);
+        if has_room && generation == self.generation() {
             welcomes.insert(place, reported.clone());
         }
         reported

@@ -3,7 +3,7 @@
 //! One owner for each lease; never more connections than the limit; first come, first served; the most recently used
 //! match; every waiter answered by its deadline; nothing for a session that gave up; nobody waits while something could
 //! be done for it; nothing for those whom an operator has paused, and nothing old after a reconnect; nothing reset ahead
-//! whose owner may still come; nothing left at the end. Beside the pools walks a twin that is also woken early and
+//! whose owner may still come; a connection with other parameters only where it can be brought to them, and no other fits; nothing left at the end. Beside the pools walks a twin that is also woken early and
 //! repeatedly, and must say exactly the same.
 
 mod deeds;
@@ -47,6 +47,10 @@ pub struct Seen {
     pub refused: usize,
     /// Connections that were reset ahead of who came next.
     pub cleaned: usize,
+    /// Connections that were opened without startup parameters.
+    pub bare: usize,
+    /// Connections that were brought to other startup parameters.
+    pub adapted: usize,
 }
 
 struct Choices<'a>(&'a [u8]);
@@ -89,10 +93,13 @@ struct Wish {
     parameters: usize,
     owner: usize,
     reuse: bool,
+    adapts: bool,
 }
 
 struct Connection {
     wish: Wish,
+    /// It can be brought to other parameters.
+    bare: bool,
     /// Whose state it holds.
     owner: Option<usize>,
     opened: Tick,
@@ -242,6 +249,7 @@ impl Walk {
             parameters: choices.below(PARAMETERS)?,
             owner: who % OWNERS,
             reuse: choices.below(8)? != 0,
+            adapts: choices.below(4)? != 0,
         };
         self.ask(who, wish);
         Some(())
@@ -263,6 +271,7 @@ impl Walk {
             parameters: vec![wish.parameters as u8; 8].into(),
             owner: Some(format!("owner {}", wish.owner).into()),
             reuse: wish.reuse,
+            adapts: wish.adapts,
             settings: self.settings.clone(),
         };
         self.order += 1;
@@ -386,6 +395,7 @@ impl Walk {
                 && let Some(connection) = self.connections.get_mut(&lease.slot())
             {
                 connection.stale = false;
+                connection.bare = false;
             }
             self.pools.handle_reopen(lease, now);
             self.twin.handle_reopen(twin, now);

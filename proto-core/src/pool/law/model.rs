@@ -86,12 +86,13 @@ impl Walk {
         assert!(!earlier, "session {session} overtook somebody");
         assert!(!self.is_paused(wish.key), "session {session} got a connection of a paused database");
         match how {
-            How::Open => self.granted_new(wish, (since, order), lease.slot()),
+            How::Open | How::OpenBare => self.granted_new(wish, (since, order), lease.slot(), how),
             How::Reuse | How::Check | How::Reset => self.granted_idle(wish, lease.slot(), how),
         }
         self.replaced = None;
         self.seen.granted += 1;
-        self.sessions[who] = Stand::Holding { wish, lease, twin, opening: how == How::Open, before };
+        let opening = matches!(how, How::Open | How::OpenBare);
+        self.sessions[who] = Stand::Holding { wish, lease, twin, opening, before };
     }
 
     fn opened_ahead(&mut self, pool: &PoolKey, parameters: usize, lease: Lease, twin: Lease) {
@@ -103,8 +104,8 @@ impl Walk {
         for group in [Group::Database, Group::Account] {
             assert!(!self.is_full(group, index), "above the limit of the {group:?}");
         }
-        let wish = Wish { key: index, parameters, owner: 0, reuse: true };
-        let fresh = Connection { wish, owner: None, opened: self.now, stale: false, idle: None };
+        let wish = Wish { key: index, parameters, owner: 0, reuse: true, adapts: false };
+        let fresh = Connection { wish, bare: false, owner: None, opened: self.now, stale: false, idle: None };
         assert!(self.connections.insert(lease.slot(), fresh).is_none(), "a slot was used twice");
         self.ahead.push((Chore::Opening(index), lease, twin));
     }
@@ -131,7 +132,7 @@ impl Walk {
         self.ahead.push((Chore::Cleaning(key), lease, twin));
     }
 
-    fn granted_new(&mut self, wish: Wish, (since, order): (Tick, u64), slot: SlotId) {
+    fn granted_new(&mut self, wish: Wish, (since, order): (Tick, u64), slot: SlotId, how: How) {
         let fits = |it: &&Connection| it.idle.is_some() && serves(it, wish);
         let missed = wish.reuse && self.connections.values().any(|it| fits(&it));
         assert!(self.lagging.is_some() || !missed, "missed a match");
@@ -145,7 +146,13 @@ impl Walk {
         assert!(self.lagging.is_some() || !self.is_cautious(wish.key), "more than one login behind a failure");
         let overtaken = (0..KEYS).find(|&other| other != wish.key && self.could_open(other, wish.key, order));
         assert!(self.lagging.is_some() || overtaken.is_none(), "a client of pool {overtaken:?} was overtaken");
-        let fresh = Connection { wish, owner: None, opened: self.now, stale: false, idle: None };
+        let bare = how == How::OpenBare;
+        if bare {
+            assert!(wish.adapts && wish.reuse, "a bare connection for somebody who needs a login of his own");
+            assert_eq!(self.replaced, Some(wish.key), "a bare connection although there was room");
+            self.seen.bare += 1;
+        }
+        let fresh = Connection { wish, bare, owner: None, opened: self.now, stale: false, idle: None };
         assert!(self.connections.insert(slot, fresh).is_none(), "a slot was used twice");
     }
 
@@ -154,6 +161,9 @@ impl Walk {
         let Some((since, order)) = self.connections.get(&slot).and_then(|it| it.idle) else {
             panic!("connection {slot} has two owners, or does not exist")
         };
+        if self.connections.get(&slot).is_some_and(|it| !serves(it, wish)) {
+            return self.adapted(wish, slot, how);
+        }
         let owner = self.connections.get(&slot).and_then(|it| it.owner);
         let foreign = owner.is_some_and(|owner| owner != wish.owner);
         assert_eq!(how == How::Reset, foreign, "somebody else's state, or a reset for nothing");
@@ -178,6 +188,24 @@ impl Walk {
         assert!(!connection.stale, "a connection that was to be replaced");
         assert!(connection.opened.after(lifetime) > decided, "a connection beyond its lifetime");
         connection.idle = None;
+    }
+
+    /// A bare connection is brought to other parameters.
+    fn adapted(&mut self, wish: Wish, slot: SlotId, how: How) {
+        let fits = self.connections.values().any(|it| it.idle.is_some() && serves(it, wish));
+        assert!(self.lagging.is_some() || !fits, "missed a match");
+        let no_room = self.total(wish.key) >= self.sizes[wish.key]
+            || self.is_backing_off(wish.key, wish.reuse)
+            || [Group::Database, Group::Account].into_iter().any(|group| self.is_full(group, wish.key));
+        assert!(self.lagging.is_some() || no_room, "a connection of its own would have been possible");
+        let (decided, lifetime) = (self.lagging.unwrap_or(self.now), self.settings.server_lifetime);
+        let Some(connection) = self.connections.get_mut(&slot) else { return };
+        assert!(connection.bare && wish.adapts && how == How::Reset, "a connection of another kind");
+        assert!(connection.wish.key == wish.key && connection.wish.reuse && !connection.stale, "a foreign connection");
+        assert!(connection.opened.after(lifetime) > decided, "a connection beyond its lifetime");
+        connection.wish.parameters = wish.parameters;
+        connection.idle = None;
+        self.seen.adapted += 1;
     }
 
     fn told(&mut self, output: PoolOutput) {

@@ -10,7 +10,7 @@ fn relay(ledger: bool, statements: OnServer) -> Relay {
     let profile = AuditProfile { statement_bytes: 4096, required: false };
     let ledger = ledger.then(|| Box::new(Ledger::new(profile)));
     let mut relay = Relay::new(ledger, Some(Box::new(Pooled::new(Reported::default(), &SessionTerms::default()))));
-    let _ = relay.handle_connection(&Reported::default(), Some(Box::new(statements)));
+    let _ = relay.handle_connection(&Reported::default(), None, Some(Box::new(statements)));
     relay
 }
 

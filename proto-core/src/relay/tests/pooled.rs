@@ -22,7 +22,7 @@ fn pooled(audit: bool) -> Relay {
 fn on(audit: bool, statements: Option<Box<OnServer>>) -> Relay {
     let mut relay = pooled(audit);
     let statements = statements.unwrap_or_else(|| Box::new(OnServer::new(200)));
-    let _ = relay.handle_connection(&Reported::default(), Some(statements));
+    let _ = relay.handle_connection(&Reported::default(), None, Some(statements));
     relay
 }
 
@@ -252,7 +252,7 @@ fn a_name_that_the_session_has_is_refused_for_a_long_statement_too() {
     client(&mut relay, &[front::parse("s1", "good"), front::sync()].concat());
     assert!(server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat()));
     drop(relay.take_statements());
-    let _ = relay.handle_connection(&Reported::default(), Some(Box::new(OnServer::new(200))));
+    let _ = relay.handle_connection(&Reported::default(), None, Some(Box::new(OnServer::new(200))));
     let (to_server, _) = client(&mut relay, &[front::parse("s1", &long), front::sync()].concat());
     assert_eq!(tags(&to_server), "PPS", "it is brought there to be in the way");
     assert!(server(
@@ -280,7 +280,7 @@ fn the_unnamed_statement_survives_a_close_that_was_skipped() {
     client(&mut relay, &[front::bind("", "nobody"), front::close(b'S', ""), front::sync()].concat());
     assert!(server(&mut relay, &[back::error("ERROR", "26000", "none"), back::ready(b'I')].concat()));
     drop(relay.take_statements());
-    let _ = relay.handle_connection(&Reported::default(), Some(Box::new(OnServer::new(200))));
+    let _ = relay.handle_connection(&Reported::default(), None, Some(Box::new(OnServer::new(200))));
     let (to_server, _) = client(&mut relay, &[front::bind("", ""), front::sync()].concat());
     assert_eq!(tags(&to_server), "PBS", "it is brought to the next connection");
 }
@@ -303,7 +303,7 @@ fn what_a_failed_transaction_frees_behind_its_end_is_there_for_it() {
     client(&mut relay, &[front::parse("s1", "good"), front::sync()].concat());
     assert!(server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat()));
     drop(relay.take_statements());
-    let _ = relay.handle_connection(&Reported::default(), Some(Box::new(OnServer::new(200))));
+    let _ = relay.handle_connection(&Reported::default(), None, Some(Box::new(OnServer::new(200))));
     client(&mut relay, &front::query("begin; select 1/0"));
     assert!(server(&mut relay, &[back::error("ERROR", "22012", "no"), back::ready(b'E')].concat()));
     let (sent, _) = client(&mut relay, &front::query("rollback; deallocate s1"));
@@ -322,7 +322,7 @@ fn a_deallocate_goes_behind_the_settings_that_the_connection_takes_over() {
     drop(relay.take_statements());
     let mut other = Reported::default();
     assert!(other.set(b"TimeZone", b"UTC"));
-    let differences = relay.handle_connection(&other, Some(Box::new(OnServer::new(200))));
+    let differences = relay.handle_connection(&other, None, Some(Box::new(OnServer::new(200))));
     assert!(!differences.set.is_empty());
     let (sent, said) = client(&mut relay, &front::query("deallocate s1"));
     assert_eq!((tags(&sent).as_str(), said.len()), ("PQ", 0), "behind the settings, on the server");
@@ -362,7 +362,7 @@ fn a_skipped_parse_of_the_unnamed_statement_leaves_the_one_before() {
     client(&mut relay, &[front::bind("", "nobody"), front::parse("", "second"), front::sync()].concat());
     assert!(server(&mut relay, &[back::error("ERROR", "26000", "none"), back::ready(b'I')].concat()));
     drop(relay.take_statements());
-    let _ = relay.handle_connection(&Reported::default(), Some(Box::new(OnServer::new(200))));
+    let _ = relay.handle_connection(&Reported::default(), None, Some(Box::new(OnServer::new(200))));
     let (to_server, _) = client(&mut relay, &[front::bind("", ""), front::sync()].concat());
     assert_eq!(tags(&to_server), "PBS");
     assert!(to_server.windows(5).any(|part| part == b"first"), "{to_server:?}");
@@ -376,7 +376,7 @@ fn a_parse_of_the_unnamed_statement_that_fails_leaves_none() {
     client(&mut relay, &[front::parse("", "selec"), front::sync()].concat());
     assert!(server(&mut relay, &[back::error("ERROR", "42601", "no"), back::ready(b'I')].concat()));
     drop(relay.take_statements());
-    let _ = relay.handle_connection(&Reported::default(), Some(Box::new(OnServer::new(200))));
+    let _ = relay.handle_connection(&Reported::default(), None, Some(Box::new(OnServer::new(200))));
     let (to_server, _) = client(&mut relay, &[front::bind("", ""), front::sync()].concat());
     assert!(!to_server.windows(5).any(|part| part == b"first"), "PostgreSQL has dropped it");
 }
@@ -403,7 +403,7 @@ fn a_server_that_goes_while_it_takes_over_the_settings_says_so_itself() {
     relay.pooled = Some(Box::new(Pooled::new(told, &SessionTerms::default())));
     let mut other = Reported::default();
     assert!(other.set(b"TimeZone", b"UTC"));
-    assert!(!relay.handle_connection(&other, Some(Box::new(OnServer::new(200)))).set.is_empty());
+    assert!(!relay.handle_connection(&other, None, Some(Box::new(OnServer::new(200)))).set.is_empty());
     let last = back::error("FATAL", "57P01", "terminating connection due to administrator command");
     assert_eq!(relay.handle_server(&last, now()), Step::Forward(last.len()));
     assert!(relay.server_is_leaving());
@@ -422,7 +422,7 @@ fn with_two() -> Relay {
     let mut somebody = on(true, None);
     client(&mut somebody, &[front::parse("s1", "mine"), front::parse("s2", "theirs"), front::sync()].concat());
     assert!(server(&mut somebody, &[back::bare(b'1'), back::bare(b'1'), back::ready(b'I')].concat()));
-    let _ = relay.handle_connection(&Reported::default(), somebody.take_statements());
+    let _ = relay.handle_connection(&Reported::default(), None, somebody.take_statements());
     relay
 }
 
@@ -451,7 +451,7 @@ fn deallocate_among_other_statements_frees_the_sessions_own() {
 fn what_deallocate_frees_is_there_for_it_and_cannot_fail() {
     let mut relay = with_two();
     drop(relay.take_statements());
-    let _ = relay.handle_connection(&Reported::default(), Some(Box::new(OnServer::new(200))));
+    let _ = relay.handle_connection(&Reported::default(), None, Some(Box::new(OnServer::new(200))));
     let (sent, _) = client(&mut relay, &front::query("deallocate s1; select 1/0; deallocate s2"));
     assert_eq!(tags(&sent), "PPQ");
     assert!(memchr::memmem::find(&sent, b"mine").is_none(), "texts may fail by now: {}", sent.escape_ascii());

@@ -17,7 +17,7 @@ fn style(value: &str) -> Reported {
 /// A session with this `DateStyle`, on a connection that has it as well.
 fn on(value: &str, caches: bool, statements: Box<OnServer>) -> Relay {
     let mut relay = pooled_with(style(value), caches);
-    assert!(relay.handle_connection(&style(value), Some(statements)).set.is_empty());
+    assert!(relay.handle_connection(&style(value), None, Some(statements)).set.is_empty());
     relay
 }
 
@@ -55,12 +55,12 @@ fn equal_texts_are_one_statement_only_under_equal_settings() {
     assert_eq!(prepare(&mut mdy, "s"), "PS", "the other one's is of another day");
     assert_eq!(bind(&mut mdy, "s"), "BS");
     // Each finds its own again, and who has the same settings shares it, whatever the application's name is.
-    assert!(dmy.handle_connection(&style("ISO, DMY"), Some(leave(&mut mdy))).set.is_empty());
+    assert!(dmy.handle_connection(&style("ISO, DMY"), None, Some(leave(&mut mdy))).set.is_empty());
     assert_eq!(bind(&mut dmy, "s"), "BS");
     let mut same = style("ISO, MDY");
     assert!(same.set(b"application_name", b"other"));
     let mut third = pooled_with(same.clone(), false);
-    let _ = third.handle_connection(&same, Some(leave(&mut dmy)));
+    let _ = third.handle_connection(&same, None, Some(leave(&mut dmy)));
     assert_eq!(prepare(&mut third, "s"), "S");
 }
 
@@ -77,7 +77,7 @@ fn a_setting_that_changes_on_the_way_counts_from_then_on() {
     let mut mdy = on("ISO, MDY", false, leave(&mut relay));
     assert_eq!(prepare(&mut mdy, "mine"), "S", "that is the first one");
     // Where nobody has it as it was, it is read as things are now.
-    let _ = relay.handle_connection(&style("ISO, DMY"), Some(none()));
+    let _ = relay.handle_connection(&style("ISO, DMY"), None, Some(none()));
     assert_eq!(bind(&mut relay, "before"), "PBS");
     let mut dmy = on("ISO, DMY", false, leave(&mut relay));
     assert_eq!(prepare(&mut dmy, "mine"), "S");
@@ -123,7 +123,7 @@ fn unnamed_statements_that_are_kept_are_kept_for_their_settings() {
     let mut other = on("ISO, MDY", true, none());
     assert_eq!([prepare(&mut other, ""), prepare(&mut other, ""), prepare(&mut other, "")], ["PS", "PS", "S"]);
     drop(leave(&mut dmy));
-    let _ = dmy.handle_connection(&style("ISO, DMY"), Some(leave(&mut other)));
+    let _ = dmy.handle_connection(&style("ISO, DMY"), None, Some(leave(&mut other)));
     assert_eq!(bind(&mut dmy, ""), "PBS");
     assert_eq!(bind(&mut dmy, ""), "BS");
     // Behind something that runs, nothing is looked up and nothing is kept.
@@ -146,4 +146,63 @@ fn a_value_that_is_too_long_to_be_followed_stays_where_it_is() {
     let reset = [back::complete("DISCARD ALL"), back::parameter("search_path", "public"), back::ready(b'I')].concat();
     assert!(server(&mut relay, &reset));
     assert!(relay.pins().is_empty());
+}
+
+/// A session that began as `psql` in Tokyo, on a connection whose login said otherwise.
+fn began_elsewhere(bare: bool) -> (Relay, Reported) {
+    let login = Reported::from(vec![
+        (b"TimeZone"[..].into(), b"UTC"[..].into()),
+        (b"application_name"[..].into(), b""[..].into()),
+    ]);
+    let mut connection =
+        if bare { Reported::from(vec![(b"TimeZone"[..].into(), b"Asia/Tokyo"[..].into())]) } else { login.clone() };
+    assert!(connection.set(b"application_name", b"psql"));
+    let mut relay = pooled_with(connection.clone(), false);
+    let _ = relay.handle_connection(&connection, bare.then(|| login.base_values().clone()), Some(none()));
+    (relay, connection)
+}
+
+#[test]
+fn reset_leads_back_to_the_name_that_the_client_began_with() {
+    for reset in ["RESET", "DISCARD ALL"] {
+        let (mut relay, mut connection) = began_elsewhere(false);
+        client(&mut relay, &front::query("reset it"));
+        let reported = back::parameter("application_name", "");
+        assert!(server(&mut relay, &[back::complete(reset), reported, back::ready(b'I')].concat()));
+        assert!(!relay.is_in_doubt());
+        assert!(connection.set(b"application_name", b""));
+        let differences = relay.handle_connection(&connection, None, Some(none()));
+        assert_eq!(differences.tell, back::parameter("application_name", "psql"), "{reset}");
+        assert_eq!(differences.set, front::query("SET application_name TO E'psql';"));
+    }
+}
+
+#[test]
+fn what_was_set_to_another_value_behind_a_reset_counts() {
+    let (mut relay, connection) = began_elsewhere(false);
+    client(&mut relay, &front::query("reset all; set application_name = 'mine'"));
+    let reported = back::parameter("application_name", "mine");
+    let done = [back::complete("RESET"), back::complete("SET"), reported, back::ready(b'I')].concat();
+    assert!(server(&mut relay, &done));
+    let differences = relay.handle_connection(&connection, None, None);
+    assert_eq!((differences.tell.len(), differences.set), (0, front::query("SET application_name TO E'mine';")));
+    // And a value that was set is one, even where the login had the same.
+    let (mut relay, mut connection) = began_elsewhere(false);
+    client(&mut relay, &front::query("set application_name = ''"));
+    let reported = back::parameter("application_name", "");
+    assert!(server(&mut relay, &[back::complete("SET"), reported, back::ready(b'I')].concat()));
+    assert!(connection.set(b"application_name", b""));
+    assert!(relay.handle_connection(&connection, None, None).set.is_empty());
+}
+
+#[test]
+fn a_reset_on_a_bare_connection_leads_to_the_startup_parameters_and_leaves_it_to_nobody() {
+    let (mut relay, connection) = began_elsewhere(true);
+    client(&mut relay, &front::query("reset timezone"));
+    let reported = back::parameter("TimeZone", "UTC");
+    assert!(server(&mut relay, &[back::complete("RESET"), reported, back::ready(b'I')].concat()));
+    assert!(relay.is_in_doubt(), "its startup parameters are set again before anybody gets it");
+    drop(relay.take_statements());
+    let differences = relay.handle_connection(&connection, None, Some(none()));
+    assert_eq!((differences.tell, differences.set), (back::parameter("TimeZone", "Asia/Tokyo"), Vec::new()));
 }

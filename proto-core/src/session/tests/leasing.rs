@@ -134,6 +134,7 @@ fn a_connection_that_comes_too_late_goes_back_unused() {
         parameters: std::sync::Arc::new([]),
         owner: None,
         reuse: true,
+        adapts: false,
         settings: std::sync::Arc::default(),
     };
     duel.pools.handle_request(request, duel.now);
@@ -144,6 +145,7 @@ fn a_connection_that_comes_too_late_goes_back_unused() {
     duel.reply(Reply::Leased(crate::session::Leased {
         lease,
         parameters: Vec::new().into(),
+        bare: None,
         statements: None,
         proof: None,
     }));

@@ -128,7 +128,7 @@ impl Duel {
         match log_in(wish, &mut backend, self.now) {
             Ok(login) => {
                 // One that is there is opened anew all the same.
-                if how == How::Open {
+                if matches!(how, How::Open | How::OpenBare) {
                     self.pools.handle_opened(&lease, self.now);
                 }
                 let own = matches!(wish.credential, Credential::Own(_));

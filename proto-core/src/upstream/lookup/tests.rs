@@ -158,6 +158,13 @@ fn anything_but_the_exact_replies_is_a_fault() {
 }
 
 #[test]
+fn an_error_behind_the_row_does_not_repeat_the_secret() {
+    let error = back::error("ERROR", "P0001", "cannot take 'pencil of ann' for an answer");
+    let told = after(&[opening(), ann(Some(b"pencil of ann")), error].concat()).unwrap();
+    assert!(told.starts_with("broken") && told.contains("P0001") && !told.contains("pencil"), "{told}");
+}
+
+#[test]
 fn what_the_server_sends_is_bounded() {
     let most = ann(Some(&vec![b'x'; 65_000]));
     assert!(after(&answer(&[most])).unwrap().starts_with("found xxx"));

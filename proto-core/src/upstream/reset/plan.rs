@@ -25,6 +25,10 @@ pub struct ResetPlan {
     pub discard: Discard,
     /// Send this query behind that, when anything was discarded; its replies may be any but an error.
     pub connect_query: Option<Arc<str>>,
+    /// The settings of a session may be gone: what a bare connection has instead of startup parameters is set again.
+    pub restores: bool,
+    /// The query that does so ([`crate::upstream::startup_query`]).
+    pub startup_query: Option<Arc<str>>,
     /// Have the proof repeated even when nothing else is sent.
     pub prove: bool,
     /// Fresh random bytes: the server repeats them behind everything else.
@@ -32,10 +36,10 @@ pub struct ResetPlan {
 }
 
 impl ResetPlan {
-    /// Behind the login: the operator's query.
+    /// Behind the login: the operator's query, and the parameters of a bare connection.
     #[must_use]
-    pub fn connect(query: Arc<str>, proof: [u8; 16]) -> Self {
-        Self { query: Some(query), prove: true, proof, ..Self::default() }
+    pub fn connect(query: Option<Arc<str>>, proof: [u8; 16]) -> Self {
+        Self { query, restores: true, prove: true, proof, ..Self::default() }
     }
 
     /// Nobody has used the connection for `server_check_delay`.
@@ -49,7 +53,7 @@ impl ResetPlan {
     #[must_use]
     pub fn end_of_session(settings: &PoolSettings, proof: [u8; 16]) -> Self {
         let in_session_mode = settings.pool_mode == PoolMode::Session;
-        let mut plan = Self { rollback: true, proof, prove: true, ..Self::default() };
+        let mut plan = Self { rollback: true, restores: true, proof, prove: true, ..Self::default() };
         let (query, discards) = reset_query(settings);
         if in_session_mode || settings.server_reset_query_always {
             plan.query = query;
@@ -71,9 +75,9 @@ impl ResetPlan {
             (None, false) => None,
             (None, true) => {
                 let connect_query = settings.connect_query.clone();
-                Some(Self { discard: Discard::All, connect_query, proof: proof(), ..Self::default() })
+                Some(Self { discard: Discard::All, connect_query, restores: true, proof: proof(), ..Self::default() })
             }
-            (query, _) => Some(Self { query, proof: proof(), ..Self::default() }),
+            (query, _) => Some(Self { query, restores: true, proof: proof(), ..Self::default() }),
         }
     }
 
@@ -82,7 +86,7 @@ impl ResetPlan {
     #[must_use]
     pub fn for_another(settings: &PoolSettings, proof: [u8; 16]) -> Self {
         let ((query, _), connect_query) = (reset_query(settings), settings.connect_query.clone());
-        Self { query, discard: Discard::All, connect_query, proof, ..Self::default() }
+        Self { query, discard: Discard::All, connect_query, restores: true, proof, ..Self::default() }
     }
 }
 

@@ -7,6 +7,8 @@ const BOTH: ResetPlan = ResetPlan {
     query: None,
     discard: Discard::All,
     connect_query: None,
+    restores: true,
+    startup_query: None,
     prove: false,
     proof: [0xab; 16],
 };
@@ -251,4 +253,34 @@ fn a_connection_begins_anew_with_the_operators_query_behind_what_is_discarded() 
     assert_eq!(outcome(&mut reset), Some(ResetOutcome::Clean(vec![])));
     let nothing = ResetPlan { connect_query, discard: Discard::Nothing, prove: true, ..BOTH };
     assert!(!sent(&mut begin(TransactionStatus::Idle, nothing)).contains("role"), "nothing was discarded");
+}
+
+#[test]
+fn a_bare_connection_gets_its_startup_parameters_again() {
+    let query: Arc<str> = "SELECT pg_catalog.set_config(E'TimeZone', E'Asia/Tokyo', false)".into();
+    let plan = |restores| ResetPlan { restores, startup_query: Some(query.clone()), ..BOTH };
+    let sent = |plan| match begin(TransactionStatus::Idle, plan).poll_output() {
+        Some(ResetOutput::Send(bytes)) => bytes,
+        other => panic!("nothing is sent: {other:?}"),
+    };
+    assert_eq!(sent(plan(false)), sent(BOTH), "where nothing was taken back");
+    let mut expected = Vec::new();
+    frontend::emit_query(&mut expected, b"DISCARD ALL");
+    frontend::emit_query(&mut expected, query.as_bytes());
+    expected.extend_from_slice(SELECT);
+    assert_eq!(sent(plan(true)), expected);
+    let empty = ResetPlan { startup_query: Some("".into()), ..BOTH };
+    assert_eq!(sent(empty), sent(BOTH), "nothing was asked for");
+
+    let mut reset = begin(TransactionStatus::Idle, plan(true));
+    let row = [msg(b'T', b"\0\0"), msg(b'D', b"\0\0"), msg(b'S', b"TimeZone\0Asia/Tokyo\0")].concat();
+    let answers = [done("DISCARD ALL", b'I'), row, done("SELECT 1", b'I'), proven()].concat();
+    reset.handle_input(&answers, at(0));
+    let zone = (b"TimeZone"[..].into(), b"Asia/Tokyo"[..].into());
+    assert_eq!(outcome(&mut reset), Some(ResetOutcome::Clean(vec![zone])));
+
+    let mut reset = begin(TransactionStatus::Idle, plan(true));
+    let error = msg(b'E', b"SERROR\0C22023\0Minvalid value for parameter\0\0");
+    reset.handle_input(&[done("DISCARD ALL", b'I'), error].concat(), at(0));
+    assert!(matches!(outcome(&mut reset), Some(ResetOutcome::Broken(ResetFault::Startup(_)))), "a login will tell");
 }
