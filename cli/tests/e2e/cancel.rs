@@ -1,5 +1,7 @@
 //! Cancel requests: the right statement, and no other.
 
+use crate::support::gprxy::Config;
+use crate::support::postgres::Version;
 use crate::support::promise::unchanged;
 use crate::support::wire::{Wire, cancel, cancel_and_leave, query};
 use crate::support::{eventually, psql};
@@ -109,4 +111,35 @@ unchanged! {
         wire.read_until_ready();
         wire.quit();
     }
+}
+
+#[test]
+fn a_key_is_good_at_the_process_that_made_it_and_nowhere_else() {
+    let (mut first, mut second) = (Config::new(Version::V15).start(), Config::new(Version::V15).start());
+    let (here, there) = (first.target("bob"), second.target("bob"));
+    let (mut ours, mut theirs) = (Wire::login(&here).unwrap(), Wire::login(&there).unwrap());
+    for (wire, marker) in [(&mut ours, "replica-one"), (&mut theirs, "replica-two")] {
+        wire.send(&query(&format!("select pg_sleep(25) /* {marker} */")));
+        here.server.await_running(marker);
+    }
+    let (pid, secret) = ours.key.clone();
+    // Each of them is answered by its end, so all have been dealt with when the one that counts goes out.
+    for _ in 0..20 {
+        cancel(&there, pid, &secret);
+        cancel(&there.clone().in_plaintext(), pid, &secret);
+    }
+    for marker in ["replica-one", "replica-two"] {
+        here.server.await_running(marker);
+    }
+    cancel(&here, pid, &secret);
+    assert!(ours.read_until_ready().iter().any(|message| message.tag == 'E' && message.complaint().code == "57014"));
+    here.server.await_running("replica-two");
+    let (pid, secret) = theirs.key.clone();
+    cancel(&there, pid, &secret);
+    assert!(theirs.read_until_ready().iter().any(|message| message.tag == 'E' && message.complaint().code == "57014"));
+    for wire in [&mut ours, &mut theirs] {
+        assert_eq!(wire.value("select 'still here'"), "still here");
+    }
+    first.assert_alive();
+    second.assert_alive();
 }

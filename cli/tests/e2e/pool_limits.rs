@@ -2,20 +2,27 @@
 
 use serde_json::json;
 
-use crate::support::eventually;
+use crate::console::table;
 use crate::support::fixtures::{READER, WRITER};
 use crate::support::gprxy::{Config, Gprxy};
 use crate::support::postgres::{Cluster, Version};
 use crate::support::provider::Provider;
 use crate::support::target::Target;
 use crate::support::wire::Wire;
+use crate::support::{eventually, psql};
 
 /// Another person with the writer's role, and so with the writer's pool.
 fn eve(gprxy: &Gprxy) -> Target {
-    let claims = json!({ "sub": "eve", "preferred_username": "eve", "email": "eve@corp.example", "roles": ["writer"] });
-    let mut target = gprxy.target("bob").with_user("eve@corp.example").with_password(&Provider::shared().mint(claims));
+    let mut target = person(gprxy, "eve", &["writer"]);
     target.account = WRITER.0;
     target
+}
+
+/// Somebody with these roles.
+fn person(gprxy: &Gprxy, name: &str, roles: &[&str]) -> Target {
+    let email = format!("{name}@corp.example");
+    let claims = json!({ "sub": name, "preferred_username": name, "email": email, "roles": roles });
+    gprxy.target("bob").with_user(&email).with_password(&Provider::shared().mint(claims))
 }
 
 fn transaction(size: i64) -> Config {
@@ -33,6 +40,19 @@ fn a_person_has_so_many_sessions_and_gets_the_place_back_of_one_that_ends() {
     first.quit();
     eventually("the place is free again", || Wire::login(&gprxy.target("bob")).ok());
     assert_eq!(second.value("select 1"), "1");
+}
+
+/// Who is refused, and why.
+fn refused(target: &Target) -> (String, String, String) {
+    let error = Wire::login(target).err().expect("there is no room");
+    (error.severity, error.code, error.message)
+}
+
+/// The people behind the sessions that the console shows.
+fn present(console: &mut Wire) -> Vec<String> {
+    let mut people: Vec<_> = table(console, "SHOW CLIENTS").into_iter().map(|row| row["identity"].clone()).collect();
+    people.sort();
+    people
 }
 
 /// Whose password PostgreSQL has checked is the PostgreSQL user of that name, and counts from then on.
@@ -61,15 +81,56 @@ fn a_user_of_postgresql_has_so_many_sessions_as_a_person_has() {
 }
 
 #[test]
-fn the_last_places_are_for_those_who_administer() {
-    let config = Config::new(Version::V15).pool_of(5).set("limits.max_client_conn", 2);
-    let gprxy = config.set("limits.reserved_for_admins", 1).set("admin.admin_roles", "writer").start();
-    let _alice = Wire::login(&gprxy.target("alice")).unwrap();
-    let error = Wire::login(&gprxy.target("alice")).err().expect("the last place is not for her");
-    assert_eq!((error.severity.as_str(), error.code.as_str()), ("FATAL", "53300"), "{error:?}");
-    assert!(error.message.contains("administrators"), "{error:?}");
-    let mut bob = eventually("her second connection is gone", || Wire::login(&gprxy.target("bob")).ok());
-    assert_eq!(bob.value("select 1"), "1");
+fn clients_that_fill_the_proxy_leave_the_last_places_to_those_who_administer() {
+    for version in [Version::V15, Version::V18] {
+        let config = Config::new(version).pool_of(1).set("pool.pool_mode", "transaction");
+        let config = config.set("limits.max_client_conn", 5).set("limits.reserved_for_admins", 2);
+        let gprxy = config.set("admin.admin_roles", "dba").start();
+        let ordinary = |name: &str| person(&gprxy, name, &["reader"]);
+        let admin = |name: &str| person(&gprxy, name, &["writer", "dba"]);
+        let at_console = |target: Target| target.with_database("pgbouncer");
+        let enter = |target: &Target| eventually("those who were refused have gone", || Wire::login(target).ok());
+
+        let mut inside: Vec<Wire> = ["u0", "u1", "u2"].iter().map(|name| enter(&ordinary(name))).collect();
+        for wire in &mut inside {
+            assert_eq!(wire.value("select 'served'"), "served");
+        }
+        // Everybody else is told so, those who are in already not less than others.
+        for name in ["u0", "u3"] {
+            let (severity, code, message) = refused(&ordinary(name));
+            assert_eq!((severity.as_str(), code.as_str()), ("FATAL", "53300"), "{message}");
+            assert!(message.contains("administrators"), "{message}");
+            let shown = psql::run(&ordinary(name), &["select 1"]).failed();
+            assert!(shown.contains("administrators"), "{shown}");
+        }
+        // The two places that are left: in a database, and at the console.
+        let mut ann = enter(&admin("ann"));
+        assert_eq!(ann.value("select 'let in'"), "let in");
+        let mut desk = enter(&at_console(admin("ben")));
+        assert_eq!(refused(&admin("cas")).1, "53300", "those are taken, too");
+        assert_eq!(refused(&at_console(ordinary("u3"))).1, "53300", "the console is not for everybody");
+        let mut second = enter(&at_console(admin("cas")));
+        let names = ["ann", "ben", "cas", "u0", "u1", "u2"].map(|name| format!("{name}@corp.example"));
+        assert_eq!(eventually("the refused have gone", || Some(present(&mut desk)).filter(|it| it.len() == 6)), names);
+        assert_eq!(present(&mut second), names);
+        for wire in &mut inside {
+            assert_eq!(wire.value("select 'unharmed'"), "unharmed");
+        }
+
+        inside.into_iter().chain([ann, second]).for_each(Wire::quit);
+        eventually("only the one at the console is left", || (present(&mut desk).len() == 1).then_some(()));
+        for pool in table(&mut desk, "SHOW POOLS") {
+            let counts = ["cl_active", "cl_waiting", "sv_active", "sv_login"].map(|name| pool[name].as_str());
+            assert!(counts == ["0"; 4] || pool["database"] == "pgbouncer", "{pool:?}");
+        }
+        let database =
+            table(&mut desk, "SHOW DATABASES").into_iter().find(|row| row["name"] == gprxy.target("bob").database);
+        assert!(database.is_none_or(|row| row["current_client_connections"] == "0"));
+        // And as many get in as before: two beside the one at the console.
+        let again: Vec<Wire> = ["u3", "u4"].iter().map(|name| enter(&ordinary(name))).collect();
+        assert_eq!(refused(&ordinary("u5")).1, "53300");
+        drop(again);
+    }
 }
 
 #[test]

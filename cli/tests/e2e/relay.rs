@@ -261,6 +261,18 @@ unchanged! {
 }
 
 unchanged! {
+    fn as_many_parameters_as_the_protocol_counts(target) {
+        let mut wire = log_in(target);
+        let places: Vec<String> = (1..=65_535).map(|n| format!("${n}")).collect();
+        let text = format!("select cardinality(array[{}]::int[])", places.join(","));
+        let values = vec!["7"; 65_535];
+        wire.send(&[parse("", &text), bind("", &values), describe_and_execute(), sync()].concat());
+        assert_eq!(texts(&wire.read_until_ready()), ["65535"]);
+        wire.quit();
+    }
+}
+
+unchanged! {
     fn a_connection_that_closes_its_sending_half_behind_a_query_ends_cleanly(target) {
         let mut wire = log_in(&target.clone().in_plaintext());
         wire.send(&query("select 1"));

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use futures_rustls::rustls::ClientConfig;
 
-use super::connection::{Connection, Slow};
+use super::connection::Connection;
 use super::link::Link;
 use super::runtime::Runtime;
 use super::server::{read_until, timely, write_all};
 use super::shared::Shared;
+use super::slow::Slow;
 use super::tls;
 use crate::cancel::{CancelOrder, Decision};
 use crate::fault::Lost;

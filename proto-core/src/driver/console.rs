@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::connection::{Connection, Slow};
+use super::connection::Connection;
 use super::control::{Control, Shutdown};
 use super::runtime::Runtime;
 use super::shared::Shared;
+use super::slow::Slow;
 use crate::console::{ConsoleAccess, Errand, Found, Show, Snapshot, Standing, Verb, Which, no_such_database, not_now};
 use crate::fault::{Refusal, SqlState};
 use crate::hub::Applicant;

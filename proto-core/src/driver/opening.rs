@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use super::connection::{Connection, Opened, Slow};
+use super::connection::Connection;
+use super::dial::{self, OpenFailure};
 use super::runtime::Runtime;
-use super::server::{self, OpenFailure, ServerConnection};
+use super::server::{self, ServerConnection};
 use super::shared::Shared;
+use super::slow::{Opened, Slow};
 use super::told::{self, Teller};
 use crate::auth::Authenticated;
 use crate::cancel::BackendTarget;
@@ -159,7 +161,7 @@ async fn connect<R: Runtime>(shared: &Arc<Shared<R>>, wish: &Wish, bare: bool) -
     };
     let profile = shared.terms().profile.clone();
     let (teller, hosts) = (Teller::of(wish, profile.log), shared.hosts(target));
-    let opened = server::open::<R>(target, &hosts, tls, profile.sockets, &teller, |endpoint| {
+    let opened = dial::open::<R>(target, &hosts, tls, profile.sockets, &teller, |endpoint| {
         let settings = wish.login_settings(shared.with_hub(|hub, _| hub.random()));
         let credential = match (&wish.credential, &token) {
             (Credential::Account(_), _) => settings.credential.with_keys(shared.scram_keys(&wish.account, endpoint)),
@@ -167,7 +169,7 @@ async fn connect<R: Runtime>(shared: &Arc<Shared<R>>, wish: &Wish, bare: bool) -
             _ => settings.credential,
         };
         let parameters = if bare { Arc::new([]) } else { settings.parameters };
-        let tls_possible = server::tls_possible(endpoint, target.sslmode);
+        let tls_possible = dial::tls_possible(endpoint, target.sslmode);
         LoginSettings { tls_possible, credential, parameters, ..settings }
     });
     opened.await

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use futures_rustls::rustls::ClientConfig;
 
+use super::dial::{self, Hosts};
 use super::runtime::Runtime;
-use super::server::{self, Hosts};
 use super::told::Teller;
 use crate::entropy::Entropy;
 use crate::fault::Refusal;
@@ -39,7 +39,7 @@ pub async fn log_in<R: Runtime>(
 ) -> Result<Seen, Refusal> {
     let credential = Credential::of(account.password.clone());
     let (hosts, silent) = (Hosts::default(), Teller::silent());
-    let opened = server::open::<R>(database, &hosts, tls, SocketOptions::default(), &silent, |endpoint| {
+    let opened = dial::open::<R>(database, &hosts, tls, SocketOptions::default(), &silent, |endpoint| {
         let mut nonce = [0; 18];
         entropy.fill(&mut nonce);
         LoginSettings {
@@ -48,7 +48,7 @@ pub async fn log_in<R: Runtime>(
             parameters: Arc::new([]),
             credential: credential.clone(),
             sslmode: database.sslmode,
-            tls_possible: server::tls_possible(endpoint, database.sslmode),
+            tls_possible: dial::tls_possible(endpoint, database.sslmode),
             nonce,
             timeout: database.connect_timeout,
         }

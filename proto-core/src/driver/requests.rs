@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-use super::connection::{Connection, Slow};
+use super::connection::Connection;
 use super::opening;
 use super::runtime::Runtime;
 use super::server::{self, ServerConnection};
+use super::slow::Slow;
 use super::told;
 use crate::auth::Authenticated;
 use crate::codec::backend::TransactionStatus;
@@ -204,6 +205,17 @@ impl<R: Runtime> Connection<R> {
                 self.reopen(lease);
             }
         }
+    }
+
+    /// There is no server connection, if this is about what was asked for last: the session may have given up and asked again
+    /// while it was on its way.
+    pub(super) fn refused(&mut self, refusal: Refusal, now: Now) {
+        let session = self.session.id();
+        if !self.asked || self.shared.with_hub(|hub, _| hub.pools.is_served(session)) {
+            return;
+        }
+        self.stop_asking();
+        self.reply(Reply::Refused(refusal), now);
     }
 
     /// Nothing is asked for any more. A session that keeps its connection will not ask again, and a person's own password

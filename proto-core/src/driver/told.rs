@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 
+use super::dial::OpenFailure;
 use super::runtime::Runtime;
-use super::server::{OpenFailure, ServerConnection};
+use super::server::ServerConnection;
 use super::shared::Shared;
 use crate::fault::Lost;
 use crate::policy::{Endpoint, LogTerms};

@@ -207,6 +207,15 @@ impl Pools {
         }
     }
 
+    /// The pool's first client has not had its turn yet, and shares a limit with others.
+    pub(super) fn stay_in_line(&mut self, id: PoolId) {
+        let Some(pool) = self.pools.get(&id) else { return };
+        let shared = KINDS.into_iter().find(|kind| kind.limit(pool).is_some());
+        if let (Some(kind), Some((&ticket, _))) = (shared, pool.waiters.first_key_value()) {
+            self.starve(id, ticket, kind);
+        }
+    }
+
     /// The pool stands in no line any more. Those behind it may be served.
     pub(super) fn unstarve(&mut self, id: PoolId) {
         let Some(pool) = self.pools.get_mut(&id) else { return };

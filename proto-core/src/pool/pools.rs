@@ -289,6 +289,13 @@ impl Pools {
         }
     }
 
+    /// Whether the session has a request or a lease, or an answer that was not fetched. One that was fetched earlier and
+    /// reaches it now is to a request of before.
+    #[must_use]
+    pub fn is_served(&self, session: SessionId) -> bool {
+        self.places.contains_key(&session)
+    }
+
     /// The counts of one pool; all zero when it does not exist.
     #[must_use]
     pub fn counts(&self, key: &PoolKey) -> Counts {

@@ -41,6 +41,7 @@ impl Pools {
 
     /// Other limits hold for the pools that these are known for: who waits need not wait for somebody else to ask by them.
     pub fn resettle(&mut self, settings_of: impl Fn(&PoolKey) -> Option<Arc<PoolSettings>>, now: Now) {
+        self.handle_timeout(now);
         let all: Vec<(PoolId, Arc<PoolSettings>)> =
             self.ids.iter().filter_map(|(key, id)| Some((*id, settings_of(key)?))).collect();
         for (id, settings) in all {
@@ -162,5 +163,20 @@ mod tests {
         for lease in [first, second] {
             pools.handle_release(lease, Returned::Broken, now);
         }
+    }
+
+    #[test]
+    fn what_is_overdue_when_other_limits_come_leaves_no_pool_behind() {
+        let mut now = corp::at(Tick::default());
+        let mut pools = Pools::new();
+        let none = Arc::new(PoolSettings { default_pool_size: 0, ..PoolSettings::default() });
+        pools.handle_request(Request { settings: none.clone(), ..request(1, "app") }, now);
+        assert!(pools.is_served(SessionId(1)), "it waits");
+        now.tick = now.tick.after(none.query_wait_timeout);
+        let more = Arc::new(PoolSettings { default_pool_size: 1, ..PoolSettings::default() });
+        pools.resettle(|_| Some(more.clone()), now);
+        assert!(pools.is_served(SessionId(1)), "its refusal was not fetched");
+        assert!(matches!(pools.poll_output(), Some(PoolOutput::Refused { .. })));
+        assert!(!pools.is_served(SessionId(1)) && pools.poll_output().is_none() && pools.is_empty());
     }
 }

@@ -62,6 +62,8 @@ impl Pools {
             }
         }
         self.timers.set(now.tick, Due::Continue(id));
+        // Until then nobody of another pool gets before those who are left.
+        self.stay_in_line(id);
     }
 
     /// Gives the claim what its turn leads to; hands it back when it has to wait. `since`: it waits already.

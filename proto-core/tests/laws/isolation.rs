@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gprxy_proto::policy::SessionTerms;
 use gprxy_proto::pool::{PoolMode, PoolSettings};
+use gprxy_proto::testing::dice::Dice;
 use gprxy_proto::testing::law::check;
 use gprxy_proto::testing::world::{Setup, Weather, World};
 use gprxy_proto::testing::{corp, logs};
@@ -103,7 +104,30 @@ pub(crate) fn any_mode(seed: u64) -> Setup {
             SessionTerms { cache_unnamed_statements: (seed / 64).is_multiple_of(3), ..SessionTerms::default() };
         setup.profile.databases = corp::with_terms(&corp::databases(pool), session);
     }
+    if seed / 4 % 2 == 1 {
+        limit(&mut setup, &mut Dice::new(!seed));
+    }
     setup
+}
+
+/// Server connections that come and go for more reasons than their clients, and of which there are fewer.
+fn limit(setup: &mut Setup, dice: &mut Dice) {
+    let database = setup.profile.databases.find(corp::DATABASE).expect("it is there");
+    let (ms, u) = (Duration::from_millis, |n: u64| u32::try_from(n).expect("small"));
+    let pool = PoolSettings {
+        min_pool_size: u(dice.below(3)),
+        reserve_pool_size: u(dice.below(2)),
+        reserve_pool_timeout: ms(dice.below(30)),
+        max_db_connections: u(dice.below(4)),
+        max_user_connections: u(dice.below(3)),
+        server_round_robin: dice.percent(30),
+        server_lifetime: ms(*dice.pick(&[0, 20, 300, 3_600_000])),
+        server_idle_timeout: ms(*dice.pick(&[0, 20, 300, 3_600_000])),
+        server_check_delay: ms(*dice.pick(&[0, 20, 30_000])),
+        ..(*database.pool).clone()
+    };
+    let session = *database.session;
+    setup.profile.databases = corp::with_terms(&corp::databases(pool), session);
 }
 
 #[test]

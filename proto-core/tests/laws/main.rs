@@ -5,9 +5,11 @@
 
 mod audit;
 mod console;
+mod crowd;
 mod encrypted;
 mod endings;
 mod isolation;
+mod limits;
 mod lookups;
 mod neighbours;
 mod pools;

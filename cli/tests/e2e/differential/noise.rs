@@ -7,6 +7,12 @@ use crate::support::wire::{Wire, bind, describe_and_execute, frame, parse, query
 use super::grammar::Dice;
 use crate::support::eventually_within;
 
+/// Of so many seeds, one brings in a client whose startup parameters are others: each of its turns makes everything on the
+/// connection anew.
+const FOREIGN: u64 = 4;
+/// What that one asks for.
+const OTHERS: [(&str, &str); 2] = [("DateStyle", "SQL, DMY"), ("options", "-c geqo=off -c TimeZone=Asia/Kolkata")];
+
 /// How long somebody is waited for who may have to wait for the one under observation.
 const TURN: std::time::Duration = std::time::Duration::from_millis(15);
 
@@ -19,6 +25,8 @@ struct Neighbour {
 
 pub(super) struct Noise {
     neighbours: Vec<Neighbour>,
+    /// How many of them speak.
+    company: usize,
     dice: Dice,
     /// Connections that there are: with a single one nobody may keep it.
     connections: usize,
@@ -26,25 +34,27 @@ pub(super) struct Noise {
 }
 
 impl Noise {
-    /// The same person as the one under observation, and somebody else.
+    /// The same person as the one under observation, and somebody else; the first of them once more, who wants it otherwise.
     pub(super) fn new(people: &[Target], connections: usize) -> Self {
-        let neighbour = |target: &Target| Neighbour {
-            wire: Wire::login(target).unwrap_or_else(|error| panic!("{error:?}")),
+        let neighbour = |target: &Target, parameters: &[(&str, &str)]| Neighbour {
+            wire: Wire::login_with(target, parameters).unwrap_or_else(|error| panic!("{error:?}")),
             owed: None,
             in_transaction: false,
         };
-        let neighbours = people.iter().map(neighbour).collect();
-        Self { neighbours, dice: Dice::new(0), connections, said: 0 }
+        let mut neighbours: Vec<_> = people.iter().map(|target| neighbour(target, &[])).collect();
+        neighbours.push(neighbour(&people[0], &OTHERS));
+        Self { neighbours, company: people.len(), dice: Dice::new(0), connections, said: 0 }
     }
 
     /// From here on the same things are said for the same seed.
     pub(super) fn reset(&mut self, seed: u64) {
         self.dice = Dice::new(!seed);
+        self.company = self.neighbours.len() - usize::from(!seed.is_multiple_of(FOREIGN));
     }
 
     /// Somebody says something, unless they still wait for their turn.
     pub(super) fn speak(&mut self) {
-        let n = self.dice.below(self.neighbours.len());
+        let n = self.dice.below(self.company);
         self.said += 1;
         let somebody_keeps_one = self.neighbours.iter().any(|one| one.in_transaction);
         let may_begin = self.connections > 1 && !somebody_keeps_one;

@@ -79,7 +79,7 @@ pub(crate) fn parse(name: &str, sql: &str) -> Vec<u8> {
 /// Bind of text parameters to the unnamed portal, results as text.
 pub(crate) fn bind(statement: &str, values: &[&str]) -> Vec<u8> {
     let mut body = format!("\0{statement}\0\0\0").into_bytes();
-    body.extend(i16::try_from(values.len()).unwrap().to_be_bytes());
+    body.extend(u16::try_from(values.len()).unwrap().to_be_bytes());
     for value in values {
         body.extend(i32::try_from(value.len()).unwrap().to_be_bytes());
         body.extend(value.as_bytes());

@@ -8,9 +8,10 @@ use std::sync::{Arc, Weak};
 use super::Shared;
 use crate::auth::scram::ScramKeys;
 use crate::cancel::BackendTarget;
+use crate::driver::dial::Hosts;
 use crate::driver::mailbox::lock;
 use crate::driver::runtime::Runtime;
-use crate::driver::server::{Hosts, ServerConnection};
+use crate::driver::server::ServerConnection;
 use crate::policy::{Database, Endpoint};
 use crate::pool::{PoolKey, SlotId};
 use crate::session::Wish;
@@ -25,6 +26,9 @@ pub(super) type Turns = HashMap<Arc<[Endpoint]>, Arc<AtomicUsize>>;
 /// What the servers of a pool report at a login with these startup parameters.
 pub(super) type Welcomes = HashMap<(PoolKey, Arc<[u8]>), Arc<Parameters>>;
 
+/// Accounts and servers of which keys are kept. Accounts that were looked up are as many as there are users; beyond that
+/// number each login derives its own.
+const MAX_SCRAM_KEYS: usize = 1024;
 /// Welcomes that are kept. Beyond that many different startup packets, clients wait for a server to greet them.
 const MAX_WELCOMES: usize = 1024;
 
@@ -71,14 +75,16 @@ impl<R: Runtime> Shared<R> {
         lock(&self.shelf).insert(slot, connection);
     }
 
-    /// Keys that an earlier login of this account derived there: PBKDF2 runs once for each account and server. Accounts
-    /// and servers are those of the settings, so the table is bounded.
+    /// Keys that an earlier login of this account derived there: PBKDF2 runs once for each account and server.
     pub(in crate::driver) fn scram_keys(&self, account: &Arc<str>, endpoint: &Endpoint) -> Option<Arc<ScramKeys>> {
         lock(&self.scram).get(&(account.clone(), endpoint.clone())).cloned()
     }
 
     pub(in crate::driver) fn keep_scram_keys(&self, account: &Arc<str>, endpoint: &Endpoint, keys: Arc<ScramKeys>) {
-        lock(&self.scram).insert((account.clone(), endpoint.clone()), keys);
+        let (mut scram, place) = (lock(&self.scram), (account.clone(), endpoint.clone()));
+        if scram.len() < MAX_SCRAM_KEYS || scram.contains_key(&place) {
+            scram.insert(place, keys);
+        }
     }
 
     /// An operator expects a parameter to follow sessions that a server does not report. Said once for each name.

@@ -152,7 +152,21 @@ impl Client {
     /// # Errors
     /// When the connection ends before either.
     pub async fn log_in(&mut self, user: &str, secret: &[u8], extra: &[(&str, &str)]) -> Result<Vec<Message>, Gone> {
-        let pairs = [&[("user", user), ("database", corp::DATABASE)], extra].concat();
+        self.log_in_to(corp::DATABASE, user, secret, extra).await
+    }
+
+    /// The same in any database.
+    ///
+    /// # Errors
+    /// When the connection ends before either.
+    pub async fn log_in_to(
+        &mut self,
+        database: &str,
+        user: &str,
+        secret: &[u8],
+        extra: &[(&str, &str)],
+    ) -> Result<Vec<Message>, Gone> {
+        let pairs = [&[("user", user), ("database", database)], extra].concat();
         self.encrypt().await?;
         self.send(&front::startup(PROTOCOL_3_0, &pairs)).await?;
         self.send(&front::password(secret)).await?;

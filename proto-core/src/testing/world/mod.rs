@@ -23,11 +23,11 @@ mod core;
 mod provider;
 mod runtime;
 mod server;
+mod trail;
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::io;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_rustls::rustls::{ClientConfig, ServerConfig};
@@ -42,7 +42,7 @@ use super::dice::Dice;
 use super::law;
 use super::postgres::Postgres;
 use crate::auth::jwks::KeySets;
-use crate::driver::audit_log::{AuditLog, AuditSink, Reopened, Settings};
+use crate::driver::audit_log::{AuditLog, Settings};
 use crate::driver::serve::serve;
 use crate::driver::shared::{Parts, ServerTls, Shared};
 use crate::fault::{Refusal, SqlState};
@@ -52,6 +52,7 @@ use crate::pool::PoolMode;
 use crate::session::Profile;
 use crate::time::{Now, Tick};
 use runtime::{Executor, Handle, lock};
+use trail::Lines;
 
 /// The proxy's name, also in its certificate.
 pub const FRONT_HOST: &str = "gprxy.corp.example";
@@ -108,6 +109,9 @@ impl Default for Setup {
     }
 }
 
+/// What looks at the hub after every step.
+type Watch = Box<dyn FnMut(&Hub, Now)>;
+
 /// A proxy, its server, its network and its clock.
 pub struct World {
     /// The server behind the proxy.
@@ -126,6 +130,7 @@ pub struct World {
     over: bool,
     /// Connections come back between transactions.
     pooled: bool,
+    watch: Option<Watch>,
     _teller: Teller,
 }
 
@@ -187,6 +192,7 @@ impl World {
             endpoints,
             over: false,
             pooled,
+            watch: None,
             _teller,
         }
     }
@@ -264,7 +270,7 @@ impl World {
     pub fn run(&mut self) {
         let limit = self.now().tick.after(Duration::from_secs(3600));
         while !lock(&self.scripts).is_empty() {
-            if !self.executor.step() && !self.pass_time(limit) {
+            if !self.step() && !self.pass_time(limit) {
                 let left = lock(&self.scripts).clone();
                 panic!("nothing moves any more, and these scripts are not over: {left:?}");
             }
@@ -274,9 +280,23 @@ impl World {
     /// Lets so much time pass.
     pub fn advance(&mut self, span: Duration) {
         let limit = self.now().tick.after(span);
-        while self.executor.step() || (self.now().tick < limit && self.pass_time(limit)) {}
+        while self.step() || (self.now().tick < limit && self.pass_time(limit)) {}
         let mut core = self.handle.core();
         core.tick = core.tick.max(limit);
+    }
+
+    /// Looks at the hub after everything that happens from now on.
+    pub fn set_watch(&mut self, watch: impl FnMut(&Hub, Now) + 'static) {
+        self.watch = Some(Box::new(watch));
+    }
+
+    fn step(&mut self) -> bool {
+        let any = self.executor.step();
+        if let Some(watch) = self.watch.as_mut().filter(|_| any) {
+            let now = corp::at(self.handle.core().tick);
+            self.shared.inspect(|hub| watch(hub, now));
+        }
+        any
     }
 
     fn pass_time(&self, limit: Tick) -> bool {
@@ -291,7 +311,7 @@ impl World {
     pub fn trail(&self) -> Vec<serde_json::Value> {
         self.lines.set_blocked(false);
         assert!(self.audit.flush(Duration::from_secs(10)), "the audit trail is not written");
-        let bytes = lock(&self.lines.0.bytes).clone();
+        let bytes = self.lines.bytes();
         let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
         lines.map(|line| serde_json::from_slice(line).expect("a line of JSON")).collect()
     }
@@ -314,6 +334,18 @@ impl World {
     /// # Panics
     /// When one of these is not so.
     pub fn assert_quiet(&mut self) {
+        let idle = self.assert_deserted();
+        assert_eq!(self.postgres.backends().len(), idle, "the server has as many connections as the pools keep");
+        let unfit = if self.pooled { self.postgres.in_between() } else { self.postgres.unclean() };
+        assert_eq!(unfit, Vec::<u32>::new(), "kept connections are clean");
+    }
+
+    /// Nobody is connected any more: every counter is at zero, no cancel is on its way. How many connections the pools keep;
+    /// the server may have ended some of them, unless they were used since.
+    ///
+    /// # Panics
+    /// When one of these is not so.
+    pub fn assert_deserted(&mut self) -> usize {
         self.advance(Duration::from_secs(30));
         assert_eq!(self.shared.sessions(), 0, "sessions are left");
         let (clients, orders, enrolled, counts) = self.shared.inspect(|hub| {
@@ -327,10 +359,7 @@ impl World {
             let busy = (counts.active, counts.opening, counts.waiting);
             assert_eq!(busy, (0, 0, 0), "{key} has active, opening, waiting left");
         }
-        let idle: usize = counts.iter().map(|(_, counts)| counts.idle).sum();
-        assert_eq!(self.postgres.backends().len(), idle, "the server has as many connections as the pools keep");
-        let unfit = if self.pooled { self.postgres.in_between() } else { self.postgres.unclean() };
-        assert_eq!(unfit, Vec::<u32>::new(), "kept connections are clean");
+        counts.iter().map(|(_, counts)| counts.idle).sum()
     }
 
     /// Ends the proxy and the world.
@@ -374,41 +403,6 @@ impl Drop for Teller {
             let lines = self.0.core().take_transcript();
             eprintln!("{} lines of transcript:\n{}", lines.len(), lines.join("\n"));
         }
-    }
-}
-
-/// An audit trail in memory, behind a gate.
-#[derive(Clone, Default)]
-struct Lines(Arc<Trail>);
-
-#[derive(Default)]
-struct Trail {
-    bytes: Mutex<Vec<u8>>,
-    blocked: Mutex<bool>,
-    opened: Condvar,
-}
-
-impl Lines {
-    fn set_blocked(&self, blocked: bool) {
-        *lock(&self.0.blocked) = blocked;
-        self.0.opened.notify_all();
-    }
-}
-
-impl AuditSink for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let gate = self.0.opened.wait_while(lock(&self.0.blocked), |blocked| *blocked);
-        drop(gate);
-        lock(&self.0.bytes).extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn reopen(&mut self) -> io::Result<Reopened> {
-        Ok(Reopened::Same)
     }
 }
 
