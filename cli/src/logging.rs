@@ -126,7 +126,8 @@ fn short(target: &str) -> &str {
 /// Escapes everything that could end a line, move the cursor or hide text, so that nobody can forge a log line.
 pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
     // Besides the control characters: line and paragraph separator, and the marks that turn the direction of text.
-    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let turns =
+        |c: char| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let is_harmful = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') || turns(c);
     if !text.contains(is_harmful) {
         return Cow::Borrowed(text);
@@ -168,7 +169,7 @@ mod tests {
             let text = shown(format, "gprxy", evil);
             assert!(!text.contains(['\n', '\r', '\u{1b}']), "{text}");
         }
-        assert_eq!(one_line("a\nb\u{1b}\u{2028}c"), "a\\nb\\u{1b}\\u{2028}c");
+        assert_eq!(one_line("a\nb\u{1b}\u{2028}c\u{61c}"), "a\\nb\\u{1b}\\u{2028}c\\u{61c}");
         assert!(matches!(one_line("plain é 日本"), Cow::Borrowed(_)));
     }
 

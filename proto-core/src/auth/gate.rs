@@ -157,6 +157,12 @@ impl Gate {
         }
     }
 
+    /// Other settings hold, and this gate stands where that one stood: strangers are asked as they were.
+    #[cfg(feature = "driver")]
+    pub(crate) fn follow(&self, before: &Self) {
+        self.strangers.follow(&before.strangers);
+    }
+
     /// Whether both have the same secret for this name, or none.
     #[cfg(feature = "driver")]
     pub(crate) fn has_same(&self, other: &Self, name: &str) -> bool {
@@ -213,21 +219,9 @@ impl Gate {
         }
     }
 
-    /// The salt and rounds of a challenge for this user, who need not exist.
-    fn challenge(&self, name: &str, user: Option<&User>) -> Asked {
-        match user.map(|user| &user.secret) {
-            Some(StoredSecret::Scram(verifier)) => {
-                Asked { salt: verifier.salt().into(), rounds: verifier.iterations() }
-            }
-            _ => self.mock(name),
-        }
-    }
-
-    fn mock(&self, name: &str) -> Asked {
-        Asked {
-            salt: salt_for(name.as_bytes(), &self.mock).into(),
-            rounds: self.strangers.rounds().unwrap_or(DEFAULT_ITERATIONS),
-        }
+    /// The salt and rounds of a challenge for somebody who has no verifier, and need not exist.
+    fn mock(&self, name: &[u8]) -> Asked {
+        Asked { salt: salt_for(name, &self.mock).into(), rounds: self.strangers.rounds().unwrap_or(DEFAULT_ITERATIONS) }
     }
 
     fn admission(

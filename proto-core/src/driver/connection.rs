@@ -303,7 +303,7 @@ impl<R: Runtime> Connection<R> {
                 self.reply(Reply::Nonce(nonce), now);
             }
             Action::Derive(derivation) => {
-                self.slow = Some(Slow::Deriving(Box::pin(R::blocking(move || derivation.run()))));
+                self.slow = Some(Slow::Deriving(Box::pin(self.shared.derive(derivation))));
                 // It is polled for the first time with this task's next wake-up.
                 self.mailbox.wake();
             }

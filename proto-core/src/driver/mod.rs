@@ -34,4 +34,5 @@ pub mod terms;
 pub mod tls;
 pub mod tokens;
 mod told;
+mod turnstile;
 mod verifying;

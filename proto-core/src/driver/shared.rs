@@ -27,8 +27,10 @@ use super::server::ServerConnection;
 use super::statistics::Statistics;
 use super::terms::Terms;
 use super::tokens::TokenSource;
+use super::turnstile::Turnstile;
 use crate::auth::jwks::Fetch;
 use crate::auth::jwt::Keyring;
+use crate::auth::scram::{Derivation, ScramKeys};
 use crate::fault::{Refusal, SqlState};
 use crate::hub::{Hub, HubOutput};
 use crate::policy::TlsTerms;
@@ -41,6 +43,9 @@ use caches::{ScramCache, Servers, Turns, Welcomes};
 pub(in crate::driver) use presence::Arrived;
 use presence::Present;
 pub(in crate::driver) use suspend::Unwritten;
+
+/// Derivations at a time. At PostgreSQL's 4096 rounds, that is more than a thousand logins in a second.
+const DERIVATIONS: usize = 2;
 
 /// TLS configurations for servers, one for each way to verify.
 pub type ServerTls = BTreeMap<TlsTerms, Arc<ClientConfig>>;
@@ -108,6 +113,8 @@ pub struct Shared<R: Runtime> {
     scram: Mutex<ScramCache>,
     welcomes: Mutex<Welcomes>,
     turns: Mutex<Turns>,
+    /// Derivations for clients who are not proven yet.
+    derivations: Arc<Turnstile>,
     pub(super) recipes: Recipes,
     /// What an operator has been told does not follow sessions.
     untracked: Mutex<BTreeSet<Box<str>>>,
@@ -152,6 +159,7 @@ impl<R: Runtime> Shared<R> {
             scram: Mutex::default(),
             welcomes: Mutex::default(),
             turns: Mutex::default(),
+            derivations: Turnstile::new(DERIVATIONS),
             recipes: Recipes::default(),
             untracked: Mutex::default(),
             draining: AtomicBool::new(false),
@@ -268,6 +276,21 @@ impl<R: Runtime> Shared<R> {
             R::spawn(connection.close::<R>());
         }
         self.with_hub(|hub, now| hub.pools.handle_release(lease, crate::pool::Returned::Broken, now));
+    }
+
+    /// Does the work that a client's password makes, on a thread that may block, when its turn has come. Who leaves in the
+    /// middle of it has not stopped it, and its turn lasts as long.
+    pub(super) fn derive(&self, derivation: Derivation) -> impl Future<Output = ScramKeys> + Send + 'static {
+        let enter = self.derivations.enter();
+        async move {
+            let turn = enter.await;
+            let work = move || {
+                let keys = derivation.run();
+                drop(turn);
+                keys
+            };
+            R::blocking(work).await
+        }
     }
 
     fn fetch(self: &Arc<Self>, fetch: Fetch) {

@@ -94,6 +94,9 @@ impl<R: Runtime> Shared<R> {
         for (terms, config) in &before.server_tls {
             server_tls.entry(terms.clone()).or_insert_with(|| config.clone());
         }
+        if let (Some(gate), Some(before)) = (&profile.gate, &before.profile.gate) {
+            gate.follow(before);
+        }
         let after = Arc::new(Terms { generation: before.generation + 1, profile, tls, server_tls });
         let result = self.with_hub(|hub, now| {
             hub.keys.reload(issuers, now).map_err(|error| error.to_string())?;

@@ -13,6 +13,7 @@ use crate::secret::Secret;
 use crate::time::Now;
 
 use super::leasing::Leasing;
+use super::looking::Search;
 use super::{Action, Credential, Output, Phase, Session, looking};
 
 impl Session {
@@ -30,9 +31,13 @@ impl Session {
         if proving.passage.is_some() {
             return;
         }
-        match self.place_to_look(&gate, &proving.startup) {
-            Ok(Some(place)) => self.look_up(&gate, place, nonce, now),
-            Ok(None) => self.enter_gate(|gate, user| Passage::new(gate, user, nonce), now),
+        match self.search(&gate, &proving.startup) {
+            Ok(Search::In(place)) => self.look_up(&gate, place, nonce, now),
+            Ok(Search::Needless) => self.enter_gate(|gate, user| Passage::new(gate, user, nonce), now),
+            Ok(Search::Nowhere) => {
+                let place = proving.startup.database.clone();
+                self.enter_gate(|gate, user| Passage::of_nowhere(gate, user, place, nonce), now);
+            }
             Err(why) => {
                 log::warn!("session {}: {why}", self.id);
                 self.refuse(looking::misconfigured(), now);

@@ -32,6 +32,16 @@ pub(super) struct Place {
     target: Arc<Database>,
 }
 
+/// What becomes of somebody before the gate asks them.
+pub(super) enum Search {
+    /// Nobody is looked up, or not this one.
+    Needless,
+    /// They are looked up here.
+    In(Place),
+    /// Others are looked up, but there is no place to look for this one.
+    Nowhere,
+}
+
 pub(super) struct Looking {
     proving: Box<Proving>,
     /// For the gate, behind this.
@@ -54,32 +64,33 @@ impl Looking {
 }
 
 impl Session {
-    /// Where this client's user is looked up; `None`: they are known, or nobody could be asked.
+    /// Where this client's user is looked up. Who asks for a database that does not exist is asked for a password as
+    /// everybody is, and so looked up as everybody is, where one place is named for all.
     ///
     /// # Errors
     /// What is wrong with the settings, for the log.
-    pub(super) fn place_to_look(&self, gate: &Gate, startup: &Startup) -> Result<Option<Place>, String> {
-        if gate.knows(&startup.user) {
-            return Ok(None);
-        }
+    pub(super) fn search(&self, gate: &Gate, startup: &Startup) -> Result<Search, String> {
         let profile = &self.profile;
+        let somewhere =
+            || profile.auth_query.is_some() || profile.databases.entries().any(|(_, it)| it.auth_query.is_some());
+        if gate.knows(&startup.user) {
+            return Ok(Search::Needless);
+        }
         let terms = match profile.databases.find(&startup.database) {
-            _ if profile.is_console(&startup.database) => profile.auth_query.as_ref(),
-            Some(target) => target.auth_query.as_ref(),
-            // Who asks for a database that does not exist is asked for a password all the same.
-            None => None,
+            Some(target) if !profile.is_console(&startup.database) => target.auth_query.as_ref(),
+            // There is no server that could be asked but one that is named.
+            _ => profile.auth_query.as_ref().filter(|terms| terms.database.is_some()),
         };
-        let Some(terms) = terms else { return Ok(None) };
+        let Some(terms) = terms else {
+            return Ok(if somewhere() { Search::Nowhere } else { Search::Needless });
+        };
         let database = terms.database.as_ref().unwrap_or(&startup.database);
         if profile.is_console(database) {
-            let words = "cannot use the reserved \"{}\" database as an auth_dbname";
-            let words = words.replace("{}", database);
-            // The console has no server to ask. Where no other one is named, nobody is looked up for it.
-            return if terms.database.is_some() { Err(words) } else { Ok(None) };
+            return Err(format!("cannot use the reserved \"{database}\" database as an auth_dbname"));
         }
         let target = profile.databases.find(database);
         let target = target.ok_or_else(|| format!("authentication database \"{database}\" is not configured"))?;
-        Ok(Some(Place { terms: terms.clone(), database: database.clone(), target: target.clone() }))
+        Ok(Search::In(Place { terms: terms.clone(), database: database.clone(), target: target.clone() }))
     }
 
     /// Asks for a server connection.

@@ -142,7 +142,7 @@ fn a_password_user_has_no_issuer() {
 
 #[test]
 fn no_text_can_forge_a_line() {
-    let hostile = "select 1\"}\r\n{\"event\":\"statement\",\"user\":\"bob\"}\n\u{85}\u{2028}\u{2029}\u{0}\u{1b}[2J\u{9b}2J\u{202e}";
+    let hostile = "select 1\"}\r\n{\"event\":\"statement\",\"user\":\"bob\"}\n\u{85}\u{2028}\u{2029}\u{0}\u{1b}[2J\u{9b}2J\u{202e}\u{61c}";
     let facts = facts(&Sheet {
         database: Some(hostile.as_bytes()),
         application: Some(hostile.as_bytes()),

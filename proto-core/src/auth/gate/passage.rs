@@ -62,21 +62,28 @@ enum State {
     Over,
 }
 
+/// What is known of somebody besides the list.
+enum Origin {
+    /// Nothing: the list is all there is.
+    List,
+    /// They were looked up, and perhaps found.
+    LookedUp(Option<Box<User>>),
+    /// Others are looked up, but not where these asked to be let in.
+    Nowhere(Arc<str>),
+}
+
 /// One client's way through a gate.
 pub struct Passage {
     gate: Arc<Gate>,
     name: Arc<str>,
-    /// The list does not have them, and they were looked up,
-    looked_up: bool,
-    /// and found.
-    found: Option<Box<User>>,
+    origin: Origin,
     state: State,
 }
 
 impl Passage {
     /// For whoever says to be `user`. The random bytes must be fresh.
     pub fn new(gate: Arc<Gate>, user: Arc<str>, nonce: [u8; NONCE_LEN]) -> (Self, Step) {
-        Self::begin(gate, user, false, None, nonce)
+        Self::begin(gate, user, Origin::List, nonce)
     }
 
     /// The same for somebody whom the gate does not know and who was looked up: what is kept of their password, `None`
@@ -91,18 +98,19 @@ impl Passage {
             gate.strangers.learn(&secret);
             Box::new(User::new(user.clone(), secret))
         });
-        Self::begin(gate, user, true, found, nonce)
+        Self::begin(gate, user, Origin::LookedUp(found), nonce)
     }
 
-    fn begin(
-        gate: Arc<Gate>,
-        name: Arc<str>,
-        looked_up: bool,
-        found: Option<Box<User>>,
-        nonce: [u8; NONCE_LEN],
-    ) -> (Self, Step) {
+    /// The same where nobody can be looked up for `place`, but elsewhere they are: somebody whom the gate does not know is
+    /// asked here as nobody is asked elsewhere. Who sees the same salt in both places would know by it that this user does
+    /// not exist.
+    pub fn of_nowhere(gate: Arc<Gate>, user: Arc<str>, place: Arc<str>, nonce: [u8; NONCE_LEN]) -> (Self, Step) {
+        Self::begin(gate, user, Origin::Nowhere(place), nonce)
+    }
+
+    fn begin(gate: Arc<Gate>, name: Arc<str>, origin: Origin, nonce: [u8; NONCE_LEN]) -> (Self, Step) {
         let scram = || (State::Sasl(ScramServer::new(nonce)), Step::Ask(Question::Sasl));
-        let mut passage = Self { gate, name, looked_up, found, state: State::Over };
+        let mut passage = Self { gate, name, origin, state: State::Over };
         let gate = &passage.gate;
         let is_unknown = passage.user().is_none() && matches!(gate.users, Users::Listed(_));
         let (state, step) = match (gate.auth_type, passage.secret()) {
@@ -123,7 +131,18 @@ impl Passage {
 
     /// Whoever has this name.
     fn user(&self) -> Option<&User> {
-        self.found.as_deref().or_else(|| self.gate.find(&self.name))
+        match &self.origin {
+            Origin::LookedUp(found) => found.as_deref(),
+            Origin::List | Origin::Nowhere(_) => self.gate.find(&self.name),
+        }
+    }
+
+    /// What a challenge names for somebody without a verifier.
+    fn mock(&self) -> Asked {
+        match &self.origin {
+            Origin::Nowhere(place) => self.gate.mock(&[self.name.as_bytes(), b"\0", place.as_bytes()].concat()),
+            Origin::List | Origin::LookedUp(_) => self.gate.mock(self.name.as_bytes()),
+        }
     }
 
     /// What is kept of their password. An empty one lets nobody in: they are asked as somebody who does not exist.
@@ -233,7 +252,7 @@ impl Passage {
                 false
             }
         };
-        if right { self.admitted(None, None) } else { self.refuse(&self.gate.mock(&self.name)) }
+        if right { self.admitted(None, None) } else { self.refuse(&self.mock()) }
     }
 
     fn check_md5(&self, answer: &[u8], salt: [u8; 4]) -> Step {
@@ -255,7 +274,12 @@ impl Passage {
     }
 
     fn client_first(&mut self, server: ScramServer, message: &[u8]) -> Step {
-        let asked = self.gate.challenge(&self.name, self.user());
+        let asked = match self.secret() {
+            Some(StoredSecret::Scram(verifier)) => {
+                Asked { salt: verifier.salt().into(), rounds: verifier.iterations() }
+            }
+            _ => self.mock(),
+        };
         match server.handle_client_first(message, &asked.salt, asked.rounds) {
             Ok((answer, challenge)) => {
                 self.state = State::SaslFinal(challenge, asked);
@@ -291,7 +315,7 @@ impl Passage {
     /// A wrong password that has cost no derivation yet: where one of somebody else does, this one does as well.
     fn refuse(&mut self, asked: &Asked) -> Step {
         let gate = &self.gate;
-        if !gate.strangers.may_cost(gate.auth_type, self.looked_up) {
+        if !gate.strangers.may_cost(gate.auth_type, matches!(self.origin, Origin::LookedUp(_))) {
             return self.wrong();
         }
         let password = Arc::new(Secret::new(gate.mock.expose().to_vec()));

@@ -51,6 +51,17 @@ impl Strangers {
         }
     }
 
+    /// What was learnt by another one is known here, too.
+    #[cfg(feature = "driver")]
+    pub(super) fn follow(&self, before: &Self) {
+        if let Some(found) = before.found_verifier.get() {
+            let _ = self.found_verifier.set(*found);
+        }
+        if let Some(rounds) = before.found_rounds.get() {
+            let _ = self.found_rounds.set(*rounds);
+        }
+    }
+
     /// Where `auth_type` leaves it to what is kept of a user: by SCRAM, else by MD5.
     pub(super) fn by_scram(&self) -> bool {
         self.found_verifier.get().copied().unwrap_or(self.listed.only_verifiers)

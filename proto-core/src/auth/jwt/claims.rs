@@ -23,15 +23,26 @@ const MAX_ROLES: usize = 512;
 type Claims = Map<String, Value>;
 
 /// Whether a character has no place in a name that people read in logs and compare by eye: control characters and line
-/// separators could forge lines, direction marks and empty characters disguise one name as another. The two joiners
-/// (U+200C, U+200D) stay: names in several scripts need them.
+/// separators could forge lines; direction marks, blank letters, tags and whatever else is not seen (Unicode's
+/// Default_Ignorable_Code_Point) disguise one name as another. The two joiners (U+200C, U+200D) and the variation selectors
+/// of the basic plane stay: names in several scripts need them.
 pub(crate) fn is_hidden(c: char) -> bool {
-    const HIDDEN: [std::ops::RangeInclusive<char>; 5] = [
+    const HIDDEN: [std::ops::RangeInclusive<char>; 15] = [
+        '\u{ad}'..='\u{ad}',
+        '\u{34f}'..='\u{34f}',
+        '\u{61c}'..='\u{61c}',
+        '\u{115f}'..='\u{1160}',
+        '\u{17b4}'..='\u{17b5}',
+        '\u{180e}'..='\u{180e}',
         '\u{200b}'..='\u{200b}',
         '\u{200e}'..='\u{200f}',
         '\u{2028}'..='\u{202e}',
         '\u{2060}'..='\u{206f}',
+        '\u{3164}'..='\u{3164}',
         '\u{feff}'..='\u{feff}',
+        '\u{ffa0}'..='\u{ffa0}',
+        '\u{fff0}'..='\u{fffb}',
+        '\u{e0000}'..='\u{e0fff}',
     ];
     c.is_control() || HIDDEN.iter().any(|range| range.contains(&c))
 }

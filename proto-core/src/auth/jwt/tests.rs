@@ -352,11 +352,22 @@ fn names_are_strings_that_fit_on_a_line() {
             "a\u{2028}b",
             "a\u{202e}b",
             "a\u{200b}",
+            "a\u{ad}nn",
+            "a\u{34f}nn",
+            "a\u{61c}",
+            "a\u{180e}",
+            "\u{3164}",
+            "a\u{115f}",
+            "a\u{ffa0}",
+            "a\u{fff9}",
+            "a\u{e0061}\u{e007f}",
         ] {
             assert!(refused(&claims_with(claim, json!(bad))).contains("cannot be used"), "{bad:?}");
         }
         assert!(refused(&claims_with(claim, json!("x".repeat(1025)))).contains("1024 bytes"));
-        assert!(accepted(&claims_with(claim, json!("Zoë Ångström"))));
+        for good in ["Zoë Ångström", "می\u{200c}خواهم", "क्\u{200d}ष", "葛\u{fe00}", "김철수"] {
+            assert!(accepted(&claims_with(claim, json!(good))), "{good:?}");
+        }
     }
     assert!(refused(&claims_with("iss", json!(["https://idp.example"]))).contains("\"iss\" is an array"));
 }

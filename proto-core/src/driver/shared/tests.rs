@@ -86,3 +86,23 @@ fn who_has_gone_waits_for_no_keys() {
     shared.depart(id, &mailbox);
     assert!(lock(&shared.awaiting_keys).is_empty());
 }
+
+#[test]
+fn derivations_wait_for_each_other_and_not_for_who_has_left() {
+    let mut world = World::new(3);
+    let shared = Shared::<Stuck>::new(parts(&mut world));
+    let derive = || {
+        let password = Arc::new(crate::secret::Secret::new(b"guess".to_vec()));
+        Box::pin(shared.derive(Derivation::new(&password, b"salt", std::num::NonZeroU32::MIN)))
+    };
+    let mut all: Vec<_> = (0..DERIVATIONS + 3).map(|_| derive()).collect();
+    for job in &mut all {
+        assert!(job.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop())).is_pending());
+    }
+    assert_eq!(shared.derivations.waiting(), 3, "as many as may have begun");
+    all.pop();
+    assert_eq!(shared.derivations.waiting(), 2);
+    // One that has begun goes, and its work with it: the next one's turn has come.
+    drop(all.remove(0));
+    assert_eq!(shared.derivations.waiting(), 1);
+}

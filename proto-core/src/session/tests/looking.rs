@@ -256,6 +256,50 @@ fn users_of_the_console_are_looked_up_where_a_database_is_named_for_it() {
     }
 }
 
+/// The salt and the rounds that somebody is asked with.
+fn scram_challenge(duel: &mut Duel) -> String {
+    duel.seen();
+    let first = b"n,,n=,r=abc";
+    let length = u32::try_from(first.len()).unwrap().to_be_bytes();
+    duel.client(&message(b'p', &[b"SCRAM-SHA-256\0", &length[..], first].concat()));
+    let question = messages(&duel.seen()).remove(0);
+    let Ok(Authentication::SaslContinue(challenge)) = Authentication::parse(&question.body) else {
+        panic!("{question:?}")
+    };
+    let challenge = String::from_utf8_lossy(challenge).into_owned();
+    challenge.split_once(",s=").unwrap().1.to_owned()
+}
+
+#[test]
+fn a_database_that_does_not_exist_does_not_tell_who_does() {
+    let kept = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+    assert!(matches!(StoredSecret::parse(kept.as_bytes()), StoredSecret::Scram(_)));
+    let ask = |database: &str, rows: Option<Vec<Vec<u8>>>, place: Option<&str>| {
+        let mut terms = terms(AuthType::ScramSha256);
+        if place.is_some() {
+            look_in(&mut terms, place);
+            terms.profile.auth_query = Some(
+                AuthQuery { user: corp::READER.into(), query: QUERY.into(), database: place.map(Arc::from) }.into(),
+            );
+        }
+        let mut duel = Duel::new(terms);
+        duel.client(&front::startup(PROTOCOL_3_0, &[("user", "x"), ("database", database)]));
+        assert_eq!(duel.postgres.logins(), usize::from(rows.is_some()), "{database}");
+        if let Some(rows) = rows {
+            duel.server(&answer(&rows));
+        }
+        scram_challenge(&mut duel)
+    };
+    for rows in [vec![], vec![row("x", Some(kept.as_bytes()))]] {
+        // Where one place is named for all, the answer is the same everywhere.
+        let [here, there] =
+            [corp::DATABASE, "no_such_database"].map(|it| ask(it, Some(rows.clone()), Some(corp::DATABASE)));
+        assert_eq!(here, there);
+        // Elsewhere it never is.
+        assert_ne!(ask(corp::DATABASE, Some(rows), None), ask("no_such_database", None, None));
+    }
+}
+
 #[test]
 fn a_database_that_does_not_exist_has_nobody_to_look_up() {
     let mut duel = Duel::new(terms(AuthType::Md5));

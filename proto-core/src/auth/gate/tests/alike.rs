@@ -137,3 +137,40 @@ fn what_others_learn_meanwhile_does_not_change_an_open_question() {
         assert!(matches!(admission, Step::Admitted(_)), "made before: {made_before}");
     }
 }
+
+/// What somebody is asked who is not let in: the second question of SCRAM has the salt and the rounds.
+fn asked_of(begun: (Passage, Step), user: &str) -> Vec<String> {
+    go(begun, user, "wrong").0
+}
+
+#[test]
+fn where_nobody_can_be_looked_up_the_salt_does_not_tell_who_is_found_elsewhere() {
+    let users = UserList::new([("plain", StoredSecret::parse(PASSWORD.as_bytes()))]);
+    let gate = Arc::new(Gate::listed(AuthType::ScramSha256, users, &mut Dice::new(3)));
+    let nowhere = |user: &str, place: &str| {
+        asked_of(Passage::of_nowhere(gate.clone(), user.into(), place.into(), [3; NONCE_LEN]), user)
+    };
+    for secret in [Some(verifier(PASSWORD)), Some(StoredSecret::parse(PASSWORD.as_bytes())), None] {
+        let here = asked_of(found(&gate, "x", secret), "x");
+        assert!(here != nowhere("x", "no such database") && here != nowhere("x", "nor this one"));
+    }
+    assert_ne!(nowhere("x", "no such database"), nowhere("x", "nor this one"));
+    assert_eq!(nowhere("x", "no such database"), nowhere("x", "no such database"), "and sees it again");
+    assert_ne!(nowhere("x", "no such database"), nowhere("y", "no such database"));
+    assert!(!is_in(&gate, "x", PASSWORD));
+}
+
+#[cfg(feature = "driver")]
+#[test]
+fn other_settings_do_not_change_how_strangers_are_asked() {
+    for auth_type in [AuthType::Md5, AuthType::ScramSha256] {
+        let gate = || Arc::new(Gate::listed(auth_type, UserList::default(), &mut Dice::new(1)));
+        let before = gate();
+        assert!(try_found(&before, "one", Some(verifier(PASSWORD)), PASSWORD).1);
+        let seen = asked_of(found(&before, "two", None), "two");
+        let after = gate();
+        after.follow(&before);
+        assert_eq!(asked_of(found(&after, "two", None), "two"), seen, "{auth_type:?}");
+        assert_ne!(asked_of(found(&gate(), "two", None), "two"), seen, "a gate of its own knows nothing");
+    }
+}
