@@ -223,8 +223,8 @@ impl Relay {
         let mut text = seen;
         if tag == front::PARSE {
             let mut reader = Reader::new(seen);
-            let _ = reader.cstr();
-            text = reader.rest();
+            // The text behind a name that is longer than what is seen is not seen either.
+            text = reader.cstr().map_or(&[], |_| reader.rest());
         }
         let effect = pooled.effect(text);
         if effect.is_about_settings {
