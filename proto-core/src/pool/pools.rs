@@ -121,6 +121,7 @@ impl Pools {
         self.set_opening(lease.slot(), false, now);
         let Some(slot) = self.slots.get(&lease.slot()) else { return };
         let (id, template) = (slot.pool, slot.reuse.then(|| slot.parameters.clone()));
+        let for_somebody = matches!(slot.state, SlotState::Leased { session: Some(_), .. });
         self.end_backoff(id);
         if let Some(pool) = self.pools.get_mut(&id) {
             pool.welcomed = true;
@@ -128,9 +129,12 @@ impl Pools {
             // A standing one goes on with what it was given.
             pool.template = template.filter(|_| !pool.standing).or(pool.template.take());
         }
-        self.pump(id, now);
-        self.share(now);
-        self.fill(id, now);
+        // What was opened ahead comes back at once, and may be what the first one waits for.
+        if for_somebody {
+            self.pump(id, now);
+            self.share(now);
+            self.fill(id, now);
+        }
     }
 
     /// The server has refused to bring a bare connection to what its holder asked for: what is opened for that from now on

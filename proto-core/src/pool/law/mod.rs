@@ -121,6 +121,8 @@ struct Walk {
     pools: Pools,
     twin: Pools,
     now: Tick,
+    /// When nothing was due any more, last.
+    settled: Tick,
     settings: Arc<PoolSettings>,
     /// The size that each pool has been told last.
     sizes: [usize; KEYS],
@@ -187,6 +189,7 @@ impl Walk {
             pools: Pools::new(),
             twin: Pools::new(),
             now: Tick::from_nanos(1),
+            settled: Tick::from_nanos(1),
             sizes: [settings.default_pool_size as usize; KEYS],
             settings: Arc::new(settings),
             sessions: (0..SESSIONS).map(|_| Stand::Out).collect(),
