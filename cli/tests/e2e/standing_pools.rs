@@ -37,11 +37,8 @@ fn min_pool_size_of_a_database_with_a_user_is_there_before_any_client_and_comes_
             ini(server).database(&forced).set("pool_mode", "transaction").set("min_pool_size", "2").start(Kind::Gprxy);
         await_connections(server, SCRAM.0, "3");
         // Clients of all kinds use what is there.
-        let mut wire = Wire::login_with(&bouncer.target("kept", READER), &[("search_path", "pg_catalog")]).unwrap();
-        assert_eq!(
-            wire.value("select session_user || current_setting('search_path')"),
-            format!("{}pg_catalog", SCRAM.0)
-        );
+        let mut wire = Wire::login_with(&bouncer.target("kept", READER), &[("TimeZone", "Asia/Tokyo")]).unwrap();
+        assert_eq!(wire.value("select session_user || current_setting('TimeZone')"), format!("{}Asia/Tokyo", SCRAM.0));
         assert_eq!(psql::run(&bouncer.target("kept", READER), &["select session_user"]).ok(), SCRAM.0);
         let opened = bouncer.log().matches("new connection to server").count();
         assert_eq!(opened, 3, "{}", bouncer.log());
