@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use gprxy_proto::policy::{Account, Database, Endpoint, HostOrder, SessionTerms, SslMode};
+use gprxy_proto::policy::{Account, Database, Endpoint, HostOrder, SslMode};
 use gprxy_proto::pool::PoolSettings;
 use gprxy_proto::secret::Secret;
 
@@ -16,7 +15,7 @@ use super::kinds::{Choice, Flag, Kind, List, Query, Span, Words};
 use super::problem::{Problem, quoted};
 use super::reader::{Entry, Reader};
 use super::schema;
-use super::server::{ANY_NUMBER, ISOLATION, POOL_MODE, POOL_SIZE, STATEMENTS};
+use super::server::{ANY_NUMBER, ISOLATION, POOL_MODE, POOL_SIZE, STATEMENTS, Usual};
 use super::settings::{Access, Proof};
 use super::terms;
 use super::tls::certificates;
@@ -35,14 +34,11 @@ const HOST_ORDER: Choice<HostOrder> =
 
 const HOSTS: &str = "host names, addresses or socket directories, separated by commas, each with :port where needed";
 
-/// What holds for databases that say nothing else: pool, sessions, and how long opening a connection may take.
-type Usual<'u> = (&'u PoolSettings, &'u SessionTerms, Duration);
-
 /// Reads all databases.
 pub(crate) fn databases(
     entries: Vec<(String, Entry)>,
     access: &Access,
-    usual: Usual<'_>,
+    usual: &Usual,
     draft: &mut Draft,
 ) -> BTreeMap<Arc<str>, Database> {
     let mut databases: BTreeMap<Arc<str>, Database> = BTreeMap::new();
@@ -77,8 +73,9 @@ fn database(
     name: &str,
     reader: &mut Reader<'_>,
     access: &Access,
-    (pool, terms, connect_timeout): Usual<'_>,
+    Usual { pool, terms, connect_timeout, autodb_idle_timeout }: &Usual,
 ) -> Database {
+    let by_star = if name == "*" { *autodb_idle_timeout } else { None };
     let hosts = reader.read("host", &List(HOSTS));
     let ports = reader.read("port", &Ports);
     let endpoints = endpoints(&hosts, &ports).unwrap_or_else(|fault| {
@@ -108,7 +105,7 @@ fn database(
         host_order: reader.read("load_balance_hosts", &HOST_ORDER),
         sslmode,
         sslrootcert,
-        connect_timeout: reader.inherited("connect_timeout", &Span::SOME, connect_timeout),
+        connect_timeout: reader.inherited("connect_timeout", &Span::SOME, *connect_timeout),
         pool: Arc::new(PoolSettings {
             pool_mode: reader.inherited("pool_mode", &POOL_MODE, pool.pool_mode),
             isolation: reader.inherited("isolation", &ISOLATION, pool.isolation),
@@ -132,6 +129,7 @@ fn database(
             ),
             server_lifetime: reader.inherited("server_lifetime", &Span::ANY, pool.server_lifetime),
             server_idle_timeout: reader.inherited("server_idle_timeout", &Span::ANY, pool.server_idle_timeout),
+            pool_idle_timeout: [pool.pool_idle_timeout, by_star].into_iter().flatten().min(),
             server_check_delay: reader.inherited("server_check_delay", &Span::ANY, pool.server_check_delay),
             server_check_query: reader
                 .inherited("server_check_query", &Query, pool.server_check_query.to_string())

@@ -150,8 +150,8 @@ fn settle(merged: Merged, variables: &Variables<'_>, sources: &Sources, draft: &
     let issuers = issuers::issuers(merged.issuers, &server.access.proof, sources.allow_demo_issuer, draft);
     let roles = roles::roles(merged.roles, server.default_role, &server.access.proof, variables, draft);
     let check_account = roles::check_account(variables, draft);
-    let (pool, terms, connect_timeout) = server::pool(merged.pool, draft);
-    let databases = databases::databases(merged.databases, &server.access, (&pool, &terms, connect_timeout), draft);
+    let usual = server::pool(merged.pool, draft);
+    let databases = databases::databases(merged.databases, &server.access, &usual, draft);
     let admin = admin::admin(merged.admin, draft);
     let audit = server::audit(merged.audit, draft);
     let limits = server::limits(merged.limits, server.drain_timeout, draft);
@@ -169,7 +169,7 @@ fn settle(merged: Merged, variables: &Variables<'_>, sources: &Sources, draft: &
         roles,
         check_account,
         databases,
-        pool,
+        pool: usual.pool,
         admin,
         audit,
         limits,

@@ -207,6 +207,8 @@ pub(crate) static POOL: Section = Section {
         key("max_prepared_statements", "200"),
         key("server_lifetime", "1h"),
         key("server_idle_timeout", "30m"),
+        key("pool_idle_timeout", "0s"),
+        key("autodb_idle_timeout", "1h"),
         key("server_check_delay", "30s"),
         key("server_check_query", "<empty>"),
         key("server_reset_query", "DISCARD ALL"),

@@ -73,8 +73,17 @@ pub(crate) const POOL_SIZE: Whole = Whole { what: "a number of connections", min
 /// Limits where zero means that there is none, and a reserve that may be empty.
 pub(crate) const ANY_NUMBER: Whole = Whole { what: "a number of connections", min: 0, max: 1_000_000 };
 
-/// Reads `[pool]`; the last value is the connect timeout of databases that state none.
-pub(crate) fn pool(entry: Entry, draft: &mut Draft) -> (PoolSettings, SessionTerms, Duration) {
+/// `[pool]` as read: what holds for databases that say nothing else.
+pub(crate) struct Usual {
+    pub(crate) pool: PoolSettings,
+    pub(crate) terms: SessionTerms,
+    pub(crate) connect_timeout: Duration,
+    /// How long a pool of a name that `*` stands for is kept; `None`: as others.
+    pub(crate) autodb_idle_timeout: Option<Duration>,
+}
+
+/// Reads `[pool]`.
+pub(crate) fn pool(entry: Entry, draft: &mut Draft) -> Usual {
     let mut reader = Reader::of_section(&schema::POOL, entry, draft);
     let settings = PoolSettings {
         pool_mode: reader.read("pool_mode", &POOL_MODE),
@@ -91,6 +100,7 @@ pub(crate) fn pool(entry: Entry, draft: &mut Draft) -> (PoolSettings, SessionTer
         max_prepared_statements: reader.read("max_prepared_statements", &STATEMENTS),
         server_lifetime: reader.read("server_lifetime", &Span::ANY),
         server_idle_timeout: reader.read("server_idle_timeout", &Span::ANY),
+        pool_idle_timeout: idle_timeout("pool_idle_timeout", &mut reader),
         server_check_delay: reader.read("server_check_delay", &Span::ANY),
         server_check_query: reader.read("server_check_query", &Query).into(),
         server_reset_query: reader.read("server_reset_query", &Query).into(),
@@ -102,10 +112,16 @@ pub(crate) fn pool(entry: Entry, draft: &mut Draft) -> (PoolSettings, SessionTer
         server_login_retry: reader.read("server_login_retry", &Span::ANY),
         wait_for_server: reader.read("wait_for_server", &Flag),
     };
+    let autodb_idle_timeout = idle_timeout("autodb_idle_timeout", &mut reader);
     let connect_timeout = reader.read("server_connect_timeout", &Span::SOME);
     let terms = terms::usual(&mut reader);
     reader.finish();
-    (settings, terms, connect_timeout)
+    Usual { pool: settings, terms, connect_timeout, autodb_idle_timeout }
+}
+
+/// Zero: never.
+fn idle_timeout(name: &'static str, reader: &mut Reader<'_>) -> Option<Duration> {
+    Some(reader.read(name, &Span::ANY)).filter(|span| !span.is_zero())
 }
 
 fn tracked(reader: &mut Reader<'_>) -> Arc<[Box<str>]> {

@@ -265,3 +265,59 @@ fn a_statement_whose_answer_has_changed_is_prepared_anew_for_whoever_parses_it()
         assert_eq!(tags(&ask(&mut one, &[run("w")])), "2TCZ", "on {version:?}");
     }
 }
+
+#[test]
+fn half_a_message_holds_no_server_connection() {
+    for version in BOTH {
+        let gprxy = Config::new(version).set("pool.pool_mode", "transaction").pool_of(1).queue_wait("10s").start();
+        let (mut half, mut other) = (bob(&gprxy), bob(&gprxy));
+        for message in [parse("s1", "select 'whole'"), query("select 'whole'"), bind("", &[])] {
+            let (first, rest) = message.split_at(6);
+            ask(&mut half, &[query("select 'in front of it'"), first.to_vec()]);
+            assert_eq!(other.value("select 'goes on'"), "goes on");
+            half.send(&[rest, &sync()].concat());
+            half.read_until_ready();
+            if message[0] == b'Q' {
+                half.read_until_ready();
+            }
+        }
+    }
+}
+
+#[test]
+fn names_of_the_protocol_are_taken_and_freed_on_any_connection() {
+    for version in BOTH {
+        let gprxy = Config::new(version).set("pool.pool_mode", "transaction").pool_of(2).start();
+        let server = gprxy.server();
+        let table = format!("taken_name_{version:?}").to_lowercase();
+        server.sql(&format!("create table {table} (a int); grant select on {table} to public"));
+        let (mut bob, mut other) = (bob(&gprxy), bob(&gprxy));
+        ask(&mut bob, &[parse("s1", &format!("select * from {table}")), parse("s2", "select 'two'"), sync()]);
+        // Its connection is somebody else's for now: it gets one that has none of them.
+        other.rows("begin").unwrap();
+        assert_eq!(bob.rows("prepare s2 as select 'mine'").unwrap_err().code, "42P05", "the session has it");
+        let answer = tags(&ask(&mut bob, &[bind("s2", &[]), describe_and_execute(), sync()]));
+        assert_eq!(answer.trim_start_matches('N'), "2TDCZ", "a PREPARE ties the session");
+        // Its text would be refused by now.
+        server.sql(&format!("drop table {table}"));
+        let frees = [parse("", "deallocate s1"), bind("", &[]), describe_and_execute(), sync()];
+        assert_eq!(tags(&ask(&mut bob, &frees)), "12nCZ", "{version:?}");
+        assert_eq!(code(&ask(&mut bob, &[bind("s1", &[]), sync()])), "26000");
+        other.rows("commit").unwrap();
+    }
+}
+
+#[test]
+fn a_query_that_falls_with_what_went_before_it_is_answered() {
+    for version in BOTH {
+        let gprxy = Config::new(version).set("pool.pool_mode", "transaction").pool_of(1).start();
+        let (mut bob, mut other) = (bob(&gprxy), bob(&gprxy));
+        ask(&mut bob, &[parse("s1", "select 'one'"), sync()]);
+        // Unseen: the name is free as far as the server is concerned, taken again, and not known to be.
+        other.rows("deallocate all").unwrap();
+        other.rows("do $$ begin execute 'prepare s1 as select 2'; end $$").unwrap();
+        let complaint = bob.rows("deallocate s1; select 1").unwrap_err();
+        assert_eq!(complaint.code, "42P05", "{complaint:?}");
+        assert_eq!(bob.value("select 'goes on'"), "goes on");
+    }
+}

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use super::mailbox::lock;
-use super::opening::{furnish, log_in};
+use super::opening::{furnish, log_in, log_in_bare};
 use super::runtime::Runtime;
 use super::server;
 use super::shared::Shared;
@@ -18,9 +18,16 @@ use crate::upstream::ResetPlan;
 /// Pools that are remembered. Where clients may name any database, what they leave behind must be bounded.
 const MAX_RECIPES: usize = 1024;
 
-/// The wish by which a pool's last connection was opened, and the generation of settings that it is from.
+/// The wish by which a pool's last connection was opened, or by which a standing one is kept.
 #[derive(Default)]
-pub(super) struct Recipes(Mutex<HashMap<PoolKey, (u64, Arc<Wish>)>>);
+pub(super) struct Recipes(Mutex<HashMap<PoolKey, Recipe>>);
+
+struct Recipe {
+    /// Of the settings that it is from.
+    generation: u64,
+    wish: Arc<Wish>,
+    standing: bool,
+}
 
 impl Recipes {
     /// Kept only where it will be needed: a wish may hold what logs somebody in.
@@ -29,14 +36,21 @@ impl Recipes {
             return;
         }
         let (mut recipes, key) = (lock(&self.0), wish.pool());
-        if recipes.len() < MAX_RECIPES || recipes.contains_key(&key) {
-            recipes.insert(key, (generation, wish.clone()));
+        let known = recipes.get(&key);
+        let stands = known.is_some_and(|known| known.standing && known.generation == generation);
+        if !stands && (recipes.len() < MAX_RECIPES || known.is_some()) {
+            recipes.insert(key, Recipe { generation, wish: wish.clone(), standing: false });
         }
+    }
+
+    /// For a pool that is there without anybody.
+    fn stand(&self, generation: u64, wish: &Arc<Wish>) {
+        lock(&self.0).insert(wish.pool(), Recipe { generation, wish: wish.clone(), standing: true });
     }
 
     fn find(&self, generation: u64, key: &PoolKey, parameters: &[u8]) -> Option<Arc<Wish>> {
         let recipes = lock(&self.0);
-        let (from, wish) = recipes.get(key)?;
+        let Recipe { generation: from, wish, .. } = recipes.get(key)?;
         (*from == generation && *wish.parameters == *parameters).then(|| wish.clone())
     }
 }
@@ -75,6 +89,17 @@ impl<R: Runtime> Shared<R> {
         });
     }
 
+    /// Keeps what is to be kept by these settings before anybody has come.
+    pub(super) fn stand(self: &Arc<Self>) {
+        let terms = self.terms();
+        let wishes: Vec<Arc<Wish>> = terms.profile.standing().into_iter().map(Arc::new).collect();
+        for wish in &wishes {
+            self.recipes.stand(terms.generation, wish);
+        }
+        let pools = wishes.iter().map(|wish| (wish.pool(), wish.settings.clone(), wish.parameters.clone())).collect();
+        self.with_hub(|hub, now| hub.pools.stand(pools, now));
+    }
+
     /// Opens a connection for whoever comes next.
     pub(super) fn open_ahead(self: &Arc<Self>, key: &PoolKey, parameters: &[u8], lease: Lease) {
         let mut held = Held { shared: self.clone(), lease: Some(lease) };
@@ -85,7 +110,10 @@ impl<R: Runtime> Shared<R> {
         }
         R::spawn(async move {
             let shared = held.shared.clone();
-            let opened = log_in::<R>(&shared, &wish).await;
+            let opened = match wish.parameters.is_empty() {
+                true => log_in_bare::<R>(&shared, &wish).await,
+                false => log_in::<R>(&shared, &wish).await,
+            };
             let Some(lease) = held.lease.take() else { return };
             match opened {
                 Ok((mut connection, login)) => {

@@ -120,7 +120,7 @@ pub(super) async fn log_in<R: Runtime>(shared: &Arc<Shared<R>>, wish: &Wish) -> 
 }
 
 /// The same without startup parameters, which are set behind the login; with them where the server refuses that.
-async fn log_in_bare<R: Runtime>(shared: &Arc<Shared<R>>, wish: &Wish) -> Opened<R::Socket> {
+pub(super) async fn log_in_bare<R: Runtime>(shared: &Arc<Shared<R>>, wish: &Wish) -> Opened<R::Socket> {
     let (mut connection, mut login) = connect::<R>(shared, wish, true).await?;
     connection.bare = Some(Arc::new(login.parameters.clone()));
     connection.startup_query.clone_from(&wish.startup_query);

@@ -107,6 +107,9 @@ impl<R: Runtime> Shared<R> {
             hub.pools.resettle(|key| after.profile.settings_of_pool(key), now);
             Ok(())
         });
+        if result.is_ok() {
+            self.stand();
+        }
         self.forget_servers();
         self.close_fast();
         result

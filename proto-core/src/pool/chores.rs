@@ -2,7 +2,8 @@
 //!
 //! A pool that is in use is kept at `min_pool_size`. Connections are opened one at a time, with the parameters of the
 //! connection that was opened last for somebody, and only as long as sessions use the pool: one that nobody has asked for
-//! within `server_idle_timeout` may run empty.
+//! within `server_idle_timeout` may run empty. A standing pool is kept whether anybody comes or not, and tries on after a
+//! failed login.
 //!
 //! A pool that serves several people keeps one idle connection that nobody owns, so that whoever comes next finds it
 //! without waiting for a reset. It is made of the one that its owner has left alone for longest, and not at once: who
@@ -15,7 +16,7 @@ use super::lease::Lease;
 use super::one::{Hold, Opening, Pool, PoolId, SlotState};
 use super::pools::{Pending, Pools};
 use super::timers::Due;
-use super::{How, Owner};
+use super::{How, Owner, PoolKey, PoolSettings};
 use crate::time::{Now, Tick};
 
 /// How long an owner is waited for before its idle connection is reset for somebody else.
@@ -61,14 +62,37 @@ impl Pool {
             never if never.is_zero() => settings.server_lifetime,
             some => some.min(settings.server_lifetime),
         };
-        let in_use = now.since(self.last_asked) < kept;
-        // After a failed login it is a session's turn to try: its client learns why.
-        let trouble = self.backoff.is_some() || self.caution.is_some() || self.paused;
+        let in_use = self.standing || now.since(self.last_asked) < kept;
+        // After a failed login it is a session's turn to try, where one will come: its client learns why.
+        let trouble = self.backoff.is_some() || self.paused || self.caution.is_some() && !self.standing;
         self.total() < wanted && in_use && !trouble && self.opening == 0 && self.waiters.is_empty()
     }
 }
 
 impl Pools {
+    /// From now on these are the pools that are kept at their `min_pool_size` without anybody who asks for them; the
+    /// parameters are those that their connections are opened with.
+    pub fn stand(&mut self, pools: Vec<(PoolKey, Arc<PoolSettings>, Arc<[u8]>)>, now: Now) {
+        self.handle_timeout(now);
+        let before: Vec<PoolId> = self.pools.iter().filter(|(_, pool)| pool.standing).map(|(id, _)| *id).collect();
+        for id in &before {
+            if let Some(pool) = self.pools.get_mut(id) {
+                pool.standing = false;
+            }
+        }
+        for (key, settings, parameters) in pools {
+            let id = self.pool_of(key, settings);
+            if let Some(pool) = self.pools.get_mut(&id) {
+                pool.standing = true;
+                pool.template = Some(parameters);
+            }
+            self.fill(id, now);
+        }
+        for id in before {
+            self.tidy(id);
+        }
+    }
+
     /// Begins to open a connection for nobody in particular, where there should be one more.
     pub(super) fn fill(&mut self, id: PoolId, now: Now) {
         let Some(pool) = self.pools.get(&id).filter(|pool| pool.settings.min_pool_size > 0) else { return };
@@ -76,7 +100,9 @@ impl Pools {
         if !self.has_room(pool) {
             return;
         }
-        self.begin_slot(id, None, Opening { parameters, owner: None, reuse: true, bare: false }, now);
+        // Without parameters it serves everybody who can be brought to others.
+        let bare = pool.standing && parameters.is_empty();
+        self.begin_slot(id, None, Opening { parameters, owner: None, reuse: true, bare }, now);
     }
 
     /// Begins to reset an idle connection for nobody in particular, where somebody else than its owner may come next.

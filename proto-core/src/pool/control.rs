@@ -142,7 +142,7 @@ impl Pools {
         for id in pools {
             let Some(pool) = self.pools.get_mut(id) else { continue };
             pool.welcomed = false;
-            if !pool.waiters.is_empty() {
+            if !pool.waiters.is_empty() || pool.settings.min_pool_size > 0 {
                 // Due at once.
                 self.timers.set(Tick::default(), Due::Continue(*id));
             }
@@ -180,6 +180,7 @@ impl Pools {
                 None => self.unstarve(*id),
             }
             self.free(*id);
+            self.fill(*id, now);
         }
         let paused = pools.into_iter().filter(|id| self.pools.get(id).is_some_and(|pool| pool.paused)).collect();
         self.close_idle_of(paused, Closing::Paused);

@@ -41,6 +41,7 @@
 mod chores;
 mod control;
 mod facts;
+mod forgetting;
 mod groups;
 mod idle;
 mod lease;
@@ -121,6 +122,8 @@ pub struct PoolSettings {
     pub server_lifetime: Duration,
     /// An unused server connection is closed after this; zero: never.
     pub server_idle_timeout: Duration,
+    /// A pool that has nothing left is forgotten after this; `None`: never, as far as there are not too many of them.
+    pub pool_idle_timeout: Option<Duration>,
     /// A server connection that nobody has used for this long is checked before somebody gets it.
     pub server_check_delay: Duration,
     /// By this query; [`PoolSettings::NO_QUERY`]: only by the proof that every check ends with. Empty: none is checked.
@@ -174,6 +177,7 @@ impl Default for PoolSettings {
             max_prepared_statements: 200,
             server_lifetime: Duration::from_secs(3600),
             server_idle_timeout: Duration::from_secs(1800),
+            pool_idle_timeout: Some(Duration::ZERO),
             server_check_delay: Duration::from_secs(30),
             server_check_query: Self::NO_QUERY.into(),
             server_reset_query: "DISCARD ALL".into(),

@@ -216,6 +216,12 @@ pub(super) struct Pool {
     pub(super) starved: Option<(Kind, Standing)>,
     /// Nobody gets anything until an operator says so.
     pub(super) paused: bool,
+    /// It is there without anybody who asks for it.
+    pub(super) standing: bool,
+    /// When it is forgotten if nobody comes, or whether that is so is looked at.
+    pub(super) forget: Option<Tick>,
+    /// By other settings it is not what it was: it is forgotten as soon as nothing is left, unless somebody comes.
+    pub(super) outdated: bool,
     /// Parameters that only a login can give.
     pub(super) unadaptable: BTreeSet<Arc<[u8]>>,
     pub(super) totals: PoolTotals,
@@ -226,7 +232,7 @@ impl Pool {
         let (waiters, idle) = (BTreeMap::new(), Idle::default());
         let (backoff, caution, starved) = (None, None, None);
         let (opening, active, spent, totals) = (0, 0, 0, PoolTotals::default());
-        let (welcomed, paused) = (false, false);
+        let (welcomed, paused, standing, forget, outdated) = (false, false, false, None, false);
         let (template, last_asked, company) = (None, Tick::default(), Company::default());
         Self {
             key,
@@ -244,6 +250,9 @@ impl Pool {
             company,
             starved,
             paused,
+            standing,
+            forget,
+            outdated,
             unadaptable: BTreeSet::new(),
             totals,
         }
@@ -282,9 +291,14 @@ impl Pool {
         if opening { &mut self.opening } else { &mut self.active }
     }
 
-    /// Nothing would be forgotten with it, a remembered failure aside.
+    /// Nothing would be lost with it, a remembered failure aside.
     pub(super) fn is_unused(&self) -> bool {
-        self.total() == 0 && self.waiters.is_empty()
+        self.total() == 0 && self.waiters.is_empty() && !self.standing
+    }
+
+    /// Nothing is left but what it remembers for `pool_idle_timeout`.
+    pub(super) fn is_empty(&self) -> bool {
+        self.is_unused() && self.backoff.is_none() && self.caution.is_none()
     }
 
     /// The back-off that stands in the way of such a claim, if one does.
@@ -342,6 +356,12 @@ impl Pool {
         if let Some(backoff) = self.backoff_for(claim.reuse, now) {
             let hope = || if self.has_hope(backoff, since) { Turn::Wait } else { Turn::Refuse };
             return self.adapt(claim, now).unwrap_or_else(hope);
+        }
+        // What is kept for nobody in particular is there for whoever comes.
+        if self.standing
+            && let Some(turn) = self.adapt(claim, now)
+        {
+            return turn;
         }
         let total = self.total();
         if total < self.size() || (total < self.capacity() && (replaces || self.opens_reserve(since, now))) {

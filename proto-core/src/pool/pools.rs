@@ -16,9 +16,9 @@ use crate::time::{Deadline, Now};
 /// Due timers that one call works off; the rest is due at once.
 const TIMERS_PER_CALL: usize = 64;
 
-/// Beyond so many pools a failed login is not remembered for a pool that has nothing else: where clients may name any
+/// Beyond so many pools nothing is remembered of a pool that has nothing else, be it a failed login: where clients may name any
 /// database, somebody could otherwise fill the memory with failures.
-const POOLS_WITH_MEMORY: usize = 1024;
+pub(super) const POOLS_WITH_MEMORY: usize = 1024;
 
 /// Startup parameters of one pool of which it is remembered that only a login can give them.
 const MAX_UNADAPTABLE: usize = 64;
@@ -121,15 +121,20 @@ impl Pools {
         self.set_opening(lease.slot(), false, now);
         let Some(slot) = self.slots.get(&lease.slot()) else { return };
         let (id, template) = (slot.pool, slot.reuse.then(|| slot.parameters.clone()));
+        let for_somebody = matches!(slot.state, SlotState::Leased { session: Some(_), .. });
         self.end_backoff(id);
         if let Some(pool) = self.pools.get_mut(&id) {
             pool.welcomed = true;
             pool.totals.opened += 1;
-            pool.template = template.or(pool.template.take());
+            // A standing one goes on with what it was given.
+            pool.template = template.filter(|_| !pool.standing).or(pool.template.take());
         }
-        self.pump(id, now);
-        self.share(now);
-        self.fill(id, now);
+        // What was opened ahead comes back at once, and may be what the first one waits for.
+        if for_somebody {
+            self.pump(id, now);
+            self.share(now);
+            self.fill(id, now);
+        }
     }
 
     /// The server has refused to bring a bare connection to what its holder asked for: what is opened for that from now on
@@ -317,12 +322,14 @@ impl Pools {
     }
 
     /// The pool of that key with these settings from now on.
-    fn pool_of(&mut self, key: PoolKey, settings: Arc<PoolSettings>) -> PoolId {
+    pub(super) fn pool_of(&mut self, key: PoolKey, settings: Arc<PoolSettings>) -> PoolId {
         if let Some(id) = self.ids.get(&key)
             && let Some(pool) = self.pools.get_mut(id)
         {
             pool.settings = settings;
+            pool.outdated = false;
             let id = *id;
+            self.timers.unset(pool.forget.take(), Due::Forget(id));
             self.free(id);
             return id;
         }
@@ -333,20 +340,6 @@ impl Pools {
         pool.paused = self.switches.is_paused(&pool.key.database);
         self.pools.insert(id, pool);
         id
-    }
-
-    /// Forgets a pool of which nothing is left.
-    pub(super) fn tidy(&mut self, id: PoolId) {
-        if let Some(pool) = self.pools.get(&id)
-            && pool.is_unused()
-            && pool.backoff.is_none()
-            && pool.caution.is_none()
-            && let Some(pool) = self.pools.remove(&id)
-        {
-            self.timers.unset(pool.company.look, Due::Clean(id));
-            self.ids.remove(&pool.key);
-            self.groups.leave(&pool.key, id);
-        }
     }
 
     /// Whether there is one then.
@@ -396,7 +389,7 @@ impl Pools {
                 let lease = Lease::new(id, expected);
                 Some(match *session {
                     Some(session) => PoolOutput::Granted { session, lease, how },
-                    None if how == How::Open => {
+                    None if matches!(how, How::Open | How::OpenBare) => {
                         let key = self.pools.get(&slot.pool)?.key.clone();
                         PoolOutput::Open { key, parameters: slot.parameters.clone(), lease }
                     }

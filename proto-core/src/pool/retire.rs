@@ -33,6 +33,11 @@ impl Pools {
                 }
             }
         }
+        for id in &gone {
+            if let Some(pool) = self.pools.get_mut(id) {
+                pool.outdated = true;
+            }
+        }
         self.renounce(&gone);
         self.close_idle_of(gone, Closing::Stale);
     }
@@ -48,7 +53,7 @@ impl Pools {
             self.free(id);
             self.pump(id, now);
             self.fill(id, now);
-            self.tidy(id);
+            self.reconsider(id);
         }
         self.share(now);
     }

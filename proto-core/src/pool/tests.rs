@@ -4,6 +4,7 @@ mod company;
 mod control;
 mod failures;
 mod lifetimes;
+mod standing;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -21,6 +21,8 @@ pub(super) enum Due {
     Retry(PoolId),
     /// See whether an idle connection should be reset ahead of who comes next.
     Clean(PoolId),
+    /// See whether a pool is to be forgotten.
+    Forget(PoolId),
     /// Go on with a queue where the last call stopped because it had done enough.
     Continue(PoolId),
     /// Go on with what pools share.
@@ -32,7 +34,7 @@ impl Due {
         match self {
             Self::Notice(..) => Timer::QueueNotice,
             Self::Wait(..) | Self::Reserve(..) | Self::Continue(_) | Self::Share => Timer::QueueWait,
-            Self::Retire(_) => Timer::ServerRetire,
+            Self::Retire(_) | Self::Forget(_) => Timer::ServerRetire,
             Self::Retry(_) => Timer::ServerRetry,
             Self::Clean(_) => Timer::ServerReset,
         }

@@ -382,13 +382,16 @@ impl Pools {
                 self.clean(id, now);
             }
             Due::Share => {}
+            Due::Forget(id) => self.expire(id, now),
             Due::Retry(id) => {
                 self.retry(id, now);
                 self.pump(id, now);
+                self.fill(id, now);
                 self.tidy(id);
             }
             Due::Continue(id) => {
                 self.pump(id, now);
+                self.fill(id, now);
                 self.tidy(id);
             }
         }

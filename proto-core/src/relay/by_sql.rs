@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use super::meaning::Meaning;
 use super::names::Name;
 use super::pins::LOOK;
-use super::pins::words::{Statements as Cut, Word};
+use super::pins::words::{Cut, Word};
 use super::prepared::{Before, Statements};
 use super::way::Seen;
 use super::{Pooled, Relay, Step};
@@ -27,10 +27,14 @@ pub(super) struct Mentions {
     names: Vec<Name>,
     /// Those of `DEALLOCATE`, in their order; `None` where the name is not understood.
     freed: VecDeque<Option<Name>>,
+    /// Those of `PREPARE`.
+    made: Vec<Name>,
     /// Everything is freed.
     frees_all: bool,
     /// A statement runs of which only the name is known: what the server says of it may look like another one's answer.
     executes: bool,
+    /// Those that run.
+    executed: Vec<Name>,
     /// The text is nothing but `DEALLOCATE` of the first of the names.
     is_lone: bool,
 }
@@ -52,13 +56,22 @@ impl Mentions {
         } else if is(0, "discard") {
             self.frees_all |= is(1, "all");
         } else if is(0, "prepare") {
-            self.names.extend(name_at(words, 1).filter(|_| !is(1, "transaction")));
+            let name = name_at(words, 1).filter(|_| !is(1, "transaction"));
+            self.made.extend(name);
+            self.names.extend(name);
         } else if (is(0, "execute") || is(0, "explain") || is(0, "create"))
             && let Some(at) = words.iter().position(|word| word.is_keyword("execute"))
         {
             self.executes = true;
-            self.names.extend(name_at(words, at + 1));
+            let name = name_at(words, at + 1);
+            self.executed.extend(name);
+            self.names.extend(name);
         }
+    }
+
+    /// Whether there must be something of this name where the session has it, whatever it is: to be freed, or in the way.
+    fn wants_any(&self, name: Name) -> bool {
+        self.freed.contains(&Some(name)) || self.made.contains(&name)
     }
 
     /// Whether names may be free behind it.
@@ -104,6 +117,12 @@ pub(super) fn mentions(text: &[u8]) -> Option<Mentions> {
     (mentions.frees() || !mentions.names.is_empty()).then_some(mentions)
 }
 
+/// The name in a `DEALLOCATE`, when the text is nothing but that.
+pub(super) fn deallocated(text: &[u8]) -> Option<Name> {
+    let mut mentions = mentions(text).filter(|mentions| mentions.is_lone)?;
+    mentions.freed.pop_front().flatten()
+}
+
 /// Whether it is worth a closer look: it begins like one of these, or with a comment, or has more than one statement.
 fn may_mention(text: &[u8]) -> bool {
     const KEYWORDS: [&[u8]; 6] = [b"deallocate", b"execute", b"prepare", b"discard", b"explain", b"create"];
@@ -122,6 +141,8 @@ pub(super) struct UnderWay {
     freed: VecDeque<Option<Name>>,
     /// That query is not answered to its end.
     query: bool,
+    /// How often such a text was bound and may still run.
+    bound: u32,
     /// What the text of the unnamed statement says, where it frees names.
     unnamed: Option<Mentions>,
     /// Such a text was parsed or bound, and something since then is not answered.
@@ -141,12 +162,15 @@ impl Statements {
 
     /// The unnamed statement is bound, and may run.
     pub(super) const fn handle_bound_by_sql(&mut self) {
-        self.by_sql.extended |= self.by_sql.unnamed.is_some();
+        if self.by_sql.unnamed.is_some() {
+            self.by_sql.extended = true;
+            self.by_sql.bound = self.by_sql.bound.saturating_add(1);
+        }
     }
 
     /// Everything that was sent is answered.
     pub(super) fn handle_all_answered(&mut self) {
-        self.by_sql.extended = false;
+        (self.by_sql.extended, self.by_sql.bound) = (false, 0);
     }
 
     /// ReadyForQuery.
@@ -158,10 +182,12 @@ impl Statements {
     /// The server has carried out a `DEALLOCATE` of one name.
     pub(super) fn handle_freed(&mut self) {
         let of_query = self.by_sql.freed.pop_front();
+        let may_run = of_query.is_none() && self.by_sql.bound > 0;
+        self.by_sql.bound -= u32::from(may_run);
         let of_parse = || self.by_sql.unnamed.as_ref().and_then(|mentions| mentions.freed.front().copied());
         // Of a query it is certain which one; what a portal runs may be something else.
         let certain = matches!(of_query, Some(Some(_)));
-        if let Some(name) = of_query.or_else(of_parse).flatten() {
+        if let Some(name) = of_query.or_else(|| may_run.then(of_parse).flatten()).flatten() {
             self.forget(&name);
         }
         if !certain {
@@ -183,10 +209,10 @@ impl Statements {
         self.here.as_ref().is_some_and(|here| here.by_name.contains_key(name)) || self.fixed.contains(name)
     }
 
-    /// What must go so that a query finds nothing by this name that the session does not have; where it `frees` one that
-    /// the session has, there must be something to be freed, whatever it is.
-    fn before_query(&mut self, name: Name, frees: bool) -> Option<Before> {
-        if frees && self.has(&name) {
+    /// What must go so that a query finds nothing by this name that the session does not have, and where it `wants_any`,
+    /// something by one that the session has. Its text may be one that the server would refuse by now.
+    fn before_query(&mut self, name: Name, wants_any: bool) -> Option<Before> {
+        if wants_any && self.has(&name) {
             return (!self.is_here(&name)).then(|| Before::Parse(name, Meaning::new(EMPTY, None)));
         }
         self.is_foreign(&name).then_some(Before::Close(name))
@@ -196,7 +222,13 @@ impl Statements {
 impl Pooled {
     /// What must go so that a Parse of this text finds what the session means by the names in it.
     fn before_parse(&mut self, mentions: &Mentions) -> Option<Before> {
-        mentions.names.iter().find_map(|name| self.statements.before_sql(name))
+        mentions.names.iter().find_map(|name| {
+            if mentions.executed.contains(name) {
+                self.statements.before_sql(name)
+            } else {
+                self.statements.before_query(*name, mentions.wants_any(*name))
+            }
+        })
     }
 }
 
@@ -243,10 +275,7 @@ impl Relay {
 
     /// Nothing more is taken in before what has gone is answered, and the server is asked for that where it might keep it.
     pub(super) fn ask_for_answers(&mut self, front: bool) -> Step {
-        if !front || !self.tracker.is_unsynced() || std::mem::replace(&mut self.flushed, true) {
-            return Step::Wait;
-        }
-        Step::SayServer(vec![tag::FLUSH, 0, 0, 0, 4])
+        if front && self.tracker.is_unsynced() { self.ask_once() } else { Step::Wait }
     }
 
     /// What is waited for may be an answer that the server keeps.
@@ -261,6 +290,7 @@ impl Relay {
         if let Some(pooled) = &mut self.pooled {
             pooled.statements.handle_gone_here(name);
         }
+        self.tracker.handle_query_answered();
         let mut answer = Vec::new();
         emit_command_complete(&mut answer, b"DEALLOCATE");
         emit_ready_for_query(&mut answer, status);
@@ -297,8 +327,7 @@ impl Relay {
             return Some(self.deallocated(&said.names[0], header, body, now));
         }
         // In a failed transaction as well: it may end in front of what frees.
-        let before =
-            said.names.iter().find_map(|&name| statements.before_query(name, said.freed.contains(&Some(name))));
+        let before = said.names.iter().find_map(|&name| statements.before_query(name, said.wants_any(name)));
         if let Some(before) = before {
             return Some(if front { self.first(&before) } else { Step::Wait });
         }

@@ -9,6 +9,7 @@ mod counts;
 mod framer;
 mod ledger;
 mod lookahead;
+mod lost;
 mod meaning;
 mod names;
 mod on_server;
@@ -33,10 +34,12 @@ use crate::upstream::{Parameters, remember};
 use counts::Counts;
 use framer::Framer;
 pub use ledger::{Ledger, Outcome};
+use lost::Lost;
 pub use on_server::OnServer;
 pub use own::Pooled;
 use rules::Rule;
 use tracker::{Settled, Tracker};
+pub use way::shows_enough;
 
 /// What the relay says of the bytes that it was shown.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,6 +79,8 @@ pub struct Relay {
     discard: u32,
     /// The places in the audit trail that were there when another one was asked for ahead of its statement.
     asked_with: Option<u32>,
+    /// What fails over something of gprxy's own.
+    lost: Lost,
     /// The server was asked for all answers that it has, and has said nothing since.
     flushed: bool,
     /// Whether any message was forwarded: a session that never spoke leaves nothing behind.
@@ -100,6 +105,7 @@ impl Relay {
             server_is_leaving: false,
             discard: 0,
             asked_with: None,
+            lost: Lost::default(),
             flushed: false,
             touched: false,
             changed: Vec::new(),
@@ -159,7 +165,7 @@ impl Relay {
         if self.discard > 0 {
             return self.pass_discarded(bytes);
         }
-        if let Some(step) = self.answer_instead(now) {
+        if let Some(step) = self.sync_for_query().or_else(|| self.answer_instead(now)) {
             return step;
         }
         if self.lacks_permits(bytes) {
@@ -188,8 +194,11 @@ impl Relay {
                 Rule::Terminate => return forward_or(at, Step::Terminate),
                 Rule::Refuse => return forward_or(at, Step::Broken(Violation::UnexpectedMessage(header.tag))),
             };
-            if self.tracker.is_full() || self.ledger.as_ref().is_some_and(|ledger| ledger.is_full()) {
+            if self.is_full() {
                 return if at > 0 { Step::Forward(at) } else { self.full() };
+            }
+            if self.tracker.is_query_in_question() || self.is_sync_due() {
+                return forward_or_wait(at);
             }
             if self.ledger.is_some() && names_too_much(header) {
                 return forward_or(at, Step::Broken(Violation::NameTooLong));
@@ -219,10 +228,22 @@ impl Relay {
         }
     }
 
+    /// Whether so much is without its answer that no more is taken in.
+    fn is_full(&self) -> bool {
+        self.tracker.is_full()
+            || self.ledger.as_ref().is_some_and(|ledger| ledger.is_full())
+            || self.pooled.as_ref().is_some_and(|pooled| pooled.statements.holds_too_much())
+    }
+
     /// No more is taken in before something is answered. What gprxy answers itself makes the server say nothing by itself:
     /// where that stands behind an answer that the server keeps for a Flush, it is asked for that.
     fn full(&mut self) -> Step {
-        if self.pooled.is_none() || std::mem::replace(&mut self.flushed, true) {
+        if self.pooled.is_some() { self.ask_once() } else { Step::Wait }
+    }
+
+    /// The server is asked for what it keeps, once until it says something.
+    fn ask_once(&mut self) -> Step {
+        if std::mem::replace(&mut self.flushed, true) {
             return Step::Wait;
         }
         Step::SayServer(vec![front::FLUSH, 0, 0, 0, 4])
@@ -338,7 +359,7 @@ impl Relay {
     fn client_message(&mut self, tag: u8, body: u32, seen: &[u8], now: Now) {
         self.look_for_pins(tag, seen);
         self.counts.handle_frontend(tag);
-        let op = self.tracker.handle_frontend(tag);
+        let op = self.tracker.handle_frontend(tag).or_else(|| self.skipped_query(tag));
         if let Some(pooled) = &mut self.pooled {
             match tag {
                 front::PARSE | front::CLOSE => pooled.statements.handle_whole(op.is_some()),
@@ -384,15 +405,22 @@ impl Relay {
         if let Some(pooled) = &mut self.pooled {
             pooled.handle_server(tag, seen);
         }
-        let Self { tracker, ledger, pooled, .. } = self;
+        let Self { tracker, ledger, pooled, lost, .. } = self;
         let mut failed = 0;
+        lost.handle_backend(tag, tracker.next());
         let settled = match ledger {
-            None => tracker.handle_backend(tag, seen, |op| failed += usize::from(op.prepares())),
+            None => tracker.handle_backend(tag, seen, |op| {
+                failed += usize::from(op.prepares());
+                lost.handle_dropped(op);
+            }),
             Some(ledger) => {
                 ledger.count_answer(body);
                 let settled = tracker.handle_backend(tag, seen, |op| {
                     failed += usize::from(op.prepares());
-                    ledger.handle_dropped(op);
+                    // One that is lost has its outcome all the same.
+                    if !lost.handle_dropped(op) {
+                        ledger.handle_dropped(op);
+                    }
                 });
                 ledger.handle_backend(tag, seen, tracker.status(), now);
                 settled

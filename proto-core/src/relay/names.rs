@@ -29,27 +29,6 @@ impl Name {
     }
 }
 
-/// The name in `DEALLOCATE [PREPARE] name`, when the text is nothing but that.
-pub(super) fn deallocated(text: &[u8]) -> Option<Name> {
-    let rest = word(text.trim_ascii(), b"deallocate")?;
-    let rest = word(rest, b"prepare").unwrap_or(rest);
-    let name = rest.strip_suffix(b";").unwrap_or(rest).trim_ascii();
-    if let Some(quoted) = name.strip_prefix(b"\"") {
-        let quoted = quoted.strip_suffix(b"\"")?;
-        return (!quoted.is_empty() && !quoted.contains(&b'"')).then(|| Name::new(quoted));
-    }
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$');
-    // Identifiers without quotes are folded to lower case (manual, section 4.1.1).
-    (!name.is_empty() && name.iter().all(plain)).then(|| Name::new(&name.to_ascii_lowercase()))
-}
-
-/// What follows a keyword and the space behind it.
-fn word<'a>(text: &'a [u8], keyword: &[u8]) -> Option<&'a [u8]> {
-    let (head, tail) = text.split_at_checked(keyword.len())?;
-    let spaced = tail.first().is_some_and(u8::is_ascii_whitespace);
-    (head.eq_ignore_ascii_case(keyword) && spaced).then(|| tail.trim_ascii_start())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,26 +40,5 @@ mod tests {
         assert!(Name::new(&long[..62]) != Name::new(&long[..63]));
         assert_eq!(Name::new(&long).bytes(), &long[..63]);
         assert!(Name::new(b"").is_empty());
-    }
-
-    #[test]
-    fn only_a_lone_deallocate_names_its_statement() {
-        let name =
-            |text: &str| deallocated(text.as_bytes()).map(|name| String::from_utf8_lossy(name.bytes()).into_owned());
-        assert_eq!(name(" deallocate S1 ; "), Some("s1".into()));
-        assert_eq!(name("DEALLOCATE PREPARE \"S1\""), Some("S1".into()));
-        assert_eq!(name("DEALLOCATE _pg3_0"), Some("_pg3_0".into()));
-        assert_eq!(name("deallocate prepare"), Some("prepare".into()));
-        for other in [
-            "",
-            "deallocate",
-            "deallocates1",
-            "deallocate \"a\"\"b\"",
-            "deallocate a; select 1",
-            "select 1",
-            "deallocate \"\"",
-        ] {
-            assert_eq!(name(other), None, "{other}");
-        }
     }
 }

@@ -124,7 +124,14 @@ impl Pooled {
     #[must_use]
     pub(super) fn handle_settled(&mut self, settled: Settled, failed: usize, skips: bool) -> bool {
         match settled {
-            Settled::Done(op) if op.prepares() => return self.statements.handle_done(),
+            Settled::Done(op) if op.prepares() => {
+                let fixed = self.statements.fixed.len();
+                let known = self.statements.handle_done();
+                if self.statements.fixed.len() > fixed {
+                    self.handle_unmovable();
+                }
+                return known;
+            }
             Settled::Failed(op) => {
                 self.statements.handle_failed(failed + usize::from(op.prepares()), op.prepares(), skips);
             }
@@ -216,8 +223,8 @@ impl Relay {
         let mut text = seen;
         if tag == front::PARSE {
             let mut reader = Reader::new(seen);
-            let _ = reader.cstr();
-            text = reader.rest();
+            // The text behind a name that is longer than what is seen is not seen either.
+            text = reader.cstr().map_or(&[], |_| reader.rest());
         }
         let effect = pooled.effect(text);
         if effect.is_about_settings {

@@ -6,7 +6,7 @@
 
 pub(super) mod words;
 
-use words::{Statements, Word};
+use words::{Cut, Word};
 
 /// A kind of state that cannot follow its owner to another server connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -140,7 +140,7 @@ pub(super) const LOOK: usize = 1024;
 /// What a text leaves behind. `is_reported` knows the settings that follow a session by themselves.
 pub(super) fn effect(text: &[u8], is_reported: impl Fn(&[u8]) -> bool) -> Effect {
     let mut effect = Effect::default();
-    let mut statements = Statements::new(&text[..text.len().min(LOOK)]);
+    let mut statements = Cut::new(&text[..text.len().min(LOOK)]);
     while let Some(words) = statements.next_statement() {
         let one = effect_of_one(&words, &is_reported);
         effect.leaves = effect.leaves.without(one.clears).with(one.leaves);

@@ -12,13 +12,13 @@
 //! how to undo it, and an error, behind which the server skips everything up to the next Sync, undoes them from the last to
 //! the first. What comes behind that Sync would stand on sand while this is open: it waits until all before it is answered.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::by_sql::{EMPTY, UnderWay};
 use super::meaning::{Definition, Meaning, Settings, anew, are_one};
 use super::names::Name;
 use super::on_server::{OnServer, Prepared};
-use super::undo::Undo;
+use super::undo::{Notes, Undo};
 
 /// The longest Parse that is kept, in bytes; a longer one ties its session to the connection.
 pub(super) const MAX_PARSE: usize = 12 * 1024;
@@ -96,22 +96,14 @@ pub(super) struct Statements {
     /// The session has state that decides what a text means and is not reported.
     pub(super) is_apart: bool,
     pub(super) here: Option<Box<OnServer>>,
-    pub(super) undo: VecDeque<Undo>,
+    pub(super) notes: Notes,
     /// Names that were prepared here for this session alone; it does not leave the connection.
     pub(super) fixed: BTreeSet<Name>,
     /// SQL has deallocated something.
     pub(super) in_doubt: bool,
     pub(super) by_sql: UnderWay,
-    /// The Syncs that were sent before the newest simple query.
-    pub(super) queried: Option<u32>,
-    /// The newest note is about a message that is not all sent.
-    pub(super) open: bool,
     /// Unnamed statements that are prepared again and again run as named ones.
     pub(super) caches: bool,
-    /// Syncs that were sent.
-    pub(super) group: u32,
-    /// Notes that matter and stand behind an earlier Sync.
-    pub(super) unsettled: usize,
 }
 
 impl Statements {
@@ -132,13 +124,11 @@ impl Statements {
             Unnamed::Cached => Unnamed::Cached,
             Unnamed::Unknown | Unnamed::Gone | Unnamed::Long { .. } => Unnamed::Unknown,
         };
-        self.undo.clear();
         self.fixed.clear();
         self.in_doubt = false;
         self.handle_ready();
         self.handle_all_answered();
-        self.queried = None;
-        self.unsettled = 0;
+        self.notes.clear();
         (self.has_run, self.is_apart) = (false, false);
         self.here.take()
     }
@@ -148,25 +138,26 @@ impl Statements {
         self.settings.clone().filter(|_| !self.has_run && !self.is_apart)
     }
 
-    /// Whether another name may be prepared.
+    /// How many names there are.
     pub(super) fn count(&self) -> usize {
         self.mine.len()
     }
 
+    /// Whether another name may be prepared.
     pub(super) fn has_room(&self) -> bool {
         self.here.as_ref().is_some_and(|here| here.most > 0) && self.mine.len() < MAX_STATEMENTS
     }
 
     /// Whether something of before an earlier Sync is not answered that decides which statements there are.
     pub(super) const fn is_unsettled(&self) -> bool {
-        self.unsettled > 0 || self.is_freeing()
+        self.notes.unsettled > 0 || self.is_freeing()
     }
 
     /// A Sync of the client goes.
     pub(super) fn handle_sync(&mut self) {
-        let here = self.undo.iter().rev().take_while(|undo| undo.group == self.group);
-        self.unsettled += here.filter(|undo| undo.matters()).count();
-        self.group = self.group.wrapping_add(1);
+        let here = self.notes.undo.iter().rev().take_while(|undo| undo.group == self.notes.group);
+        self.notes.unsettled += here.filter(|undo| undo.matters()).count();
+        self.notes.group = self.notes.group.wrapping_add(1);
     }
 
     /// Whether the connection holds what the session still needs and cannot have elsewhere.
@@ -291,26 +282,28 @@ impl Statements {
         }
     }
 
+    /// A Parse of a name that the session has goes to be refused; `None` when it is too long to be kept.
+    pub(super) fn handle_taken(&mut self, name: Name, definition: Option<&[u8]>) {
+        let definition = definition.map(|definition| Meaning::new(definition, self.settings_now()));
+        self.note(Undo { refused: Some((name, definition)), ..Undo::default() });
+    }
+
     /// A Parse of the client counts from here on.
     pub(super) fn handle_parse(&mut self, name: Name, definition: &[u8], way: Way) {
         let mut undo = Undo::default();
         let mut definition = Meaning::new(definition, self.settings_now());
-        if !self.mine.contains_key(&name) {
-            if let Some(here) = &mut self.here {
-                let on_server = match way {
-                    Way::Same => Some(name),
-                    Way::Renamed(other) => Some(other),
-                    Way::Answered(known) => {
-                        let _ = here.uses(&known, &mut definition);
-                        None
-                    }
-                };
-                undo.here = on_server.map(|other| (other, here.insert(other, definition.clone())));
-            }
-            undo.mine = Some((name, self.mine.insert(name, definition)));
-        } else {
-            undo.refused = Some((name, definition));
+        if let Some(here) = &mut self.here {
+            let on_server = match way {
+                Way::Same => Some(name),
+                Way::Renamed(other) => Some(other),
+                Way::Answered(known) => {
+                    let _ = here.uses(&known, &mut definition);
+                    None
+                }
+            };
+            undo.here = on_server.map(|other| (other, here.insert(other, definition.clone())));
         }
+        undo.mine = Some((name, self.mine.insert(name, definition)));
         self.note(undo);
     }
 
@@ -382,7 +375,7 @@ impl Statements {
     /// `DEALLOCATE ALL`, `DISCARD ALL`: what was there is gone; what was sent behind it is still to come.
     pub(super) fn handle_all_gone(&mut self) {
         let (mut mine, mut here) = (BTreeMap::new(), BTreeMap::new());
-        for undo in &mut self.undo {
+        for undo in &mut self.notes.undo {
             if let Some((name, before)) = &mut undo.mine {
                 *before = None;
                 mine.extend(self.mine.remove_entry(name));
@@ -391,9 +384,10 @@ impl Statements {
                 *before = None;
                 here.extend(on_server.by_name.remove_entry(name));
             }
-            if let (Some((name, definition)), Some(on_server)) = (undo.refused.take(), &mut self.here) {
+            let kept = undo.refused.take_if(|(_, definition)| definition.is_some());
+            if let (Some((name, Some(definition))), Some(on_server)) = (kept, &mut self.here) {
                 // Its name is free by now.
-                self.unsettled += usize::from(undo.group != self.group);
+                self.notes.unsettled += usize::from(undo.group != self.notes.group);
                 on_server.clock += 1;
                 here.insert(name, Prepared::new(definition.clone(), on_server.clock));
                 mine.insert(name, definition);
@@ -431,6 +425,8 @@ impl Statements {
     /// The session has it no more; on the server it may serve others.
     pub(super) fn handle_gone_here(&mut self, name: &Name) {
         self.mine.remove(name);
+        // The query that says so takes the unnamed one along, which the server still has.
+        self.unnamed = Unnamed::Unknown;
     }
 
     /// What must go so that SQL finds by this name what the session has by it, and nothing else.

@@ -59,7 +59,7 @@ impl Resetting {
 
     /// A text goes to the server that sets something, or takes it back.
     pub(super) fn handle_text(&mut self, text: &[u8]) {
-        let mut statements = words::Statements::new(&text[..text.len().min(pins::LOOK)]);
+        let mut statements = words::Cut::new(&text[..text.len().min(pins::LOOK)]);
         while let Some(words) = statements.next_statement() {
             let word = |n: usize| words.get(n).copied().unwrap_or_default();
             let name = |n: usize| match word(n) {

@@ -20,7 +20,8 @@ mod answers;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::names::{self, Name};
+use super::by_sql;
+use super::names::Name;
 
 use crate::audit::{Protocol, StatementText};
 use crate::codec::frontend::Target;
@@ -280,7 +281,7 @@ impl Statements {
     fn follow_sql(&mut self, tag: &[u8], text: &[u8]) {
         match tag {
             b"DEALLOCATE ALL" | b"DISCARD ALL" => self.forget_named(),
-            b"DEALLOCATE" => match names::deallocated(text) {
+            b"DEALLOCATE" => match by_sql::deallocated(text) {
                 Some(name) => {
                     let gone = self.statements.remove(&name);
                     self.release(gone);

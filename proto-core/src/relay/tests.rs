@@ -1,5 +1,8 @@
 //! The relay's steps, one by one. Whole conversations are in [`crate::session`]'s tests.
 
+mod long_names;
+mod lost;
+mod notes;
 mod pooled;
 mod settings;
 

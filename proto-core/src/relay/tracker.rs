@@ -15,57 +15,9 @@ use crate::codec::frontend::tag as front;
 
 use super::pins::Pins;
 
-/// A frontend message that waits for its answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Op {
-    /// Simple query: any number of results, then ReadyForQuery.
-    Query,
-    /// ParseComplete.
-    Parse,
-    /// BindComplete.
-    Bind,
-    /// RowDescription or NoData.
-    Describe,
-    /// CommandComplete, EmptyQueryResponse or PortalSuspended.
-    Execute,
-    /// CloseComplete.
-    Close,
-    /// FunctionCallResponse, then ReadyForQuery.
-    FunctionCall,
-    /// ReadyForQuery.
-    Sync,
-    /// A simple query or Sync of gprxy itself: nothing of its answer is for the client.
-    Own,
-    /// A Parse of gprxy itself: its ParseComplete is not for the client.
-    OwnParse,
-    /// A Close of gprxy itself: its CloseComplete is not for the client.
-    OwnClose,
-    /// A Parse of the client that the server never sees: gprxy says ParseComplete in its turn.
-    AnsweredParse,
-    /// The same for Close and CloseComplete.
-    AnsweredClose,
-    /// A query in the place of one of the client's that is refused: its error is told in gprxy's words.
-    Refused(Pins),
-    /// The same for a Parse.
-    RefusedParse(Pins),
-    /// No answer: it marks where the client sent COPY data before the server had asked for any.
-    CopyData,
-    /// No answer: it marks where the client ended its COPY data.
-    CopyEnd,
-}
+mod op;
 
-impl Op {
-    /// Whether it changes which prepared statements there are.
-    pub const fn prepares(self) -> bool {
-        matches!(self, Self::Parse | Self::Close | Self::OwnParse | Self::OwnClose)
-            || matches!(self, Self::AnsweredParse | Self::AnsweredClose | Self::RefusedParse(_))
-    }
-
-    /// Whether it waits for no answer.
-    const fn is_marker(self) -> bool {
-        matches!(self, Self::CopyData | Self::CopyEnd)
-    }
-}
+pub use op::Op;
 
 /// What a server message meant for the operation at the head of the queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -184,8 +136,15 @@ impl Tracker {
     /// Whether something of the client's waits for an answer that will come once the server is asked for it.
     #[must_use]
     pub fn answers_to_come(&self) -> bool {
-        let own = |op: &Op| matches!(op, Op::Own | Op::OwnParse | Op::OwnClose);
-        !self.skipping && !self.copy_in && !self.ops.iter().all(own)
+        let comes = |op: &Op| !op.is_marker() && *op != Op::Own && !op.goes_for_another();
+        !self.skipping && !self.copy_in && self.ops.iter().any(comes)
+    }
+
+    /// Whether the newest operation is a query behind something of gprxy's own that may fail and have it skipped. What came
+    /// behind it would be skipped as well.
+    pub fn is_query_in_question(&self) -> bool {
+        let mut newest = self.ops.iter().rev();
+        newest.next() == Some(&Op::Query) && newest.next().is_some_and(|op| op.goes_for_another())
     }
 
     /// Whether the server reads COPY data.
@@ -211,6 +170,18 @@ impl Tracker {
     #[must_use]
     pub fn next(&self) -> Option<Op> {
         self.ops.iter().find(|op| !op.is_marker()).copied()
+    }
+
+    /// gprxy has answered a simple query in the server's place, at a moment when nothing is owed.
+    pub const fn handle_query_answered(&mut self) {
+        self.count_ready();
+    }
+
+    const fn count_ready(&mut self) {
+        self.completed.0 = self.completed.0.wrapping_add(1);
+        if matches!(self.status, TransactionStatus::Idle) {
+            self.completed.1 = self.completed.1.wrapping_add(1);
+        }
     }
 
     /// gprxy has answered what was its own to answer.
@@ -337,10 +308,7 @@ impl Tracker {
         match body.first().copied().and_then(TransactionStatus::from_byte) {
             Some(status) => {
                 self.status = status;
-                self.completed.0 = self.completed.0.wrapping_add(1);
-                if status == TransactionStatus::Idle {
-                    self.completed.1 = self.completed.1.wrapping_add(1);
-                }
+                self.count_ready();
             }
             None => self.confused = true,
         }

@@ -11,12 +11,26 @@ use crate::codec::{HEADER_LEN, Header, Malformed, Reader};
 use crate::fault::Violation;
 use crate::time::Now;
 
+/// The longest Describe or Close that goes as it is: PostgreSQL ends a session over one of 10,000 bytes
+/// (`PQ_SMALL_MESSAGE_LIMIT`).
+const MOST_NAMED: usize = 9_000;
+
+/// A name, and what stands before it, is waited for as long as it may fit in here.
+const LOOK: usize = rules::NAMES + HEADER_LEN + 64;
+
 /// A body that is seen so far.
 pub(super) enum Seen<'a> {
     /// To its end.
     All(&'a [u8]),
     /// More is to come.
     Part(&'a [u8]),
+}
+
+/// Whether what is there of a message at the client's front decides how it goes: all of it, or as much as is looked at of
+/// any. Where it is, the server waits for no more than what its own statements take.
+#[must_use]
+pub fn shows_enough(header: Header, bytes: &[u8]) -> bool {
+    bytes.len() >= HEADER_LEN + MAX_PARSE.min(header.body as usize)
 }
 
 impl Relay {
@@ -61,7 +75,15 @@ impl Relay {
         if !whole && !long {
             return Some(Step::Wait);
         }
-        let Ok(name) = Reader::new(body).cstr() else { return self.unseen_name(header, seen) };
+        let Ok(name) = Reader::new(body).cstr() else {
+            if let Some(name) = self.long_name(header, body) {
+                return self.way_of_long_parse(name, header, seen, front);
+            }
+            if whole {
+                self.pooled.as_mut()?.statements.handle_other();
+            }
+            return self.unseen_name(header, seen);
+        };
         let names = name.len() + 1;
         let failed = self.status() == TransactionStatus::Failed;
         let (name, definition) = (Name::new(name), &body[names..]);
@@ -95,6 +117,10 @@ impl Relay {
             return None;
         }
         match pooled.statements.parse_of(&name, definition, failed) {
+            Use::Go(Way::Same) if pooled.statements.has(&name) => {
+                pooled.statements.handle_taken(name, (!long).then_some(definition));
+                None
+            }
             Use::Go(Way::Same) => {
                 pooled.statements.handle_parse(name, definition, Way::Same);
                 None
@@ -113,8 +139,18 @@ impl Relay {
 
     fn way_of_bind(&mut self, header: Header, seen: &Seen<'_>, front: bool, now: Now) -> Option<Step> {
         let (Seen::All(body) | Seen::Part(body)) = *seen;
-        let Ok(names) = BindView::parse(body) else { return self.unseen_name(header, seen) };
-        let name = Name::new(names.statement);
+        let parsed = BindView::parse(body);
+        let name = match &parsed {
+            Ok(names) => Name::new(names.statement),
+            Err(Malformed) => {
+                let mut rest = Reader::new(body);
+                let long = rest.cstr().ok().and_then(|_| self.long_name(header, rest.rest()));
+                match long {
+                    Some(name) => name,
+                    None => return self.unseen_name(header, seen),
+                }
+            }
+        };
         let statements = &mut self.pooled.as_mut()?.statements;
         if statements.must_wait(&name) {
             return Some(Step::Wait);
@@ -122,6 +158,7 @@ impl Relay {
         match statements.use_of(&name) {
             Use::Go(Way::Renamed(_)) | Use::First(_) if !front => Some(Step::Wait),
             Use::Go(Way::Renamed(other)) => {
+                let Ok(names) = parsed else { return self.unseen_name(header, seen) };
                 let new = [names.portal, &[0], &cstr(&other)].concat();
                 let length = names.portal.len() + names.statement.len() + 2;
                 Some(self.renamed(header, body, length, &new, now))
@@ -138,44 +175,60 @@ impl Relay {
 
     fn way_of_describe(&mut self, header: Header, seen: &Seen<'_>, front: bool, now: Now) -> Option<Step> {
         let (Seen::All(body) | Seen::Part(body)) = *seen;
-        let name = match target(body) {
-            Ok((Target::Statement, name)) => name,
+        let (name, length) = match target(body) {
+            Ok((Target::Statement, name)) => (Name::new(name), Some(name.len() + 2)),
             Ok((Target::Portal, _)) => return None,
-            Err(Malformed) => return self.unseen_name(header, seen),
+            Err(Malformed) => match self.long_target(header, body) {
+                Some((Target::Statement, name)) => (name, None),
+                Some((Target::Portal, _)) => return None,
+                None => return self.unseen_name(header, seen),
+            },
         };
         let statements = &mut self.pooled.as_mut()?.statements;
-        if statements.must_wait(&Name::new(name)) {
+        if statements.must_wait(&name) {
             return Some(Step::Wait);
         }
-        match statements.use_of(&Name::new(name)) {
+        match statements.use_of(&name) {
             Use::Go(Way::Renamed(_)) | Use::First(_) if !front => Some(Step::Wait),
             Use::Go(Way::Renamed(other)) => {
+                let Some(length) = length else { return self.unseen_name(header, seen) };
                 let new = [b"S", cstr(&other).as_slice()].concat();
-                Some(self.renamed(header, body, name.len() + 2, &new, now))
+                Some(self.renamed(header, body, length, &new, now))
             }
-            Use::Go(_) => None,
+            Use::Go(_) if header.body as usize <= MOST_NAMED => None,
+            Use::Go(_) => Some(if front { self.shortened(header, name, now) } else { Step::Wait }),
             Use::First(before) => Some(self.first(&before)),
         }
     }
 
     /// A named statement is closed for this session; on the server it may serve others.
     fn way_of_close(&mut self, header: Header, seen: &Seen<'_>, front: bool, now: Now) -> Option<Step> {
-        let Seen::All(body) = *seen else { return self.unseen_name(header, seen) };
-        let closed = target(body).ok();
+        let (Seen::All(body) | Seen::Part(body)) = *seen;
+        let closed = match seen {
+            Seen::All(body) => target(body).ok().map(|(target, name)| (target, Name::new(name))),
+            Seen::Part(_) => match self.long_target(header, body) {
+                Some(closed) => Some(closed),
+                None => return self.unseen_name(header, seen),
+            },
+        };
         let statements = &mut self.pooled.as_mut()?.statements;
         match closed {
-            Some((Target::Statement, name)) if statements.is_fixed(&Name::new(name)) => {
-                if statements.is_unsettled() {
+            Some((Target::Statement, name)) if statements.is_fixed(&name) => {
+                let is_short = header.body as usize <= MOST_NAMED;
+                if statements.is_unsettled() || !is_short && !front {
                     return Some(Step::Wait);
                 }
-                statements.handle_close_fixed(Name::new(name));
-                None
+                statements.handle_close_fixed(name);
+                (!is_short).then(|| self.shortened(header, name, now))
             }
             Some((Target::Statement, name)) if !name.is_empty() => {
+                if matches!(seen, Seen::Part(_)) {
+                    return self.unseen_name(header, seen);
+                }
                 if !front || statements.is_unsettled() {
                     return Some(Step::Wait);
                 }
-                statements.handle_close(Name::new(name));
+                statements.handle_close(name);
                 Some(self.answered(Op::AnsweredClose, header, body, now))
             }
             Some((Target::Statement, _)) => {
@@ -189,10 +242,47 @@ impl Relay {
         }
     }
 
+    /// A Parse under a name that is not seen to its end, nor the text behind it: no other connection will know of it.
+    fn way_of_long_parse(&mut self, name: Name, header: Header, seen: &Seen<'_>, front: bool) -> Option<Step> {
+        let pooled = self.pooled.as_mut()?;
+        if pooled.statements.is_unsettled() {
+            return Some(Step::Wait);
+        }
+        // One of which the text is known, and which is to be another text from here on, if it is.
+        if pooled.statements.has(&name) {
+            return self.unseen_name(header, seen);
+        }
+        if pooled.statements.is_foreign(&name) {
+            return Some(if front { self.first(&Before::Close(name)) } else { Step::Wait });
+        }
+        pooled.handle_unmovable();
+        pooled.statements.handle_fixed(name);
+        None
+    }
+
+    /// What the server makes of a name that is not seen to its end, once there is enough of it. Not where the text behind it
+    /// has to be known before it goes.
+    fn long_name(&self, header: Header, seen: &[u8]) -> Option<Name> {
+        let is_followed = self.ledger.is_some() || self.pooled.as_ref().is_some_and(|pooled| pooled.refuses);
+        let is_long = seen.len() >= rules::NAMES && header.body as usize > MAX_PARSE && !seen.contains(&0);
+        (is_long && !is_followed).then(|| Name::new(seen))
+    }
+
+    /// The same for Describe and Close.
+    fn long_target(&self, header: Header, seen: &[u8]) -> Option<(Target, Name)> {
+        let (kind, name) = seen.split_first()?;
+        let kind = match kind {
+            b'S' => Target::Statement,
+            b'P' => Target::Portal,
+            _ => return None,
+        };
+        self.long_name(header, name).map(|name| (kind, name))
+    }
+
     /// The name is not all there, or too long to be followed.
     fn unseen_name(&self, header: Header, seen: &Seen<'_>) -> Option<Step> {
         match seen {
-            Seen::Part(body) if body.len() < rules::NAMES.min(header.body as usize) => Some(Step::Wait),
+            Seen::Part(body) if body.len() < LOOK || header.body as usize <= MAX_PARSE => Some(Step::Wait),
             // The server will say what is wrong with it.
             Seen::All(_) => None,
             Seen::Part(_) => Some(Step::Broken(Violation::NameTooLong)),
@@ -218,6 +308,16 @@ impl Relay {
             pooled.statements.handle_own();
         }
         Step::SayServer(bytes)
+    }
+
+    /// Describe or Close of a statement goes with as much of its name as the server looks at.
+    fn shortened(&mut self, header: Header, name: Name, now: Now) -> Step {
+        let body = [b"S", cstr(&name).as_slice()].concat();
+        let length = body.len() as u32; // at most 65
+        self.touched = true;
+        self.client_message(header.tag, length, &body, now);
+        self.discard(header);
+        Step::SayServer([&[header.tag][..], &(length + 4).to_be_bytes(), &body].concat())
     }
 
     /// The message goes with other names in the place of its first `length` bytes; what follows them passes.

@@ -25,6 +25,7 @@ mod profile;
 mod proving;
 mod relaying;
 mod renewing;
+mod standing;
 mod startup;
 #[cfg(test)]
 mod tests;

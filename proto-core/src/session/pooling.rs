@@ -21,6 +21,7 @@ use crate::fault::{Refusal, SqlState};
 use crate::pool::{Isolation, Owner, PoolMode, PoolSettings};
 use crate::preamble::Startup;
 use crate::relay::pins::Pins;
+use crate::relay::shows_enough;
 use crate::time::Now;
 use crate::upstream::Reported;
 
@@ -107,6 +108,10 @@ impl Session {
                 if begins_message && relaying.cancelled != Cancelled::No && header.tag != tag::TERMINATE =>
             {
                 return self.cancelled(header, bytes, now);
+            }
+            // Half a message would hold the connection for as long as its client likes.
+            Ok(Some(header)) if begins_message && needs_server(header.tag) && !shows_enough(header, bytes) => {
+                return Verdict::Wait;
             }
             Ok(Some(header)) if begins_message && needs_server(header.tag) => {
                 relaying.server = Server::Asked;

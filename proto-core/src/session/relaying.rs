@@ -147,6 +147,7 @@ impl Relaying {
     /// Something is to be said to the client behind what was judged.
     pub(super) fn has_something_to_say(&self) -> bool {
         self.leaving
+            || self.relay.is_sync_due()
             || self.relay.is_answer_due()
             || self.pinned == Pinned::Untold && self.relay.is_between_server_messages()
     }
@@ -231,6 +232,9 @@ impl Session {
     /// What gprxy has to say behind what was forwarded.
     pub(super) fn answer_due(&mut self, now: Now) {
         let Phase::Relaying(relaying) = &mut self.phase else { return };
+        if let Some(Step::SayServer(own)) = relaying.relay.sync_for_query() {
+            self.out.push_back(Output::Send(Side::Server, own));
+        }
         while let Some(Step::SayClient(own)) = relaying.relay.answer_instead(now) {
             self.out.push_back(Output::Send(Side::Client, own));
         }

@@ -11,7 +11,10 @@ use crate::config::{AuditFailure, AuditPath, LogFormat};
 #[test]
 fn defaults_are_those_that_the_machines_know() {
     let settings = Case::least_and("").settings();
-    assert!(settings.databases.values().all(|database| *database.pool == PoolSettings::default()));
+    // An hour, because `*` is all that there is.
+    let pool = PoolSettings { pool_idle_timeout: Some(Duration::from_secs(3600)), ..PoolSettings::default() };
+    assert!(settings.databases.values().all(|database| *database.pool == pool));
+    assert_eq!(settings.pool.pool_idle_timeout, None);
     assert_eq!(format!("{:?}", settings.limits), format!("{:?}", Limits::default()));
     assert_eq!(settings.access.allow_plaintext, AllowPlaintext::default());
     assert!(settings.access.password_fallback);
@@ -20,7 +23,7 @@ fn defaults_are_those_that_the_machines_know() {
     let database = &settings.databases["*"];
     assert_eq!(database.endpoints[0].to_string(), "localhost:5432");
     assert_eq!((database.dbname.as_deref(), database.sslmode), (None, SslMode::default()));
-    assert_eq!((database.connect_timeout, &*database.pool), (Duration::from_secs(5), &PoolSettings::default()));
+    assert_eq!((database.connect_timeout, &*database.pool), (Duration::from_secs(5), &pool));
     assert_eq!(settings.audit.path, AuditPath::Stdout);
     assert_eq!((settings.audit.enabled, settings.audit.statement_bytes), (true, 8192));
     assert_eq!(settings.audit.on_failure, AuditFailure::Refuse);

@@ -16,6 +16,7 @@ impl<R: Runtime> Shared<R> {
         let mut alarm = R::alarm();
         let mut set = None;
         self.with_hub(Hub::handle_timeout);
+        self.stand();
         std::future::poll_fn(|context| self.poll_keep(context, &mut alarm, &mut set)).await
     }
 

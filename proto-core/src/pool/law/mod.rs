@@ -121,6 +121,8 @@ struct Walk {
     pools: Pools,
     twin: Pools,
     now: Tick,
+    /// When nothing was due any more, last.
+    settled: Tick,
     settings: Arc<PoolSettings>,
     /// The size that each pool has been told last.
     sizes: [usize; KEYS],
@@ -154,11 +156,12 @@ fn secs(n: usize) -> Duration {
 impl Walk {
     fn new(choices: &mut Choices<'_>) -> Self {
         let mut pick = |n| choices.below(n).unwrap_or(1);
+        let default_pool_size = 1 + pick(4);
         let settings = PoolSettings {
             pool_mode: super::PoolMode::Transaction,
             isolation: super::Isolation::Identity,
             max_prepared_statements: 200,
-            default_pool_size: 1 + pick(4) as u32,
+            default_pool_size: default_pool_size as u32,
             min_pool_size: pick(4) as u32,
             reserve_pool_size: pick(3) as u32,
             reserve_pool_timeout: secs(pick(5)),
@@ -169,6 +172,8 @@ impl Walk {
             server_round_robin: pick(3) == 0,
             server_lifetime: secs(pick(60)),
             server_idle_timeout: secs(pick(20)),
+            // Drawn with another one.
+            pool_idle_timeout: Some(secs(default_pool_size % 3)),
             server_check_delay: secs(pick(10)),
             server_check_query: ["", "select 1"][pick(2)].into(),
             server_reset_query: "".into(),
@@ -184,6 +189,7 @@ impl Walk {
             pools: Pools::new(),
             twin: Pools::new(),
             now: Tick::from_nanos(1),
+            settled: Tick::from_nanos(1),
             sizes: [settings.default_pool_size as usize; KEYS],
             settings: Arc::new(settings),
             sessions: (0..SESSIONS).map(|_| Stand::Out).collect(),

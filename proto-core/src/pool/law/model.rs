@@ -36,6 +36,7 @@ impl Walk {
             self.fetch();
         }
         self.lagging = None;
+        self.settled = self.now;
         self.check();
     }
 
@@ -304,9 +305,9 @@ impl Walk {
         let Some((earlier, ..)) = self.first_waiter(pool) else { return false };
         let shared = |group: &Group| group.holds(pool, instead_of) && self.limit(*group) > 0;
         let shares = [Group::Database, Group::Account].iter().any(shared);
-        // The end of a back-off is told to its own pool, later in the same moment.
+        // The end of a back-off is told to its own pool in its turn, and time may have leapt over several turns.
         let retry = self.settings.server_login_retry;
-        let failed = self.failures[pool].is_some_and(|it| !it.over && it.until.after(retry) >= self.now);
+        let failed = self.failures[pool].is_some_and(|it| !it.over && it.until.after(retry) >= self.settled);
         let held_up = self.is_paused(pool) || failed;
         let no_room = self.total(pool) >= self.sizes[pool]
             || [Group::Database, Group::Account].into_iter().any(|group| self.is_closed(group, pool));

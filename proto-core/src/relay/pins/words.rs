@@ -35,7 +35,7 @@ const WORDS: usize = 64;
 const FIRST_WORDS: usize = 48;
 
 /// Cuts a text into statements.
-pub(in crate::relay) struct Statements<'a> {
+pub(in crate::relay) struct Cut<'a> {
     text: &'a [u8],
     at: usize,
 }
@@ -65,7 +65,7 @@ impl<'a> Words<'a> {
     }
 }
 
-impl<'a> Statements<'a> {
+impl<'a> Cut<'a> {
     pub(in crate::relay) const fn new(text: &'a [u8]) -> Self {
         Self { text, at: 0 }
     }
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     fn words(text: &str) -> String {
-        let mut statements = Statements::new(text.as_bytes());
+        let mut statements = Cut::new(text.as_bytes());
         let mut out = Vec::new();
         while let Some(words) = statements.next_statement() {
             let words: Vec<_> = words.iter().map(|word| String::from_utf8_lossy(word.bytes()).into_owned()).collect();
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn only_so_many_words_are_kept_and_the_last_one() {
         let text = format!("{} pg_advisory_lock(1)", "a ".repeat(200));
-        let words = Statements::new(text.as_bytes()).next_statement().unwrap();
+        let words = Cut::new(text.as_bytes()).next_statement().unwrap();
         assert_eq!(words.len(), FIRST_WORDS + 1);
         assert!(words.last().unwrap().is("pg_advisory_lock"));
     }

@@ -19,7 +19,7 @@ fn pooled(audit: bool) -> Relay {
 }
 
 /// A session on a connection with these statements.
-fn on(audit: bool, statements: Option<Box<OnServer>>) -> Relay {
+pub(super) fn on(audit: bool, statements: Option<Box<OnServer>>) -> Relay {
     let mut relay = pooled(audit);
     let statements = statements.unwrap_or_else(|| Box::new(OnServer::new(200)));
     let _ = relay.handle_connection(&Reported::default(), None, Some(statements));
@@ -59,7 +59,7 @@ pub(super) fn tags(bytes: &[u8]) -> String {
 }
 
 /// A connection on which somebody has prepared `s1`.
-fn with_s1(audit: bool) -> Option<Box<OnServer>> {
+pub(super) fn with_s1(audit: bool) -> Option<Box<OnServer>> {
     let mut somebody = on(audit, None);
     client(&mut somebody, &[front::parse("s1", "good"), front::sync()].concat());
     server(&mut somebody, &[back::bare(b'1'), back::ready(b'I')].concat());
@@ -124,11 +124,8 @@ fn a_name_that_is_taken_is_refused_also_where_the_connection_knows_it_by_another
     client(&mut relay, &[front::parse("s1", "mine"), front::sync()].concat());
     server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat());
     // Somebody's `s1` goes, and `gprxy_1` stays.
-    client(&mut relay, &[front::query("EXECUTE s1"), front::sync()].concat());
-    server(
-        &mut relay,
-        &[back::bare(b'3'), back::error("ERROR", "26000", "no"), back::ready(b'I'), back::ready(b'I')].concat(),
-    );
+    client(&mut relay, &front::query("EXECUTE s1"));
+    server(&mut relay, &[back::bare(b'3'), back::error("ERROR", "26000", "no"), back::ready(b'I')].concat());
     let (sent, _) = client(&mut relay, &[front::parse("s1", "other"), front::sync()].concat());
     assert_eq!(tags(&sent), "PPS", "something is there first: {}", sent.escape_ascii());
     assert!(memchr::memmem::find(&sent, b"s1\0\0").is_some() && memchr::memmem::find(&sent, b"mine").is_none());
@@ -414,7 +411,7 @@ fn a_server_that_goes_while_it_takes_over_the_settings_says_so_itself() {
 }
 
 /// A session that has `s1` and `s2`, on a connection that has `s1`, and somebody else's `s2`.
-fn with_two() -> Relay {
+pub(super) fn with_two() -> Relay {
     let mut relay = on(true, None);
     client(&mut relay, &[front::parse("s1", "mine"), front::parse("s2", "mine too"), front::sync()].concat());
     assert!(server(&mut relay, &[back::bare(b'1'), back::bare(b'1'), back::ready(b'I')].concat()));
@@ -423,6 +420,14 @@ fn with_two() -> Relay {
     client(&mut somebody, &[front::parse("s1", "mine"), front::parse("s2", "theirs"), front::sync()].concat());
     assert!(server(&mut somebody, &[back::bare(b'1'), back::bare(b'1'), back::ready(b'I')].concat()));
     let _ = relay.handle_connection(&Reported::default(), None, somebody.take_statements());
+    relay
+}
+
+/// The session of [`with_two`] on a connection that has neither.
+pub(super) fn with_none_here() -> Relay {
+    let mut relay = with_two();
+    drop(relay.take_statements());
+    let _ = relay.handle_connection(&Reported::default(), None, Some(Box::new(OnServer::new(200))));
     relay
 }
 
@@ -449,9 +454,7 @@ fn deallocate_among_other_statements_frees_the_sessions_own() {
 
 #[test]
 fn what_deallocate_frees_is_there_for_it_and_cannot_fail() {
-    let mut relay = with_two();
-    drop(relay.take_statements());
-    let _ = relay.handle_connection(&Reported::default(), None, Some(Box::new(OnServer::new(200))));
+    let mut relay = with_none_here();
     let (sent, _) = client(&mut relay, &front::query("deallocate s1; select 1/0; deallocate s2"));
     assert_eq!(tags(&sent), "PPQ");
     assert!(memchr::memmem::find(&sent, b"mine").is_none(), "texts may fail by now: {}", sent.escape_ascii());
@@ -462,6 +465,67 @@ fn what_deallocate_frees_is_there_for_it_and_cannot_fail() {
     let (sent, _) = client(&mut relay, &[front::bind("", "s1"), front::bind("", "s2"), front::sync()].concat());
     assert_eq!(tags(&sent), "BPBS", "{}", sent.escape_ascii());
     assert!(!relay.is_in_doubt());
+}
+
+#[test]
+fn what_the_extended_protocol_frees_is_there_for_it_and_cannot_fail() {
+    let mut relay = with_none_here();
+    let frees = [front::parse("", "deallocate s1"), front::bind("", ""), front::execute("", 0), front::sync()].concat();
+    let (sent, _) = client(&mut relay, &frees);
+    assert_eq!(tags(&sent), "PPBES");
+    assert!(memchr::memmem::find(&sent, b"mine").is_none(), "its table may be gone: {}", sent.escape_ascii());
+    let done = [back::bare(b'2'), back::complete("DEALLOCATE"), back::ready(b'I')].concat();
+    assert!(server(&mut relay, &[back::bare(b'1'), back::bare(b'1'), done].concat()));
+    assert_eq!(tags(&client(&mut relay, &[front::bind("", "s1"), front::sync()].concat()).0), "BS", "it is gone");
+    // What runs by its name is what the session has by it.
+    let mut relay = with_none_here();
+    let (sent, _) = client(&mut relay, &front::parse("", "execute s1"));
+    assert!(memchr::memmem::find(&sent, b"mine").is_some(), "{}", sent.escape_ascii());
+}
+
+#[test]
+fn what_a_named_statement_frees_is_not_taken_for_what_the_unnamed_one_has_freed() {
+    let mut relay = with_two();
+    let run = |name: &str| [front::bind("", name), front::execute("", 0), front::sync()].concat();
+    let done = || [back::bare(b'2'), back::complete("DEALLOCATE"), back::ready(b'I')].concat();
+    client(&mut relay, &[front::parse("", "deallocate s1"), run("")].concat());
+    assert!(server(&mut relay, &[back::bare(b'1'), done()].concat()));
+    client(&mut relay, &[front::parse("s1", "new"), front::parse("d", "deallocate s2"), front::sync()].concat());
+    assert!(server(&mut relay, &[back::bare(b'1'), back::bare(b'1'), back::ready(b'I')].concat()));
+    client(&mut relay, &run("d"));
+    assert!(server(&mut relay, &done()));
+    assert!(relay.is_in_doubt() && relay.fault().is_none());
+    drop(relay.take_statements());
+    let _ = relay.handle_connection(&Reported::default(), None, Some(Box::new(OnServer::new(200))));
+    assert_eq!(tags(&client(&mut relay, &run("s1")).0), "PBES", "the session has it");
+}
+
+#[test]
+fn a_deallocate_that_gprxy_answers_is_a_query_as_any_other() {
+    let mut relay = with_two();
+    client(&mut relay, &[front::parse("", "unnamed"), front::sync()].concat());
+    assert!(server(&mut relay, &[back::bare(b'1'), back::ready(b'I')].concat()));
+    let (queries, transactions) = relay.completed();
+    let (sent, said) = client(&mut relay, &front::query("deallocate s1"));
+    assert_eq!((sent.as_slice(), tags(&said).as_str()), (&b""[..], "CZ"));
+    assert_eq!(relay.completed(), (queries + 1, transactions + 1));
+    assert_eq!(tags(&client(&mut relay, &[front::bind("", ""), front::sync()].concat()).0), "CBS", "it is gone");
+}
+
+#[test]
+fn a_name_that_sql_wants_to_make_is_taken() {
+    for extended in [false, true] {
+        let mut relay = with_none_here();
+        let text = "prepare s1 as select 1";
+        let message = if extended { [front::parse("", text), front::sync()].concat() } else { front::query(text) };
+        let (sent, _) = client(&mut relay, &message);
+        assert_eq!(tags(&sent), if extended { "PPS" } else { "PQ" }, "by something, whatever it is");
+        assert!(memchr::memmem::find(&sent, b"mine").is_none());
+        let answer = if extended { back::bare(b'1') } else { back::error("ERROR", "42P05", "taken") };
+        assert!(server(&mut relay, &[back::bare(b'1'), answer, back::ready(b'I')].concat()));
+        let (sent, _) = client(&mut relay, &[front::bind("", "s1"), front::sync()].concat());
+        assert!(memchr::memmem::find(&sent, b"mine").is_some(), "not what is in the way: {}", sent.escape_ascii());
+    }
 }
 
 #[test]
@@ -479,6 +543,19 @@ fn a_deallocate_in_a_pipeline_is_sent_when_what_precedes_it_is_answered() {
     ));
     assert!(!relay.is_in_doubt() && relay.is_quiet());
     assert_eq!(tags(&client(&mut relay, &[front::parse("s1", "new"), front::sync()].concat()).0), "PS");
+}
+
+#[test]
+fn a_deallocate_behind_a_stray_end_of_copy_data_goes() {
+    let mut relay = with_two();
+    let stray = [front::bind("", "s1"), front::execute("", 0), front::copy_done(), front::flush()].concat();
+    let query = front::query("deallocate s1; select 1");
+    let (sent, _) = client(&mut relay, &[stray, query.clone()].concat());
+    assert_eq!(tags(&sent), "BEcHH", "as far as is known something is to come");
+    assert!(server(&mut relay, &[back::bare(b'2'), back::complete("SELECT 1")].concat()));
+    assert_eq!(tags(&client(&mut relay, &query).0), "Q", "nothing else is");
+    let done = [back::complete("DEALLOCATE"), back::complete("SELECT 1"), back::ready(b'I')].concat();
+    assert!(server(&mut relay, &done) && relay.is_quiet());
 }
 
 #[test]

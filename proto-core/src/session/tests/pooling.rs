@@ -1,8 +1,11 @@
 //! Sessions that have a server connection for a transaction.
 
+use std::time::Duration;
+
 use super::seen;
 use crate::audit::AuditProfile;
-use crate::policy::{SessionState, SessionTerms};
+use crate::fault::SqlState;
+use crate::policy::{SessionState, SessionTerms, Timeouts};
 use crate::pool::{PoolMode, PoolSettings};
 use crate::session::{Finish, ReturnState, Side};
 use crate::testing::corp;
@@ -106,23 +109,62 @@ fn a_server_that_takes_its_leave_during_the_preparations_says_why() {
 }
 
 #[test]
-fn a_connection_that_was_prepared_for_a_message_stays_until_the_message_is_there() {
-    let mut duel = silent();
+fn half_a_message_holds_no_connection() {
+    let long = "x".repeat(20_000);
+    let short = [front::bind("", "s"), front::execute("", 0), front::function_call(1), front::close(b'S', "s")];
+    let all = [front::parse("s1", "rows 0"), front::parse("s1", &long), front::query("rows 0"), front::query(&long)];
+    for message in all.into_iter().chain(short) {
+        let mut duel = Duel::logged_in(Terms { lease_at_once: false, ..terms(SessionTerms::default()) });
+        duel.lease();
+        let enough = message.len().min(5 + 12 * 1024);
+        for piece in message[..enough - 1].chunks(1000) {
+            duel.client(piece);
+            assert!(!duel.is_waiting(), "{}: it would hold what others wait for", char::from(message[0]));
+        }
+        duel.client(&message[enough - 1..enough]);
+        assert!(duel.is_waiting(), "{}: no more is looked at", char::from(message[0]));
+    }
+}
+
+#[test]
+fn a_message_that_has_gone_in_part_takes_its_time_as_any_other() {
+    let timeouts = Timeouts { query: Duration::from_secs(10), ..Timeouts::default() };
+    let long = "x".repeat(20_000);
+    for message in [front::query(&long), front::parse("", &long), front::parse("s1", &long)] {
+        let session = SessionTerms { timeouts, ..SessionTerms::default() };
+        let mut duel = Duel::logged_in(Terms { server_answers: false, ..terms(session) });
+        duel.client(&message[..13_000]);
+        for byte in message[13_000..].iter().take(9) {
+            duel.advance(Duration::from_secs(1));
+            duel.client(&[*byte]);
+        }
+        assert!(duel.finish.is_none());
+        duel.advance(Duration::from_secs(1));
+        assert!(matches!(&duel.finish, Some(Finish::Refused(refusal)) if refusal.code == SqlState::QUERY_CANCELED));
+        assert_eq!(duel.returned.last(), Some(&ReturnState::Busy));
+    }
+}
+
+#[test]
+fn a_connection_that_was_prepared_for_a_message_stays_until_the_message_has_gone() {
+    let mut terms = Terms { server_answers: false, permits: Permits::Hold, ..terms(SessionTerms::default()) };
+    terms.profile.audit = Some(AuditProfile { statement_bytes: 100, required: true });
+    let mut duel = Duel::logged_in(terms);
     duel.client(&front::query("set TimeZone Asia/Tokyo"));
+    duel.permit(true);
     let tokyo = [back::parameter("TimeZone", "Asia/Tokyo"), back::complete("SET"), back::ready(b'I')].concat();
     duel.server(&tokyo);
     duel.returned.clear();
-    let query = [front::parse("", "rows 0"), front::sync()].concat();
-    let (first, rest) = query.split_at(9);
-    duel.client(first);
+    let query = front::query("rows 0");
+    duel.client(&query);
     duel.sent();
     assert!(duel.session.is_preparing());
     duel.server(&tokyo);
     assert!(!duel.session.is_preparing());
     assert_eq!(duel.returned, [], "somebody else would change it before it is used");
-    duel.client(rest);
+    duel.permit(true);
     assert_eq!(duel.sent(), query);
-    duel.server(&[back::bare(b'1'), back::ready(b'I')].concat());
+    duel.server(&[back::complete("SELECT 0"), back::ready(b'I')].concat());
     assert_eq!(duel.returned, [ReturnState::Between]);
 }
 
@@ -227,4 +269,19 @@ fn what_ends_with_its_transaction_is_allowed() {
         let seen = seen(&mut duel);
         assert!(!seen.contains("0A000") && seen.ends_with("Z(I)"), "{text}: {seen}");
     }
+}
+
+#[test]
+fn a_query_that_is_skipped_for_what_went_before_it_is_answered_without_another_word() {
+    let mut duel = silent();
+    duel.client(&[front::parse("s1", "rows 0"), front::sync()].concat());
+    duel.server(&[back::bare(b'1'), back::ready(b'I')].concat());
+    duel.client(&front::query("deallocate s1; rows 0"));
+    duel.sent();
+    duel.seen();
+    duel.server(&back::error("ERROR", "57014", "cancelled"));
+    assert_eq!(duel.sent(), front::sync());
+    duel.server(&back::ready(b'I'));
+    assert_eq!(seen(&mut duel), "E(ERROR 57014) Z(I)");
+    assert_eq!(duel.returned.last(), Some(&ReturnState::Between));
 }
