@@ -51,6 +51,7 @@ pub(crate) use ending::shutting_down;
 use leasing::Leasing;
 use looking::Looking;
 use opening::Open;
+#[cfg(feature = "driver")]
 pub(crate) use pooling::canonical;
 pub use profile::{Encryption, Peer, Profile};
 use proving::Proving;
