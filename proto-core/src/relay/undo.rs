@@ -41,9 +41,10 @@ pub(super) struct Notes {
 }
 
 impl Notes {
-    /// What was sent is for nobody any more.
+    /// What was sent is for nobody any more. The next transaction finds the memory that this one had.
     pub(super) fn clear(&mut self) {
-        *self = Self { group: self.group, open: self.open, ..Self::default() };
+        self.undo.clear();
+        (self.unsettled, self.queried, self.held) = (0, None, 0);
     }
 }
 
