@@ -123,6 +123,8 @@ pub struct Shared<R: Runtime> {
     closed: AtomicBool,
     /// Server connections that are cancelled, reset or closed behind their sessions.
     returning: AtomicUsize,
+    /// Listeners that clients still come to.
+    accepting: AtomicUsize,
     /// Who waits for the drain to begin, or for the last session to end.
     watchers: Mutex<Vec<Waker>>,
     /// Who waits for a fetch of keys to end.
@@ -165,6 +167,7 @@ impl<R: Runtime> Shared<R> {
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             returning: AtomicUsize::new(0),
+            accepting: AtomicUsize::new(0),
             watchers: Mutex::default(),
             awaiting_keys: Mutex::default(),
             keeper: AtomicWaker::new(),
