@@ -30,6 +30,17 @@ pub enum CancelOutput {
     Finished(Result<(), CancelFailure>),
 }
 
+/// Whether a cancel request travels under TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CancelTls {
+    /// In clear.
+    Without,
+    /// When the server offers it, else in clear (`sslmode=prefer`).
+    IfOffered,
+    /// Or not at all.
+    Required,
+}
+
 /// Why it is not known that the server has cancelled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -83,27 +94,30 @@ enum Phase {
 /// The machine. See the [module](self) for its states.
 pub struct CancelRequest {
     request: Secret<Vec<u8>>,
+    tls: CancelTls,
     phase: Phase,
     deadline: Deadline,
     outputs: VecDeque<CancelOutput>,
 }
 
 impl CancelRequest {
-    /// Begins on a fresh connection to the same endpoint. `tls`: whether the session that is cancelled is under TLS.
+    /// Begins on a fresh connection to the same endpoint. `tls`: [`CancelTls::Required`] for a session under TLS, and
+    /// [`CancelTls::Without`] for another one.
     #[must_use]
-    pub fn new(key: &BackendKey, tls: bool, timeout: Duration, now: Now) -> Self {
+    pub fn new(key: &BackendKey, tls: CancelTls, timeout: Duration, now: Now) -> Self {
         let secret = key.key.expose();
         let mut request = Secret::new(Vec::with_capacity(12 + secret.len()));
         startup::emit_cancel_request(request.expose_mut(), key.pid, secret);
         let mut cancel = Self {
             request,
+            tls,
             phase: Phase::TlsAnswer,
             deadline: Deadline { at: now.tick.after(timeout), why: Timer::ServerCancel },
             outputs: VecDeque::new(),
         };
         if secret.is_empty() {
             cancel.finish(Err(CancelFailure::NoKey));
-        } else if tls {
+        } else if tls != CancelTls::Without {
             let mut wish = Vec::new();
             startup::emit_ssl_request(&mut wish);
             cancel.outputs.push_back(CancelOutput::Send(Secret::new(wish)));
@@ -122,6 +136,7 @@ impl CancelRequest {
                 self.phase = Phase::TlsHandshake;
                 self.outputs.push_back(CancelOutput::StartTls);
             }
+            (Phase::TlsAnswer, [b'N']) if self.tls == CancelTls::IfOffered => self.send(),
             (Phase::TlsAnswer, [b'N' | b'E', ..]) => self.finish(Err(CancelFailure::TlsRefused)),
             (Phase::TlsAnswer, [b'S', ..]) | (Phase::TlsHandshake, _) => {
                 self.finish(Err(CancelFailure::Protocol(Violation::PlaintextBehindTlsRequest)));
@@ -131,6 +146,12 @@ impl CancelRequest {
             }
         }
         bytes.len()
+    }
+
+    /// Whether the request itself has been handed out to be sent.
+    #[must_use]
+    pub const fn is_out(&self) -> bool {
+        matches!(self.phase, Phase::Sent)
     }
 
     /// Says that TLS is up.
@@ -193,6 +214,10 @@ mod tests {
     }
 
     fn begin(key: &[u8], tls: bool) -> CancelRequest {
+        begin_with(key, if tls { CancelTls::Required } else { CancelTls::Without })
+    }
+
+    fn begin_with(key: &[u8], tls: CancelTls) -> CancelRequest {
         let key = BackendKey { pid: 258, key: Arc::new(Secret::new(key.to_vec())) };
         CancelRequest::new(&key, tls, Duration::from_secs(5), at(0))
     }
@@ -265,6 +290,26 @@ mod tests {
             cancel.handle_tls_established(at(0));
             assert_eq!(seen(&mut cancel), [wish(), Seen::Finished(Err(failure))]);
             assert!(!failure.may_strike_late());
+        }
+    }
+
+    #[test]
+    fn where_tls_is_only_preferred_the_request_follows_a_plain_no_in_clear() {
+        let mut cancel = begin_with(b"abcd", CancelTls::IfOffered);
+        assert!(!cancel.is_out());
+        cancel.handle_input(b"N", at(0));
+        assert!(cancel.is_out());
+        assert_eq!(seen(&mut cancel), [wish(), request()]);
+
+        let mut cancel = begin_with(b"abcd", CancelTls::IfOffered);
+        cancel.handle_input(b"S", at(0));
+        assert!(!cancel.is_out());
+        assert_eq!(seen(&mut cancel), [wish(), Seen::StartTls]);
+        // Nothing is known of a server that goes on behind its answer.
+        for odd in [&b"NX"[..], b"E"] {
+            let mut cancel = begin_with(b"abcd", CancelTls::IfOffered);
+            cancel.handle_input(odd, at(0));
+            assert_eq!(seen(&mut cancel), [wish(), Seen::Finished(Err(CancelFailure::TlsRefused))]);
         }
     }
 

@@ -16,7 +16,7 @@ use super::super::reader::{Entry, Found};
 use super::super::schema::{self, Form as Standing, Key, Section};
 use super::super::units::show_duration;
 use super::ini::{self, Assignment};
-use super::options::{self, Fate, Form, Known, OF_DATABASES, OF_USERS, OPTIONS};
+use super::options::{self, Fate, Form, Known, OF_DATABASES, OF_PEERS, OF_USERS, OPTIONS};
 
 /// Reads the file, and what was `SET` over it; everything that is wrong with it, and everything that has no effect, is noted.
 /// `None`: it cannot be read as a whole.
@@ -44,6 +44,9 @@ pub(crate) fn read(path: &Path, set: &BTreeMap<&'static str, String>, draft: &mu
     Some(translation.merged)
 }
 
+/// Where a peer listens that is given no port.
+const PEER_PORT: &str = "6432";
+
 struct Translation<'d> {
     merged: Merged,
     /// Of the section `[pgbouncer]`, the last of each name.
@@ -59,9 +62,7 @@ impl Translation<'_> {
             "pgbouncer" => self.option(&key, value.expose(), origin),
             "databases" => self.database(&key, &value, &origin),
             "users" => self.user(&key, &value, &origin),
-            "peers" => {
-                self.note(&format!("[peers] {key}"), &origin, "cancel requests are not passed on to other processes")
-            }
+            "peers" => self.peer(&key, &value, &origin),
             other => self.problem(
                 "PgBouncer's configuration",
                 &origin,
@@ -154,6 +155,17 @@ impl Translation<'_> {
         }
         self.merged.databases.retain(|(earlier, _)| earlier != name);
         self.merged.databases.push((name.to_owned(), entry));
+    }
+
+    fn peer(&mut self, name: &str, text: &Secret<String>, origin: &Origin) {
+        let mut entry = Entry { origin: Some(origin.clone()), ..Entry::default() };
+        entry.set("port", PEER_PORT, Origin::PgBouncer);
+        for (known, value) in self.strings(&format!("[peers] {name}"), text, OF_PEERS, origin) {
+            if let Some(key) = schema::PEERS.key(known.name).filter(|_| value.expose() != "-1") {
+                entry.set(key.name, value.expose(), origin.clone());
+            }
+        }
+        self.merged.peers.push((name.to_owned(), entry));
     }
 
     fn user(&mut self, name: &str, text: &Secret<String>, origin: &Origin) {
@@ -344,7 +356,7 @@ impl Translation<'_> {
         let (authorities, file_origin) = self.given("server_tls_ca_file");
         // "allow" begins without TLS; "prefer" is the stronger of the two and serves the same servers.
         let mode = if mode == "allow" { "prefer" } else { &mode };
-        for (_, entry) in &mut self.merged.databases {
+        for (_, entry) in self.merged.databases.iter_mut().chain(&mut self.merged.peers) {
             let is_socket =
                 entry.text("host").is_some_and(|hosts| hosts.split(',').all(|host| host.trim().starts_with('/')));
             entry.set("sslmode", if is_socket { "disable" } else { mode }, mode_origin.clone());
