@@ -94,7 +94,7 @@ impl KeyBytes {
 pub(super) fn valid_pid(number: u32, own: Option<PeerId>) -> u32 {
     match own {
         None => (number & 0x7fff_ffff).max(1),
-        Some(own) => u32::from(own.number()) << NUMBER_BITS | number & (1 << NUMBER_BITS) - 1,
+        Some(own) => (u32::from(own.number()) << NUMBER_BITS) | (number & ((1 << NUMBER_BITS) - 1)),
     }
 }
 

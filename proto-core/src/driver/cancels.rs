@@ -43,6 +43,7 @@ impl<R: Runtime> Connection<R> {
                 log::warn!("session {}: too many cancel requests are under way to peer {peer}", self.session.id());
             }
             Decision::PassOn(order) => {
+                log::debug!("session {}: a cancel request is passed on to peer {}", self.session.id(), order.peer);
                 let passing = Passing { shared: self.shared.clone(), order };
                 self.slow = Some(Slow::Cancelling(Box::pin(pass_to_peer(passing))));
                 self.mailbox.wake();

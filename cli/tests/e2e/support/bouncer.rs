@@ -28,6 +28,7 @@ pub(crate) struct Ini {
     databases: Vec<String>,
     users: String,
     of_users: Vec<String>,
+    peers: Vec<String>,
     options: Vec<(String, String)>,
 }
 
@@ -45,6 +46,7 @@ impl Ini {
             databases: Vec::new(),
             users: String::new(),
             of_users: Vec::new(),
+            peers: Vec::new(),
             options: Vec::new(),
             dir: dir.clone(),
         }
@@ -91,6 +93,18 @@ impl Ini {
         self
     }
 
+    /// A line of `[peers]`.
+    pub(crate) fn peer(mut self, line: &str) -> Self {
+        self.peers.push(line.to_owned());
+        self
+    }
+
+    /// Listens where another one did, and keeps its own directory.
+    pub(crate) fn at_port(mut self, port: u16) -> Self {
+        self.port = port;
+        self.set("listen_port", &port.to_string())
+    }
+
     pub(crate) fn file(&self) -> PathBuf {
         self.dir.join("pgbouncer.ini")
     }
@@ -98,9 +112,10 @@ impl Ini {
     pub(crate) fn write(&self) {
         let options: Vec<_> = self.options.iter().map(|(name, value)| format!("{name} = {value}")).collect();
         let text = format!(
-            "; written by a test\n[databases]\n{}\n\n[users]\n{}\n\n[pgbouncer]\n{}\n",
+            "; written by a test\n[databases]\n{}\n\n[users]\n{}\n\n[peers]\n{}\n\n[pgbouncer]\n{}\n",
             self.databases.join("\n"),
             self.of_users.join("\n"),
+            self.peers.join("\n"),
             options.join("\n")
         );
         for (path, text) in [(self.file(), &text), (self.dir.join("userlist.txt"), &self.users)] {

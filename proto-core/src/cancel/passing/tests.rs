@@ -112,7 +112,7 @@ fn a_circle_of_wrong_addresses_ends() {
 #[test]
 fn what_nobody_can_have_made_goes_nowhere() {
     let mut here = process(1, &[(2, "two")]);
-    let foreign = 2 << 17 | 5;
+    let foreign = (2 << 17) | 5;
     assert!(matches!(ask(&mut here, foreign, &[1, 2, 3, 4]), Decision::Unknown), "no hop is left");
     for length in [0, 1, 3, 5, 31, 33, 256] {
         assert!(matches!(ask(&mut here, foreign, &vec![0xff; length]), Decision::Unknown), "{length} bytes");
@@ -131,7 +131,7 @@ fn what_nobody_can_have_made_goes_nowhere() {
 fn without_a_number_of_its_own_a_process_passes_nothing_on() {
     let mut here = Registry::new();
     here.set_peers(Arc::new([(peer(2), settings("two", 3))].into()));
-    assert!(matches!(ask(&mut here, 2 << 17 | 5, &[0xff; 4]), Decision::Unknown));
+    assert!(matches!(ask(&mut here, (2 << 17) | 5, &[0xff; 4]), Decision::Unknown));
     assert_eq!(here.peers().count(), 0);
     let key = enroll(&mut here, false);
     for bit in 0..32 {
@@ -146,7 +146,7 @@ fn what_is_on_its_way_to_a_peer_is_counted_bounded_and_no_burden_on_others() {
     let endpoint = Endpoint::Tcp { host: "db".into(), port: 5432 };
     let backend = BackendKey { pid: 4711, key: Arc::new(Secret::new(vec![7; 4])) };
     here.handle_lease(ALICE, Arc::new(BackendTarget { endpoint, tls: None, backend, slot: SlotId(1) }));
-    let request = |here: &mut Registry, number: u32| ask(here, number << 17 | 5, &[0xff; 4]);
+    let request = |here: &mut Registry, number: u32| ask(here, (number << 17) | 5, &[0xff; 4]);
     let orders = [(); 3].map(|()| passed(request(&mut here, 2)));
     assert!(matches!(request(&mut here, 2), Decision::PeerBusy(id) if id == peer(2)));
     let third = passed(request(&mut here, 3));
