@@ -6,7 +6,12 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use async_io::Async;
 use gprxy_proto::driver::host::Bound;
+#[cfg(target_os = "linux")]
+use gprxy_proto::driver::host::NO_NEW_CONNECTION;
 use gprxy_proto::driver::runtime::{Caller, Listener};
+#[cfg(target_os = "linux")]
+use socket2::SockFilter;
+use socket2::SockRef;
 
 use crate::socket::SmolSocket;
 
@@ -56,4 +61,25 @@ impl Listener for SmolListener {
             }
         }
     }
+    fn turn_away(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => turn_away(&SockRef::from(listener)),
+            Self::Unix(_) => Ok(()),
+        }
+    }
+}
+
+/// A socket that shares its address is given no new connection by the kernel from now on.
+#[cfg(target_os = "linux")]
+fn turn_away(socket: &SockRef<'_>) -> io::Result<()> {
+    if !socket.reuse_port()? {
+        return Ok(());
+    }
+    socket.attach_filter(&NO_NEW_CONNECTION.map(|(code, jt, jf, k)| SockFilter::new(code, jt, jf, k)))
+}
+
+/// There is no filter for that here.
+#[cfg(not(target_os = "linux"))]
+const fn turn_away(_: &SockRef<'_>) -> io::Result<()> {
+    Ok(())
 }

@@ -3,7 +3,12 @@
 use std::io;
 
 use gprxy_proto::driver::host::Bound;
+#[cfg(target_os = "linux")]
+use gprxy_proto::driver::host::NO_NEW_CONNECTION;
 use gprxy_proto::driver::runtime::{Caller, Listener};
+#[cfg(target_os = "linux")]
+use socket2::SockFilter;
+use socket2::SockRef;
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::socket::TokioSocket;
@@ -48,4 +53,25 @@ impl Listener for TokioListener {
             }
         }
     }
+    fn turn_away(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => turn_away(&SockRef::from(listener)),
+            Self::Unix(_) => Ok(()),
+        }
+    }
+}
+
+/// A socket that shares its address is given no new connection by the kernel from now on.
+#[cfg(target_os = "linux")]
+fn turn_away(socket: &SockRef<'_>) -> io::Result<()> {
+    if !socket.reuse_port()? {
+        return Ok(());
+    }
+    socket.attach_filter(&NO_NEW_CONNECTION.map(|(code, jt, jf, k)| SockFilter::new(code, jt, jf, k)))
+}
+
+/// There is no filter for that here.
+#[cfg(not(target_os = "linux"))]
+const fn turn_away(_: &SockRef<'_>) -> io::Result<()> {
+    Ok(())
 }

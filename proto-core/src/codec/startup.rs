@@ -106,6 +106,23 @@ pub fn option_words(options: &[u8]) -> Vec<&[u8]> {
     words
 }
 
+/// The settings in `options`, each as `name=value` with its backslashes: `-c name=value` and `--name=value`. `None` when there
+/// is anything else (PostgreSQL manual, section 32.1.2, options).
+pub fn option_settings(options: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut settings = Vec::new();
+    let mut words = option_words(options).into_iter();
+    while let Some(word) = words.next() {
+        settings.push(match word.strip_prefix(b"--") {
+            Some(setting) => setting,
+            None => match word.strip_prefix(b"-c")? {
+                b"" => words.next()?,
+                setting => setting,
+            },
+        });
+    }
+    Some(settings)
+}
+
 /// Appends a startup packet.
 pub fn emit<'a>(out: &mut Vec<u8>, version: u32, pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) {
     with_length(out, |out| {

@@ -40,6 +40,26 @@ impl Bound {
     }
 }
 
+/// A packet filter (`linux/filter.h`: code, jump if true, jump if false, operand) that lets no new connection begin at a
+/// listening socket of TCP, while those that have begun go on: it drops what has SYN and not ACK in its flags, the 14th
+/// byte of the header (RFC 9293, section 3.1).
+///
+/// Closing a socket resets whoever the kernel had given to it in the meantime, even where another process listens beside it
+/// (`SO_REUSEPORT`). Whose SYN was dropped sends it once more after a second, and comes to that process.
+pub const NO_NEW_CONNECTION: [(u16, u8, u8, u32); 5] = [
+    (LOAD_BYTE, 0, 0, 13),
+    (AND, 0, 0, SYN | ACK),
+    (JUMP_IF_EQUAL, 0, 1, SYN),
+    (RETURN, 0, 0, 0),
+    (RETURN, 0, 0, u32::MAX),
+];
+const LOAD_BYTE: u16 = 0x30;
+const AND: u16 = 0x54;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const RETURN: u16 = 0x06;
+const SYN: u32 = 0x02;
+const ACK: u32 = 0x10;
+
 /// The signals that mean something to a proxy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Signal {

@@ -60,12 +60,21 @@ impl From<Caller> for Peer {
 }
 
 /// A listening socket.
-pub trait Listener: Send + 'static {
+pub trait Listener: Send + Sync + 'static {
     /// What it accepts.
     type Socket: Socket;
 
     /// The next client.
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Socket, Caller)>> + Send;
+
+    /// Nobody new is to come here any more where somebody else listens on the same address; who has begun to connect is still
+    /// accepted.
+    ///
+    /// # Errors
+    /// The operating system's. Closing the socket may then reset whoever connects at that moment.
+    fn turn_away(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// An executor with its clock and network.

@@ -64,6 +64,9 @@ where
             let mut accept = pin!(listener.accept());
             poll_fn(|context| {
                 if last.is_none() && closed.as_mut().poll(context).is_ready() {
+                    if let Err(error) = listener.turn_away() {
+                        log::warn!("clients that connect at this moment may be refused: {error}");
+                    }
                     let mut alarm = R::alarm();
                     alarm.set(Some(R::now().tick.after(LAST_ARRIVALS)));
                     last = Some(alarm);

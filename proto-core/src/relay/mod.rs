@@ -426,22 +426,16 @@ impl Relay {
                 settled
             }
         };
-        if let Some(pooled) = pooled
-            && matches!(settled, Settled::Ready(_))
-        {
-            pooled.statements.has_run = tracker.is_running();
-        }
-        if let Some(pooled) = pooled
-            && pooled.statements.awaits_flush()
-            && tracker.next().is_none()
-        {
-            pooled.statements.handle_all_answered();
-        }
-        if let Some(pooled) = pooled
-            && !pooled.handle_settled(settled, failed, tracker.is_skipping())
-            && self.fault.is_none()
-        {
-            self.fault = Some(Violation::OutOfStep);
+        if let Some(pooled) = pooled {
+            if matches!(settled, Settled::Ready(_)) {
+                pooled.statements.has_run = tracker.is_running();
+            }
+            if pooled.statements.awaits_flush() && tracker.next().is_none() {
+                pooled.statements.handle_all_answered();
+            }
+            if !pooled.handle_settled(settled, failed, tracker.is_skipping()) && self.fault.is_none() {
+                self.fault = Some(Violation::OutOfStep);
+            }
         }
         self.note_confusion();
     }

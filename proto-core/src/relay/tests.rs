@@ -1,5 +1,6 @@
 //! The relay's steps, one by one. Whole conversations are in [`crate::session`]'s tests.
 
+mod by_sql;
 mod long_names;
 mod lost;
 mod notes;

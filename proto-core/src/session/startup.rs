@@ -71,19 +71,10 @@ fn same_name(known: &[u8], name: &[u8]) -> bool {
     known.iter().map(folded).eq(name.iter().map(folded))
 }
 
-/// `-c name=value` and `--name=value` without those that are dropped; `None` when there is anything else (PostgreSQL
-/// manual, section 32.1.2, options).
+/// The settings in `options` without those that are dropped; `None` when there is anything else.
 fn without(options: &[u8], is_dropped: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
     let mut left = Vec::new();
-    let mut words = startup::option_words(options).into_iter();
-    while let Some(word) = words.next() {
-        let setting = match word.strip_prefix(b"--") {
-            Some(setting) => setting,
-            None => match word.strip_prefix(b"-c")? {
-                b"" => words.next()?,
-                setting => setting,
-            },
-        };
+    for setting in startup::option_settings(options)? {
         let name = &setting[..memchr::memchr(b'=', setting)?];
         if !is_dropped(name) {
             left.extend_from_slice(if left.is_empty() { b"-c " } else { b" -c " });

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::codec::startup::{encoded, option_words};
+use crate::codec::startup::{encoded, option_settings};
 
 /// The longest query that is made. Who asks for more gets a login.
 const MAX_QUERY: usize = 8 * 1024;
@@ -64,15 +64,7 @@ pub fn startup_query(parameters: &[u8]) -> Option<Arc<str>> {
 
 /// Name and value of each setting inside of `options`; `None` when there is anything else.
 fn settings_in(options: &[u8], settings: &mut Vec<(Vec<u8>, Vec<u8>)>) -> Option<()> {
-    let mut words = option_words(options).into_iter();
-    while let Some(word) = words.next() {
-        let setting = match word.strip_prefix(b"--") {
-            Some(setting) => setting,
-            None => match word.strip_prefix(b"-c")? {
-                b"" => words.next()?,
-                setting => setting,
-            },
-        };
+    for setting in option_settings(options)? {
         let setting = unescaped(setting);
         let at = memchr::memchr(b'=', &setting)?;
         // On a command line PostgreSQL takes `-` for `_`.

@@ -87,6 +87,11 @@ impl Terminal {
         self.await_screen(words, |screen| screen.text().contains(words))
     }
 
+    /// Waits until the last line is this alone: what is typed while a prompt is on its way may be lost.
+    pub(crate) fn await_prompt(&self, prompt: &str) {
+        self.await_screen(prompt, |screen| screen.text().trim_end().lines().last() == Some(prompt));
+    }
+
     /// Waits until the screen is like that.
     pub(crate) fn await_screen(&self, what: &str, is_so: impl Fn(&Screen) -> bool) -> String {
         let end = Instant::now() + PATIENCE;
