@@ -111,11 +111,13 @@ impl Ini {
 
     pub(crate) fn write(&self) {
         let options: Vec<_> = self.options.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        // Older ones do not know the section.
+        let peers =
+            if self.peers.is_empty() { String::new() } else { format!("[peers]\n{}\n\n", self.peers.join("\n")) };
         let text = format!(
-            "; written by a test\n[databases]\n{}\n\n[users]\n{}\n\n[peers]\n{}\n\n[pgbouncer]\n{}\n",
+            "; written by a test\n[databases]\n{}\n\n[users]\n{}\n\n{peers}[pgbouncer]\n{}\n",
             self.databases.join("\n"),
             self.of_users.join("\n"),
-            self.peers.join("\n"),
             options.join("\n")
         );
         for (path, text) in [(self.file(), &text), (self.dir.join("userlist.txt"), &self.users)] {
