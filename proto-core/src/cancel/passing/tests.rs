@@ -189,3 +189,95 @@ fn all_numbers_of_a_process_can_be_given_out_and_no_more() {
     assert!(matches!(ask(&mut here, key.pid(), key.key()), Decision::NotLeased(id) if id == late));
     assert_eq!(here.enrolled(), NUMBERS);
 }
+
+fn any(bound: usize, dice: &mut Dice) -> usize {
+    usize::try_from(dice.below(bound as u64)).unwrap()
+}
+
+/// Some processes, each of which may be wrong about where the others are.
+struct Net {
+    processes: Vec<Registry>,
+    /// What each believes: by number, which of them that is.
+    beliefs: Vec<BTreeMap<u16, usize>>,
+}
+
+impl Net {
+    fn new(numbers: &[u16], dice: &mut Dice) -> Self {
+        let beliefs: Vec<BTreeMap<u16, usize>> = numbers
+            .iter()
+            .map(|_| {
+                let known = numbers.iter().enumerate().filter(|_| dice.percent(85)).collect::<Vec<_>>();
+                let right = dice.percent(70);
+                let place = |nth: usize, dice: &mut Dice| if right { nth } else { any(numbers.len(), dice) };
+                known.into_iter().map(|(nth, number)| (*number, place(nth, dice))).collect()
+            })
+            .collect();
+        let processes = numbers.iter().zip(&beliefs).map(|(own, beliefs)| {
+            let names: Vec<_> = beliefs.iter().map(|(number, place)| (*number, place.to_string())).collect();
+            process(*own, &names.iter().map(|(number, name)| (*number, name.as_str())).collect::<Vec<_>>())
+        });
+        Self { processes: processes.collect(), beliefs }
+    }
+
+    /// Carries a request to where it ends; how often it was passed on.
+    fn carry(&mut self, mut at: usize, pid: u32, key: &[u8]) -> (Decision, usize) {
+        let (mut key, mut path) = (key.to_vec(), Vec::new());
+        let end = loop {
+            match ask(&mut self.processes[at], pid, &key) {
+                Decision::PassOn(order) => {
+                    let Endpoint::Tcp { host, .. } = &order.settings.endpoint else { panic!("only TCP here") };
+                    let next = host.parse().unwrap();
+                    key.clone_from(order.key.key.expose());
+                    path.push((at, order));
+                    at = next;
+                }
+                end => break end,
+            }
+        };
+        let hops = path.len();
+        for (at, order) in path.into_iter().rev() {
+            self.processes[at].handle_peer_finished(order.peer, order.id);
+        }
+        (end, hops)
+    }
+}
+
+#[test]
+fn law_among_peers_a_key_reaches_its_own_session_or_nothing_and_always_ends() {
+    let mut reached = 0;
+    for seed in 0..300 {
+        let mut dice = Dice::new(seed);
+        let numbers = [3, 1, PeerId::MAX, 900];
+        let mut net = Net::new(&numbers, &mut dice);
+        let mut keys = Vec::new();
+        for (nth, registry) in net.processes.iter_mut().enumerate() {
+            for session in 0..3 {
+                let session = SessionId((nth * 10 + session) as u64);
+                keys.push((nth, session, registry.enroll(session, dice.percent(50), &mut dice)));
+            }
+        }
+        for _ in 0..40 {
+            let (owner, session, key) = &keys[any(keys.len(), &mut dice)];
+            let (at, mut pid, mut bytes) = (any(numbers.len(), &mut dice), key.pid(), key.key().to_vec());
+            let is_wrong = dice.percent(40);
+            if is_wrong && dice.percent(30) {
+                pid ^= 1 << dice.below(32);
+            } else if is_wrong {
+                bytes = flipped(&bytes, any(bytes.len() * 8 - 2, &mut dice));
+            }
+            let (end, hops) = net.carry(at, pid, &bytes);
+            assert!(hops <= 3, "{hops} hops");
+            let knows = at == *owner || net.beliefs[at].get(&numbers[*owner]) == Some(owner);
+            match end {
+                Decision::NotLeased(hit) => {
+                    assert_eq!((hit, is_wrong), (*session, false), "seed {seed}");
+                    reached += 1;
+                }
+                Decision::Unknown => assert!(is_wrong || !knows, "seed {seed}: a right key was lost"),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(net.processes.iter().all(|it| it.passed_on() == 0));
+    }
+    assert!(reached > 2000, "{reached} requests have reached their sessions");
+}
