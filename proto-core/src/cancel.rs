@@ -1,7 +1,8 @@
 //! Our own cancel keys, and who may cancel what.
 //!
 //! A client never sees the server's key: it gets one of ours, which names its session and nothing else. A
-//! CancelRequest is looked up here and reaches only the server connection that this session runs on at that moment.
+//! CancelRequest is looked up here and reaches only the server connection that this session runs on at that moment. Behind
+//! one address with other processes, its peers, it also names the process, and what is another's is passed on to that one.
 //!
 //! ```text
 //!             handle_waiting              handle_lease
