@@ -140,7 +140,8 @@ impl<R: Runtime> Shared<R> {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
         let keyring = RwLock::new(parts.hub.keyring());
-        let Parts { profile, tls, server_tls, .. } = parts;
+        let Parts { profile, mut hub, tls, server_tls, .. } = parts;
+        hub.cancels.set_peers(profile.peers.clone());
         let terms = Arc::new(Terms { generation: 0, profile, tls, server_tls });
         Arc::new(Self {
             terms: RwLock::new(terms),
@@ -148,7 +149,7 @@ impl<R: Runtime> Shared<R> {
             tokens: parts.tokens,
             audit: parts.audit,
             http: parts.http,
-            hub: Mutex::new(parts.hub),
+            hub: Mutex::new(hub),
             keyring,
             shelf: Mutex::default(),
             present: Mutex::default(),
