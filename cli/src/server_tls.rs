@@ -1,22 +1,22 @@
-//! TLS to database servers: the authorities of each database's configuration.
+//! TLS to database servers and peers: the authorities of each one's configuration.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use gprxy_proto::driver::tls;
-use gprxy_proto::policy::{Database, SslMode};
+use gprxy_proto::policy::{SslMode, TlsTerms};
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::config;
 
-/// What a database's `sslmode` and `sslrootcert` ask for; `None` where there is no TLS.
-pub(crate) fn config_for(database: &Database) -> Result<Option<Arc<ClientConfig>>, String> {
-    let roots = match (database.sslmode, &database.sslrootcert) {
+/// What `sslmode` and `sslrootcert` of a database or peer ask for; `None` where there is no TLS.
+pub(crate) fn config_for(terms: &TlsTerms) -> Result<Option<Arc<ClientConfig>>, String> {
+    let roots = match (terms.sslmode, &terms.sslrootcert) {
         (SslMode::VerifyCa | SslMode::VerifyFull, Some(path)) => roots_of(Path::new(&**path))?,
         (SslMode::VerifyCa | SslMode::VerifyFull, None) => system_roots(),
         _ => RootCertStore::empty(),
     };
-    tls::client_config(database.sslmode, roots)
+    tls::client_config(terms.sslmode, roots)
 }
 
 fn roots_of(path: &Path) -> Result<RootCertStore, String> {

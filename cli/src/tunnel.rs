@@ -152,7 +152,7 @@ fn assemble(way: &Way, gate: Gate, tokens: &Arc<dyn TokenSource>, now: Now) -> R
     };
     let mut server_tls = ServerTls::new();
     if let Some(config) =
-        server_tls::config_for(&database).map_err(|why| Failure::settings(format!("proxy_ca: {why}")))?
+        server_tls::config_for(&database.tls_terms()).map_err(|why| Failure::settings(format!("proxy_ca: {why}")))?
     {
         server_tls.insert(database.tls_terms(), config);
     }

@@ -1,7 +1,8 @@
 //! Our own cancel keys, and who may cancel what.
 //!
 //! A client never sees the server's key: it gets one of ours, which names its session and nothing else. A
-//! CancelRequest is looked up here and reaches only the server connection that this session runs on at that moment.
+//! CancelRequest is looked up here and reaches only the server connection that this session runs on at that moment. Behind
+//! one address with other processes, its peers, it also names the process, and what is another's is passed on to that one.
 //!
 //! ```text
 //!             handle_waiting              handle_lease
@@ -15,74 +16,31 @@
 //! says whether the connection may be reset and handed on: not while a cancel is on its way to it, and not after one
 //! whose end nobody has seen. Otherwise a late signal would hit the reset, or the next client's query.
 
+mod key;
+mod passing;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::entropy::Entropy;
-use crate::policy::{Endpoint, TlsTerms};
+use crate::policy::{Endpoint, PeerId, TlsTerms};
 use crate::pool::SlotId;
-use crate::secret::{Secret, equal_in_constant_time};
 use crate::session_id::SessionId;
 use crate::time::{Now, Tick};
 use crate::upstream::BackendKey;
 
-/// The key of protocol 3.0 (manual, "Message Formats", BackendKeyData).
-const NARROW_KEY: usize = 4;
-/// The key of protocol 3.2: what PostgreSQL 18 itself issues; the protocol allows up to 256 bytes.
-const WIDE_KEY: usize = 32;
+pub use key::CancelKey;
+pub use passing::{PeerLoad, PeerOrder};
+
+use key::{KeyBytes, NUMBERS, valid_pid};
+use passing::Passing;
+
 /// Cancel connections to servers at one time: a flood of valid requests must not use up sockets.
 const MAX_ORDERS: usize = 1000;
 /// Process ids are drawn at random so that they do not count sessions; after so many collisions the next free one is it.
 const DRAWS: u32 = 8;
-
-/// What BackendKeyData tells a client.
-pub struct CancelKey {
-    pid: u32,
-    key: KeyBytes,
-}
-
-impl CancelKey {
-    /// The process id: 1 to `i32::MAX`, because drivers read it as a signed number.
-    #[must_use]
-    pub const fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// 4 bytes for protocol 3.0, 32 for 3.2. For the wire only.
-    #[must_use]
-    pub fn key(&self) -> &[u8] {
-        self.key.expose()
-    }
-}
-
-/// A key in one of its two widths.
-struct KeyBytes {
-    bytes: Secret<[u8; WIDE_KEY]>,
-    wide: bool,
-}
-
-impl KeyBytes {
-    fn draw(wide: bool, entropy: &mut dyn Entropy) -> Self {
-        let mut key = Self { bytes: Secret::new([0; WIDE_KEY]), wide };
-        let length = key.length();
-        entropy.fill(&mut key.bytes.expose_mut()[..length]);
-        key
-    }
-
-    const fn length(&self) -> usize {
-        if self.wide { WIDE_KEY } else { NARROW_KEY }
-    }
-
-    fn expose(&self) -> &[u8] {
-        &self.bytes.expose()[..self.length()]
-    }
-
-    fn copy(&self) -> Self {
-        Self { bytes: Secret::new(*self.bytes.expose()), wide: self.wide }
-    }
-}
 
 /// A server process that runs a session's queries, and the way to it.
 pub struct BackendTarget {
@@ -138,6 +96,15 @@ pub enum Decision {
     InFlight(OrderId),
     /// Too many cancels are on their way.
     Overloaded(SessionId),
+    /// To be passed on to the process that made the key.
+    PassOn(PeerOrder),
+    /// Too many are on their way there.
+    PeerBusy {
+        /// Whose session is meant.
+        peer: PeerId,
+        /// So many in a row came to nothing.
+        failures: u64,
+    },
 }
 
 /// Where an enrolled session's queries run.
@@ -172,6 +139,9 @@ pub struct Registry {
     /// At most one order per server connection.
     by_slot: BTreeMap<SlotId, OrderId>,
     last_order: u64,
+    /// The number of this process among its peers; `None`: it has none, and its keys are good here only.
+    own: Option<PeerId>,
+    passing: Passing,
 }
 
 impl Registry {
@@ -182,11 +152,14 @@ impl Registry {
     }
 
     /// Makes the key of a session. `wide`: the client speaks protocol 3.2. An earlier key of the session is dead.
+    ///
+    /// A process with peers has 131072 process ids. Sessions beyond that get a key that reaches nothing.
     pub fn enroll(&mut self, session: SessionId, wide: bool, entropy: &mut dyn Entropy) -> CancelKey {
         self.depart(session);
         let pid = self.free_pid(entropy);
-        let key = KeyBytes::draw(wide, entropy);
-        let told = CancelKey { pid, key: key.copy() };
+        let key = KeyBytes::draw(wide, self.own.is_some(), entropy);
+        let told = CancelKey { pid: pid.unwrap_or_else(|| valid_pid(0, self.own)), key: key.copy() };
+        let Some(pid) = pid else { return told };
         self.by_pid.insert(pid, Entry { session, key, runs: Runs::Nowhere });
         self.pids.insert(session, pid);
         told
@@ -221,10 +194,10 @@ impl Registry {
 
     /// A CancelRequest has come, from anybody.
     pub fn handle_request(&mut self, pid: u32, key: &[u8], now: Now) -> Decision {
-        let Some(entry) = self.by_pid.get(&pid) else { return Decision::Unknown };
-        if !equal_in_constant_time(entry.key.expose(), key) {
-            return Decision::Unknown;
+        if self.own.is_some_and(|own| key::maker(pid) != Some(own)) {
+            return self.pass_on(pid, key);
         }
+        let Some(entry) = self.by_pid.get(&pid).filter(|entry| entry.key.is(key)) else { return Decision::Unknown };
         let session = entry.session;
         let target = match &entry.runs {
             Runs::Nowhere => return Decision::NotLeased(session),
@@ -282,27 +255,26 @@ impl Registry {
         Some(std::mem::replace(&mut entry.runs, runs))
     }
 
-    /// A process id that no living session has.
-    fn free_pid(&self, entropy: &mut dyn Entropy) -> u32 {
-        let mut pid = valid_pid(entropy.next_u32());
+    /// A process id that no living session has; `None`: all are taken.
+    fn free_pid(&self, entropy: &mut dyn Entropy) -> Option<u32> {
+        // Looked at first, because the search below would go through all of them.
+        if self.own.is_some() && self.by_pid.len() >= NUMBERS {
+            return None;
+        }
+        let mut pid = valid_pid(entropy.next_u32(), self.own);
         for _ in 0..DRAWS {
             if !self.by_pid.contains_key(&pid) {
-                return pid;
+                return Some(pid);
             }
-            pid = valid_pid(entropy.next_u32());
+            pid = valid_pid(entropy.next_u32(), self.own);
         }
-        // Only a broken source of randomness or hundreds of millions of sessions come here. There are more ids than
-        // sessions that fit into memory, so the search ends.
+        // A broken source of randomness comes here, hundreds of millions of sessions, or more than half as many as a process
+        // with peers has ids for. There is a free one, so the search ends.
         while self.by_pid.contains_key(&pid) {
-            pid = valid_pid(pid.wrapping_add(1));
+            pid = valid_pid(pid.wrapping_add(1), self.own);
         }
-        pid
+        Some(pid)
     }
-}
-
-/// Brings any number into 1 to `i32::MAX`.
-fn valid_pid(number: u32) -> u32 {
-    (number & 0x7fff_ffff).max(1)
 }
 
 #[cfg(test)]

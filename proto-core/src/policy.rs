@@ -1,5 +1,6 @@
 //! Who may connect as what, from where, and to which server. Settings only: they are read once and shared.
 
+mod peers;
 mod sockets;
 mod terms;
 
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use crate::secret::Secret;
 
+pub use peers::{PeerId, PeerSettings, Peers};
 pub use sockets::SocketOptions;
 pub use terms::{LogTerms, OwnPool, OwnTimeouts, SessionState, SessionTerms, StartupRules, Timeouts, Users};
 

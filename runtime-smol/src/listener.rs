@@ -61,25 +61,26 @@ impl Listener for SmolListener {
             }
         }
     }
-    fn turn_away(&self) -> io::Result<()> {
+    fn turn_away(&self) -> io::Result<bool> {
         match self {
             Self::Tcp(listener) => turn_away(&SockRef::from(listener)),
-            Self::Unix(_) => Ok(()),
+            Self::Unix(_) => Ok(false),
         }
     }
 }
 
 /// A socket that shares its address is given no new connection by the kernel from now on.
 #[cfg(target_os = "linux")]
-fn turn_away(socket: &SockRef<'_>) -> io::Result<()> {
+fn turn_away(socket: &SockRef<'_>) -> io::Result<bool> {
     if !socket.reuse_port()? {
-        return Ok(());
+        return Ok(false);
     }
-    socket.attach_filter(&NO_NEW_CONNECTION.map(|(code, jt, jf, k)| SockFilter::new(code, jt, jf, k)))
+    let filter = NO_NEW_CONNECTION.map(|(code, jt, jf, k)| SockFilter::new(code, jt, jf, k));
+    socket.attach_filter(&filter).map(|()| true)
 }
 
 /// There is no filter for that here.
 #[cfg(not(target_os = "linux"))]
-const fn turn_away(_: &SockRef<'_>) -> io::Result<()> {
-    Ok(())
+const fn turn_away(_: &SockRef<'_>) -> io::Result<bool> {
+    Ok(false)
 }

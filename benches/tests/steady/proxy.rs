@@ -59,6 +59,7 @@ pub(crate) fn in_mode<R: Runtime>(server: Endpoint, audited: bool, pool_mode: Po
         startup: StartupRules::default(),
         sockets: SocketOptions::default(),
         console: None,
+        peers: Arc::default(),
         log: LogTerms::default(),
         audit: audited.then_some(AuditProfile { statement_bytes: 1024, required: true }),
     };

@@ -13,7 +13,7 @@ const MAINTENANCE_DATABASE: &str = "postgres";
 
 /// Logs in and leaves again.
 pub(super) fn probe(name: &str, database: &Database, account: &Account) -> Outcome {
-    let tls = server_tls::config_for(database)?;
+    let tls = server_tls::config_for(&database.tls_terms())?;
     let dbname = if name == Databases::ANY { MAINTENANCE_DATABASE } else { name };
     let mut entropy = SystemEntropy::new();
     let login = probe::log_in::<crate::args::DefaultHost>(database, dbname, account, tls, &mut entropy);

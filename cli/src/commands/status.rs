@@ -108,7 +108,7 @@ fn log_in(connection: &Connection, name: &str, credentials: &Credentials) -> std
     };
     database.sslrootcert = connection.sslrootcert.as_ref().map(|path| path.display().to_string().into());
     database.connect_timeout = PROXY_PATIENCE;
-    let tls = server_tls::config_for(&database)?;
+    let tls = server_tls::config_for(&database.tls_terms())?;
     let token = Secret::new(credentials.access_token.expose().clone().into_bytes());
     let account = Account { name: connection.user.as_str().into(), password: Some(Arc::new(token)) };
     let mut entropy = SystemEntropy::new();

@@ -175,7 +175,7 @@ fn account(reader: &mut Reader<'_>, proof: &Proof) -> Option<Arc<Account>> {
     name.map(|name| Arc::new(Account { password: password.or_else(|| listed(&name)), name: name.into() }))
 }
 
-fn tls(reader: &mut Reader<'_>, endpoints: &[Endpoint]) -> (SslMode, Option<Arc<str>>) {
+pub(super) fn tls(reader: &mut Reader<'_>, endpoints: &[Endpoint]) -> (SslMode, Option<Arc<str>>) {
     let sslmode = reader.read("sslmode", &SSLMODE);
     let verifies = matches!(sslmode, SslMode::VerifyCa | SslMode::VerifyFull);
     let sslrootcert = reader.optional("sslrootcert", &Words("the path of a PEM file with authorities, or system"));
@@ -227,7 +227,7 @@ impl Kind for Ports {
     }
 }
 
-enum Fault {
+pub(super) enum Fault {
     Count,
     Host(String, &'static str),
 }
@@ -242,7 +242,7 @@ fn endpoints(hosts: &[String], ports: &[u16]) -> Result<Vec<Endpoint>, Fault> {
 }
 
 /// `host`, `host:port`, `1.2.3.4`, `::1`, `[::1]:port`, or the absolute path of a socket directory.
-fn endpoint(text: &str, port: u16) -> Result<Endpoint, Fault> {
+pub(super) fn endpoint(text: &str, port: u16) -> Result<Endpoint, Fault> {
     let wrong = |expected| Err(Fault::Host(text.to_owned(), expected));
     if text.starts_with('/') {
         return Ok(Endpoint::Unix(format!("{}/.s.PGSQL.{port}", text.trim_end_matches('/')).into()));

@@ -61,7 +61,7 @@ impl FileReader<'_, '_> {
     fn section(&mut self, item: Item, merged: &mut Merged) {
         let Some(section) = schema::SECTIONS.into_iter().find(|section| section.name == item.key) else {
             let mut expected =
-                "one of the sections server, tls, issuer, role, databases, pool, audit, limits, log".to_owned();
+                "one of the sections server, tls, issuer, role, databases, peers, pool, audit, limits, log".to_owned();
             if let Some(near) = nearest(&item.key, schema::SECTIONS.iter().map(|section| section.name)) {
                 expected = format!("the section {near}");
             } else if let Some((home, key)) = home_of(&item.key) {
@@ -85,18 +85,21 @@ impl FileReader<'_, '_> {
                     match value {
                         Value::Table(table) => {
                             let entry = self.entry(section, &place, table);
-                            merged.databases.push((key, entry));
+                            let list = if section.name == "peers" { &mut merged.peers } else { &mut merged.databases };
+                            list.push((key, entry));
                         }
-                        other => self.wrong_form(&place, line, &other, "a table [databases.NAME]"),
+                        other => self.wrong_form(&place, line, &other, &format!("a table {}", section.header())),
                     }
                 }
             }
-            (Form::One, other) => self.wrong_form(section.name, item.line, &other, &format!("[{}]", section.name)),
-            (Form::Many, other) => {
-                let expected = format!("[[{}]] in double brackets", section.name);
+            (form, other) => {
+                let expected = match form {
+                    Form::One => section.header(),
+                    Form::Many => format!("{} in double brackets", section.header()),
+                    Form::Named => format!("tables {}", section.header()),
+                };
                 self.wrong_form(section.name, item.line, &other, &expected);
             }
-            (Form::Named, other) => self.wrong_form(section.name, item.line, &other, "tables [databases.NAME]"),
         }
     }
 

@@ -26,6 +26,8 @@ pub(crate) struct Merged {
     pub(crate) roles: Vec<Entry>,
     /// `[databases.NAME]`, in the order of the file
     pub(crate) databases: Vec<(String, Entry)>,
+    /// `[peers.N]`, in the order of the file
+    pub(crate) peers: Vec<(String, Entry)>,
     /// `[pool]`
     pub(crate) pool: Entry,
     /// `[admin]`

@@ -23,6 +23,7 @@ mod issuers;
 mod kinds;
 mod listen;
 mod merge;
+mod peers;
 mod pgbouncer;
 mod problem;
 mod reader;
@@ -152,6 +153,7 @@ fn settle(merged: Merged, variables: &Variables<'_>, sources: &Sources, draft: &
     let check_account = roles::check_account(variables, draft);
     let usual = server::pool(merged.pool, draft);
     let databases = databases::databases(merged.databases, &server.access, &usual, draft);
+    let peers = peers::peers(merged.peers, server.peer_id, draft);
     let admin = admin::admin(merged.admin, draft);
     let audit = server::audit(merged.audit, draft);
     let limits = server::limits(merged.limits, server.drain_timeout, draft);
@@ -169,6 +171,8 @@ fn settle(merged: Merged, variables: &Variables<'_>, sources: &Sources, draft: &
         roles,
         check_account,
         databases,
+        peer_id: server.peer_id,
+        peers,
         pool: usual.pool,
         admin,
         audit,

@@ -39,6 +39,17 @@ pub(crate) struct Key {
 }
 
 impl Section {
+    /// As its header stands in a file.
+    pub(crate) fn header(&self) -> String {
+        let name = self.name;
+        match self.form {
+            Form::One => format!("[{name}]"),
+            Form::Many => format!("[[{name}]]"),
+            Form::Named if name == PEERS.name => format!("[{name}.N]"),
+            Form::Named => format!("[{name}.NAME]"),
+        }
+    }
+
     /// The key of that name or alias.
     pub(crate) fn key(&self, name: &str) -> Option<&'static Key> {
         self.keys.iter().find(|key| key.name == name || key.alias == Some(name))
@@ -115,6 +126,7 @@ pub(crate) static SERVER: Section = Section {
         key("tcp_defer_accept", "0s").fixed(),
         key("pidfile", "").fixed(),
         key("workers", "").fixed(),
+        key("peer_id", "0").fixed(),
         key("auth_type", "oidc"),
         key("auth_file", ""),
         key("auth_user", ""),
@@ -275,6 +287,19 @@ pub(crate) static DATABASES: Section = Section {
     ],
 };
 
+/// Other processes behind the same address.
+pub(crate) static PEERS: Section = Section {
+    name: "peers",
+    form: Form::Named,
+    keys: &[
+        key("host", ""),
+        key("port", "7777"),
+        key("sslmode", "prefer"),
+        key("sslrootcert", ""),
+        key("pool_size", "100"),
+    ],
+};
+
 /// Who ran what.
 pub(crate) static AUDIT: Section = Section {
     name: "audit",
@@ -330,8 +355,8 @@ pub(crate) static LOG: Section = Section {
 };
 
 /// All sections, in the order in which they are shown.
-pub(crate) static SECTIONS: [&Section; 10] =
-    [&SERVER, &TLS, &ISSUER, &ROLE, &POOL, &DATABASES, &ADMIN, &AUDIT, &LIMITS, &LOG];
+pub(crate) static SECTIONS: [&Section; 11] =
+    [&SERVER, &TLS, &ISSUER, &ROLE, &POOL, &DATABASES, &PEERS, &ADMIN, &AUDIT, &LIMITS, &LOG];
 
 /// Names that are read from the environment and stand for no single key of the file.
 pub(crate) mod env {

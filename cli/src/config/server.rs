@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gprxy_proto::policy::{Limits, LogTerms, SessionTerms, SocketOptions, StartupRules};
+use gprxy_proto::policy::{Limits, LogTerms, PeerId, SessionTerms, SocketOptions, StartupRules};
 use gprxy_proto::pool::{Isolation, PoolMode, PoolSettings};
 use log::LevelFilter;
 
@@ -15,7 +15,7 @@ use super::reader::{Entry, Reader};
 use super::schema;
 use super::settings::{Access, AuditFailure, AuditPath, AuditSettings, Listen, LogFormat, LogSettings};
 use super::terms;
-use super::{access, listen};
+use super::{access, listen, peers};
 
 /// `[server]` as read; the default role is looked up among the roles later.
 pub(crate) struct Server {
@@ -23,6 +23,8 @@ pub(crate) struct Server {
     pub(crate) listen: Listen,
     /// Worker threads.
     pub(crate) workers: usize,
+    /// The number of this process among its peers.
+    pub(crate) peer_id: Option<PeerId>,
     /// How clients may prove who they are.
     pub(crate) access: Access,
     /// As spelled in the configuration, and where.
@@ -40,13 +42,14 @@ pub(crate) fn server(entry: Entry, has_tls: bool, draft: &mut Draft) -> Server {
     let mut reader = Reader::of_section(&schema::SERVER, entry, draft);
     let listen = listen::listen(&mut reader);
     let workers = workers(&mut reader);
+    let peer_id = peers::own(&mut reader);
     let access = access::access(&mut reader, has_tls, &listen);
     let default_role =
         reader.optional("default_role", &Words("the name of a role")).map(|name| (name, reader.origin("default_role")));
     let drain_timeout = reader.read("drain_timeout", &Span { min: Duration::ZERO, max: Duration::from_secs(86_400) });
     let (startup, sockets) = (terms::startup(&mut reader), terms::sockets(&mut reader));
     reader.finish();
-    Server { listen, workers, access, default_role, drain_timeout, startup, sockets }
+    Server { listen, workers, peer_id, access, default_role, drain_timeout, startup, sockets }
 }
 
 fn workers(reader: &mut Reader<'_>) -> usize {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use gprxy_proto::auth::users::UserList;
 use gprxy_proto::console::ConsoleAccess;
 use gprxy_proto::policy::{
-    Account, AllowPlaintext, AuthQuery, AuthType, Database, Limits, LogTerms, OwnPool, OwnTimeouts, SocketOptions,
-    StartupRules,
+    Account, AllowPlaintext, AuthQuery, AuthType, Database, Limits, LogTerms, OwnPool, OwnTimeouts, PeerId, Peers,
+    SocketOptions, StartupRules,
 };
 use gprxy_proto::pool::PoolSettings;
 use gprxy_proto::secret::Secret;
@@ -32,6 +32,10 @@ pub(crate) struct Settings {
     pub(crate) check_account: Option<Account>,
     /// By the name that clients ask for; `*` stands for all that are not named. At least one.
     pub(crate) databases: BTreeMap<Arc<str>, Database>,
+    /// The number of this process among its peers; `None`: its cancel keys are good here only.
+    pub(crate) peer_id: Option<PeerId>,
+    /// To whom cancel requests are passed on.
+    pub(crate) peers: Peers,
     /// What holds for pools of databases that say nothing else.
     pub(crate) pool: PoolSettings,
     /// Who may use the admin console.

@@ -143,7 +143,9 @@ impl<H: Host> Watch<H> {
         shared.stop_accepting();
         shared.close_pools();
         let released = async {
-            serve::pause::<H>(serve::LAST_ARRIVALS * 2).await;
+            shared.arrivals_ended().await;
+            // Who came last may not have begun.
+            serve::pause::<H>(serve::LAST_ARRIVALS).await;
             while shared.leased() > 0 {
                 serve::pause::<H>(LOOK).await;
             }
@@ -159,7 +161,9 @@ impl<H: Host> Watch<H> {
         log::info!("shutting down when the last of {} clients has left", shared.sessions());
         shared.stop_accepting();
         let emptied = async {
-            serve::pause::<H>(serve::LAST_ARRIVALS * 2).await;
+            shared.arrivals_ended().await;
+            // Who came last may not have begun.
+            serve::pause::<H>(serve::LAST_ARRIVALS).await;
             shared.emptied().await;
         };
         if self.unless_told_to_end(emptied).await.is_err() {

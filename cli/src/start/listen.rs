@@ -241,7 +241,7 @@ mod tests {
         });
         H::block_on(async {
             let leaving = H::listen(Bound::Tcp(first.into())).unwrap();
-            leaving.turn_away().unwrap();
+            assert!(leaving.turn_away().unwrap());
             let clients: Vec<_> = (0..CLIENTS).map(|_| begin_to_connect(address)).collect();
             assert!(clients.iter().any(|client| client.peer_addr().is_err()), "the kernel shares them out");
             {

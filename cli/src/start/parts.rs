@@ -8,6 +8,7 @@ use gprxy_proto::auth::gate::Gate;
 use gprxy_proto::auth::jwks::{KeySetLimits, KeySets};
 use gprxy_proto::auth::jwt::{ClaimPath, IssuerSettings, KeySource};
 use gprxy_proto::auth::roles::{RoleEntry, RoleMap};
+use gprxy_proto::cancel::Registry;
 use gprxy_proto::console::ConsoleAccess;
 use gprxy_proto::driver::control::Control;
 use gprxy_proto::driver::entropy::SystemEntropy;
@@ -16,7 +17,7 @@ use gprxy_proto::driver::terms::Reload;
 use gprxy_proto::driver::tls;
 use gprxy_proto::entropy::Entropy;
 use gprxy_proto::hub::Hub;
-use gprxy_proto::policy::{Database, Databases, Users};
+use gprxy_proto::policy::{Database, Databases, Peers, Users};
 use gprxy_proto::secret::Secret;
 use gprxy_proto::session::Profile;
 use gprxy_proto::time::Now;
@@ -27,10 +28,11 @@ use crate::server_tls;
 
 /// What a process begins with.
 pub(super) fn assemble(settings: Settings, mock: &Mock, control: Arc<dyn Control>, now: Now) -> Result<Parts, String> {
-    let audit = settings.audit.clone();
+    let (audit, peer_id) = (settings.audit.clone(), settings.peer_id);
     let Reload { profile, tls, server_tls, issuers } = policy(settings, &audit, mock)?;
     let keys = KeySets::new(issuers, KeySetLimits::default(), now).map_err(|error| error.to_string())?;
-    let hub = Hub::new(keys, &profile.limits, Box::new(SystemEntropy::default()));
+    let mut hub = Hub::new(keys, &profile.limits, Box::new(SystemEntropy::default()));
+    hub.cancels = Registry::of_peer(peer_id);
     let audit = super::audit::open(&audit, now)?;
     let control = Some(control);
     Ok(Parts { profile, hub, tls, server_tls, tokens: None, control, audit, http: crate::http::agent() })
@@ -41,7 +43,7 @@ pub(super) fn assemble(settings: Settings, mock: &Mock, control: Arc<dyn Control
 pub(super) fn policy(settings: Settings, audit: &AuditSettings, mock: &Mock) -> Result<Reload, String> {
     let issuers = settings.issuers.into_iter().map(issuer).collect::<Result<Vec<_>, _>>()?;
     let tls = settings.tls.as_ref().map(client_tls).transpose()?;
-    let server_tls = server_tls(&settings.databases)?;
+    let server_tls = server_tls(&settings.databases, &settings.peers)?;
     let users = Users::new(settings.roles.mappings.iter().map(|mapping| (mapping.role.clone(), mapping.timeouts)))
         .with_pools(settings.roles.mappings.iter().map(|mapping| (mapping.role.clone(), mapping.pool)));
     let profile = Profile {
@@ -54,6 +56,7 @@ pub(super) fn policy(settings: Settings, audit: &AuditSettings, mock: &Mock) -> 
         password_fallback: settings.access.password_fallback,
         roles: role_map(settings.roles)?,
         databases: Databases::new(settings.databases),
+        peers: Arc::new(settings.peers),
         pool: Arc::new(settings.pool),
         limits: settings.limits,
         users,
@@ -145,15 +148,16 @@ fn client_tls(settings: &TlsSettings) -> Result<Arc<ServerConfig>, String> {
     tls::server_config(chain, key, versions).map_err(|error| format!("tls.cert and tls.key: {error}"))
 }
 
-fn server_tls(databases: &BTreeMap<Arc<str>, Database>) -> Result<ServerTls, String> {
+fn server_tls(databases: &BTreeMap<Arc<str>, Database>, peers: &Peers) -> Result<ServerTls, String> {
     let mut all = ServerTls::new();
-    for (name, database) in databases {
-        let terms = database.tls_terms();
+    let databases = databases.iter().map(|(name, database)| (format!("databases.{name}"), database.tls_terms()));
+    let peers = peers.iter().map(|(id, peer)| (format!("peers.{id}"), peer.tls_terms()));
+    for (place, terms) in databases.chain(peers) {
         if all.contains_key(&terms) {
             continue;
         }
-        let config = server_tls::config_for(database);
-        if let Some(config) = config.map_err(|problem| format!("databases.{name}.sslrootcert: {problem}"))? {
+        let config = server_tls::config_for(&terms);
+        if let Some(config) = config.map_err(|problem| format!("{place}.sslrootcert: {problem}"))? {
             all.insert(terms, config);
         }
     }

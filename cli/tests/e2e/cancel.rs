@@ -114,7 +114,7 @@ unchanged! {
 }
 
 #[test]
-fn a_key_is_good_at_the_process_that_made_it_and_nowhere_else() {
+fn without_peers_a_key_is_good_at_the_process_that_made_it_and_nowhere_else() {
     let (mut first, mut second) = (Config::new(Version::V15).start(), Config::new(Version::V15).start());
     let (here, there) = (first.target("bob"), second.target("bob"));
     let (mut ours, mut theirs) = (Wire::login(&here).unwrap(), Wire::login(&there).unwrap());

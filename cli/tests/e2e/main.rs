@@ -24,6 +24,7 @@ mod login;
 mod long_names;
 mod never_again;
 mod operations;
+mod peers;
 mod pgbouncer_console;
 mod pgbouncer_ini;
 mod pool;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::secret::Secret;
 use crate::time::UnixMicros;
 
 struct Seeded(fastrand::Rng);

@@ -388,10 +388,7 @@ impl Console {
 
 /// Whether a table shows how things are, and not just what this is.
 const fn looks_around(show: Show) -> bool {
-    !matches!(
-        show,
-        Show::Help | Show::Version | Show::DnsHosts | Show::DnsZones | Show::Fds | Show::Peers | Show::PeerPools
-    )
+    !matches!(show, Show::Help | Show::Version | Show::DnsHosts | Show::DnsZones | Show::Fds)
 }
 
 fn table(show: Show, snapshot: &Snapshot) -> Answer {

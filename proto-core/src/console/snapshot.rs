@@ -34,6 +34,8 @@ pub struct Snapshot {
     pub pools: Vec<PoolFacts>,
     /// Databases.
     pub databases: Vec<DatabaseFacts>,
+    /// Other processes that cancel requests are passed on to.
+    pub peers: Vec<PeerFacts>,
     /// Names that may log in, or have a connection.
     pub users: Vec<UserFacts>,
     /// What has happened in each database.
@@ -213,6 +215,23 @@ pub struct DatabaseFacts {
     pub paused: bool,
     /// Nobody begins a session.
     pub disabled: bool,
+}
+
+/// Another process that cancel requests are passed on to.
+#[derive(Clone, Debug)]
+pub struct PeerFacts {
+    /// Its number.
+    pub id: u16,
+    /// Where it is: a host, or the directory of its socket.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Requests that may be on their way there at one time.
+    pub pool_size: u32,
+    /// Requests for which a connection is being opened.
+    pub connecting: usize,
+    /// Requests that were sent, and are not over.
+    pub sent: usize,
 }
 
 /// A name that clients log in as, or server connections do.

@@ -95,7 +95,7 @@ fn a_query_may_have_several_commands_or_none() {
     let mut desk = Desk::new(Standing::Stats);
     assert_eq!(desk.query("SHOW VERSION"), "T D(1) C(SHOW) Z(I)".replace("D(1)", &version_row()));
     assert_eq!(desk.query(" ; -- nothing"), "I Z(I)");
-    assert_eq!(desk.query("SHOW PEERS; SELECT 1; SHOW DNS_ZONES"), "T C(SHOW) T D(1) C(SELECT 1) T C(SHOW) Z(I)");
+    assert_eq!(desk.query("SHOW DNS_HOSTS; SELECT 1; SHOW DNS_ZONES"), "T C(SHOW) T D(1) C(SELECT 1) T C(SHOW) Z(I)");
     assert!(desk.query("SHOW HELP").ends_with("C(SHOW) Z(I)"));
     assert_eq!(desk.records.len(), 5, "{:?}", desk.records);
 }
@@ -106,7 +106,7 @@ fn version_row() -> String {
 
 #[test]
 fn bytes_may_come_in_any_pieces() {
-    let text = [front::query("SHOW PEERS"), front::query("SELECT 1"), front::sync()].concat();
+    let text = [front::query("SHOW DNS_HOSTS"), front::query("SELECT 1"), front::sync()].concat();
     for piece in 1..12 {
         let mut desk = Desk::new(Standing::Stats);
         assert_eq!(desk.say_in(&text, piece), "T C(SHOW) Z(I) T D(1) C(SELECT 1) Z(I) Z(I)", "{piece}");
@@ -154,7 +154,7 @@ fn nothing_is_looked_at_while_a_command_waits() {
 #[test]
 fn a_wait_can_be_cancelled_and_a_change_cannot() {
     let mut desk = Desk::new(Standing::Admin);
-    desk.query("PAUSE; SHOW PEERS");
+    desk.query("PAUSE; SHOW DNS_HOSTS");
     desk.console.handle_cancel(now());
     assert_eq!(desk.hear(), "E(ERROR 57014) Z(I)");
     assert_eq!(desk.given_up, 1);
@@ -201,7 +201,7 @@ fn the_extended_protocol_describes_what_it_will_send() {
     assert_eq!(desk.say(&[front::sync()]), "Z(I)");
     assert_eq!(desk.say(&[front::bind("", "s"), front::close(b'S', "s"), front::sync()]), "2 3 Z(I)");
     assert_eq!(
-        desk.say(&[front::bind("", "s"), front::parse("t", "SHOW PEERS"), front::sync()]),
+        desk.say(&[front::bind("", "s"), front::parse("t", "SHOW DNS_HOSTS"), front::sync()]),
         "E(ERROR 26000) Z(I)"
     );
 }

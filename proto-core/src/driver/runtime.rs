@@ -68,12 +68,12 @@ pub trait Listener: Send + Sync + 'static {
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Socket, Caller)>> + Send;
 
     /// Nobody new is to come here any more where somebody else listens on the same address; who has begun to connect is still
-    /// accepted.
+    /// accepted. Whether that is so: otherwise everybody still comes.
     ///
     /// # Errors
     /// The operating system's. Closing the socket may then reset whoever connects at that moment.
-    fn turn_away(&self) -> io::Result<()> {
-        Ok(())
+    fn turn_away(&self) -> io::Result<bool> {
+        Ok(false)
     }
 }
 

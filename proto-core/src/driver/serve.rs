@@ -27,6 +27,9 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024;
 /// Who had connected before nobody was let in any more may still be on the way to the process for so long.
 pub const LAST_ARRIVALS: Duration = Duration::from_millis(50);
+/// The same where the kernel passes nobody new to the process: those who have begun to connect may be far away. Less than the
+/// second after which others try again (RFC 6298, section 2), which is to find this socket closed.
+const LAST_HANDSHAKES: Duration = Duration::from_millis(500);
 /// After a failed accept (no file descriptors left, say) the next one waits this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -58,17 +61,15 @@ where
     let mut closed = pin!(shared.accepting_ended());
     let mut ending = pin!(shared.draining_begun());
     let (mut last, mut console_only) = (None, false);
+    let mut accepting = Some(shared.begin_accepting());
     let mut failures = 0_u64;
     loop {
         let accepted = {
             let mut accept = pin!(listener.accept());
             poll_fn(|context| {
                 if last.is_none() && closed.as_mut().poll(context).is_ready() {
-                    if let Err(error) = listener.turn_away() {
-                        log::warn!("clients that connect at this moment may be refused: {error}");
-                    }
                     let mut alarm = R::alarm();
-                    alarm.set(Some(R::now().tick.after(LAST_ARRIVALS)));
+                    alarm.set(Some(R::now().tick.after(last_arrivals(&listener))));
                     last = Some(alarm);
                 }
                 if let Poll::Ready(accepted) = accept.as_mut().poll(context) {
@@ -76,7 +77,10 @@ where
                 }
                 if let Some(alarm) = last.as_mut().filter(|_| !console_only) {
                     match alarm.poll(context) {
-                        Poll::Ready(()) => console_only = true,
+                        Poll::Ready(()) => {
+                            console_only = true;
+                            accepting = None;
+                        }
                         Poll::Pending => return Poll::Pending,
                     }
                 }
@@ -102,6 +106,18 @@ where
                 }
                 pause::<R>(ACCEPT_PAUSE).await;
             }
+        }
+    }
+}
+
+/// For how long clients are still accepted.
+fn last_arrivals<L: Listener>(listener: &L) -> Duration {
+    match listener.turn_away() {
+        Ok(true) => LAST_HANDSHAKES,
+        Ok(false) => LAST_ARRIVALS,
+        Err(error) => {
+            log::warn!("clients that connect at this moment may be refused: {error}");
+            LAST_ARRIVALS
         }
     }
 }

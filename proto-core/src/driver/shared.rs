@@ -123,6 +123,8 @@ pub struct Shared<R: Runtime> {
     closed: AtomicBool,
     /// Server connections that are cancelled, reset or closed behind their sessions.
     returning: AtomicUsize,
+    /// Listeners that clients still come to.
+    accepting: AtomicUsize,
     /// Who waits for the drain to begin, or for the last session to end.
     watchers: Mutex<Vec<Waker>>,
     /// Who waits for a fetch of keys to end.
@@ -138,7 +140,8 @@ impl<R: Runtime> Shared<R> {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
         let keyring = RwLock::new(parts.hub.keyring());
-        let Parts { profile, tls, server_tls, .. } = parts;
+        let Parts { profile, mut hub, tls, server_tls, .. } = parts;
+        hub.cancels.set_peers(profile.peers.clone());
         let terms = Arc::new(Terms { generation: 0, profile, tls, server_tls });
         Arc::new(Self {
             terms: RwLock::new(terms),
@@ -146,7 +149,7 @@ impl<R: Runtime> Shared<R> {
             tokens: parts.tokens,
             audit: parts.audit,
             http: parts.http,
-            hub: Mutex::new(parts.hub),
+            hub: Mutex::new(hub),
             keyring,
             shelf: Mutex::default(),
             present: Mutex::default(),
@@ -165,6 +168,7 @@ impl<R: Runtime> Shared<R> {
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             returning: AtomicUsize::new(0),
+            accepting: AtomicUsize::new(0),
             watchers: Mutex::default(),
             awaiting_keys: Mutex::default(),
             keeper: AtomicWaker::new(),

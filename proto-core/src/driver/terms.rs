@@ -101,6 +101,7 @@ impl<R: Runtime> Shared<R> {
         let result = self.with_hub(|hub, now| {
             hub.keys.reload(issuers, now).map_err(|error| error.to_string())?;
             hub.set_limits(&after.profile.limits);
+            hub.cancels.set_peers(after.profile.peers.clone());
             // Under the hub's lock: nobody can ask for a connection by the old terms after the pools have learnt the new.
             self.set_terms(after.clone());
             hub.pools.retire(|key| !before.keeps(key, &after));

@@ -6,7 +6,9 @@ use crate::audit::AuditProfile;
 use crate::auth::gate::Gate;
 use crate::auth::roles::RoleMap;
 use crate::console::ConsoleAccess;
-use crate::policy::{AllowPlaintext, AuthQuery, Databases, Limits, LogTerms, SocketOptions, StartupRules, Users};
+use crate::policy::{
+    AllowPlaintext, AuthQuery, Databases, Limits, LogTerms, Peers, SocketOptions, StartupRules, Users,
+};
 use crate::pool::{PoolKey, PoolSettings};
 
 /// What every session of a process has in common.
@@ -39,6 +41,8 @@ pub struct Profile {
     pub sockets: SocketOptions,
     /// Who may use the admin console; `None`: there is none, and its names are those of databases like others.
     pub console: Option<Arc<ConsoleAccess>>,
+    /// Other processes behind the same address, to which cancel requests are passed on.
+    pub peers: Arc<Peers>,
     /// What the log tells.
     pub log: LogTerms,
     /// Whether statements are written down, and how strictly.
@@ -97,6 +101,7 @@ impl Default for Profile {
             startup: StartupRules::default(),
             sockets: SocketOptions::default(),
             console: None,
+            peers: Arc::default(),
             log: LogTerms::default(),
             audit: None,
         }

@@ -174,6 +174,7 @@ pub fn profile() -> Profile {
         startup: StartupRules::default(),
         sockets: SocketOptions::default(),
         console: None,
+        peers: Arc::default(),
         log: LogTerms::default(),
         audit: Some(AuditProfile { statement_bytes: 4096, required: false }),
     }

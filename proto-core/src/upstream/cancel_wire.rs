@@ -30,6 +30,17 @@ pub enum CancelOutput {
     Finished(Result<(), CancelFailure>),
 }
 
+/// Whether a cancel request travels under TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CancelTls {
+    /// In clear.
+    Without,
+    /// When the server offers it, else in clear (`sslmode=prefer`).
+    IfOffered,
+    /// Or not at all.
+    Required,
+}
+
 /// Why it is not known that the server has cancelled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -42,6 +53,8 @@ pub enum CancelFailure {
     Protocol(Violation),
     /// The transport ended before the request was sent.
     Lost(Lost),
+    /// The server has answered the request with an error, as one does that is full. It may have acted on it all the same.
+    Refused,
     /// It took longer than it may.
     TimedOut {
         /// The request was handed out to be sent, so that the server may still act on it.
@@ -53,7 +66,7 @@ impl CancelFailure {
     /// Whether the server may still cancel something: then the connection that was meant must not be handed on.
     #[must_use]
     pub const fn may_strike_late(self) -> bool {
-        matches!(self, Self::TimedOut { sent: true })
+        matches!(self, Self::TimedOut { sent: true } | Self::Refused)
     }
 }
 
@@ -67,6 +80,7 @@ impl fmt::Display for CancelFailure {
             }
             Self::Lost(Lost::Closed) => f.write_str("the server closed the connection before the cancel request"),
             Self::Lost(Lost::Broken) => f.write_str("the connection broke before the cancel request"),
+            Self::Refused => f.write_str("the server answered the cancel request with an error"),
             Self::TimedOut { sent: false } => f.write_str("the cancel request could not be sent in time"),
             Self::TimedOut { sent: true } => f.write_str("the server did not confirm the cancel request in time"),
         }
@@ -83,27 +97,30 @@ enum Phase {
 /// The machine. See the [module](self) for its states.
 pub struct CancelRequest {
     request: Secret<Vec<u8>>,
+    tls: CancelTls,
     phase: Phase,
     deadline: Deadline,
     outputs: VecDeque<CancelOutput>,
 }
 
 impl CancelRequest {
-    /// Begins on a fresh connection to the same endpoint. `tls`: whether the session that is cancelled is under TLS.
+    /// Begins on a fresh connection to the same endpoint. `tls`: [`CancelTls::Required`] for a session under TLS, and
+    /// [`CancelTls::Without`] for another one.
     #[must_use]
-    pub fn new(key: &BackendKey, tls: bool, timeout: Duration, now: Now) -> Self {
+    pub fn new(key: &BackendKey, tls: CancelTls, timeout: Duration, now: Now) -> Self {
         let secret = key.key.expose();
         let mut request = Secret::new(Vec::with_capacity(12 + secret.len()));
         startup::emit_cancel_request(request.expose_mut(), key.pid, secret);
         let mut cancel = Self {
             request,
+            tls,
             phase: Phase::TlsAnswer,
             deadline: Deadline { at: now.tick.after(timeout), why: Timer::ServerCancel },
             outputs: VecDeque::new(),
         };
         if secret.is_empty() {
             cancel.finish(Err(CancelFailure::NoKey));
-        } else if tls {
+        } else if tls != CancelTls::Without {
             let mut wish = Vec::new();
             startup::emit_ssl_request(&mut wish);
             cancel.outputs.push_back(CancelOutput::Send(Secret::new(wish)));
@@ -113,15 +130,18 @@ impl CancelRequest {
         cancel
     }
 
-    /// Takes bytes from the server and says how many it took. Behind the request they mean nothing.
+    /// Takes bytes from the server and says how many it took. Behind the request they mean nothing,
+    /// but for an error.
     pub fn handle_input(&mut self, bytes: &[u8], _now: Now) -> usize {
         match (&self.phase, bytes) {
             (Phase::Finished, _) => return 0,
+            (Phase::Sent, [b'E', ..]) => self.finish(Err(CancelFailure::Refused)),
             (Phase::Sent, _) | (_, []) => {}
             (Phase::TlsAnswer, [b'S']) => {
                 self.phase = Phase::TlsHandshake;
                 self.outputs.push_back(CancelOutput::StartTls);
             }
+            (Phase::TlsAnswer, [b'N']) if self.tls == CancelTls::IfOffered => self.send(),
             (Phase::TlsAnswer, [b'N' | b'E', ..]) => self.finish(Err(CancelFailure::TlsRefused)),
             (Phase::TlsAnswer, [b'S', ..]) | (Phase::TlsHandshake, _) => {
                 self.finish(Err(CancelFailure::Protocol(Violation::PlaintextBehindTlsRequest)));
@@ -131,6 +151,12 @@ impl CancelRequest {
             }
         }
         bytes.len()
+    }
+
+    /// Whether the request itself has been handed out to be sent.
+    #[must_use]
+    pub const fn is_out(&self) -> bool {
+        matches!(self.phase, Phase::Sent)
     }
 
     /// Says that TLS is up.
@@ -193,6 +219,10 @@ mod tests {
     }
 
     fn begin(key: &[u8], tls: bool) -> CancelRequest {
+        begin_with(key, if tls { CancelTls::Required } else { CancelTls::Without })
+    }
+
+    fn begin_with(key: &[u8], tls: CancelTls) -> CancelRequest {
         let key = BackendKey { pid: 258, key: Arc::new(Secret::new(key.to_vec())) };
         CancelRequest::new(&key, tls, Duration::from_secs(5), at(0))
     }
@@ -235,6 +265,15 @@ mod tests {
     }
 
     #[test]
+    fn an_error_behind_the_request_is_no_success() {
+        let mut cancel = begin(b"abcd", false);
+        cancel.handle_input(b"E\0\0\0\x2e", at(1));
+        cancel.handle_close(Lost::Closed, at(1));
+        assert_eq!(seen(&mut cancel), [request(), Seen::Finished(Err(CancelFailure::Refused))]);
+        assert!(CancelFailure::Refused.may_strike_late());
+    }
+
+    #[test]
     fn carries_the_longest_key_of_protocol_3_2() {
         let mut cancel = begin(&[7; 256], false);
         let [Seen::Send(bytes)] = &seen(&mut cancel)[..] else { panic!("one packet") };
@@ -265,6 +304,26 @@ mod tests {
             cancel.handle_tls_established(at(0));
             assert_eq!(seen(&mut cancel), [wish(), Seen::Finished(Err(failure))]);
             assert!(!failure.may_strike_late());
+        }
+    }
+
+    #[test]
+    fn where_tls_is_only_preferred_the_request_follows_a_plain_no_in_clear() {
+        let mut cancel = begin_with(b"abcd", CancelTls::IfOffered);
+        assert!(!cancel.is_out());
+        cancel.handle_input(b"N", at(0));
+        assert!(cancel.is_out());
+        assert_eq!(seen(&mut cancel), [wish(), request()]);
+
+        let mut cancel = begin_with(b"abcd", CancelTls::IfOffered);
+        cancel.handle_input(b"S", at(0));
+        assert!(!cancel.is_out());
+        assert_eq!(seen(&mut cancel), [wish(), Seen::StartTls]);
+        // Nothing is known of a server that goes on behind its answer.
+        for odd in [&b"NX"[..], b"E"] {
+            let mut cancel = begin_with(b"abcd", CancelTls::IfOffered);
+            cancel.handle_input(odd, at(0));
+            assert_eq!(seen(&mut cancel), [wish(), Seen::Finished(Err(CancelFailure::TlsRefused))]);
         }
     }
 

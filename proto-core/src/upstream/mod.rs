@@ -20,7 +20,7 @@ use std::sync::Arc;
 use crate::auth::scram::ScramKeys;
 use crate::secret::Secret;
 
-pub use cancel_wire::{CancelFailure, CancelOutput, CancelRequest};
+pub use cancel_wire::{CancelFailure, CancelOutput, CancelRequest, CancelTls};
 pub use failure::{LoginFailure, ServerError};
 pub use login::{Login, LoginOutput};
 pub use lookup::{Lookup, LookupFault, LookupOutcome, LookupOutput};

@@ -45,7 +45,6 @@ const fn of(name: &'static str, form: Form, default: &'static str, fate: Fate) -
 const CIPHERS: &str = "TLS uses the ciphers of rustls, all of them strong";
 const BUFFERS: &str = "buffers are gprxy's own";
 const DNS: &str = "names are looked up by the system for each new server connection";
-const PEERS: &str = "cancel requests are not passed on to other processes";
 const SYSLOG: &str = "the log goes to standard error and to logfile";
 const NAMES: &str = "a process is told from others by its pid";
 
@@ -100,7 +99,7 @@ pub(super) static OPTIONS: &[Known] = &[
     of("max_user_client_connections", Number, "0", Same),
     of("max_user_connections", Number, "0", Same),
     of("min_pool_size", Number, "0", Same),
-    of("peer_id", Number, "0", Without(PEERS)),
+    of("peer_id", Number, "0", Same),
     of("pidfile", Text, "", Same),
     of("pkt_buf", Number, "4096", Without(BUFFERS)),
     of("pool_idle_timeout", Seconds, "0", Same),
@@ -181,6 +180,10 @@ pub(super) static OF_DATABASES: &[Known] = &[
     of("user", Text, "", Same),
 ];
 
+/// Of the strings in `[peers]`.
+pub(super) static OF_PEERS: &[Known] =
+    &[of("host", Text, "", Same), of("pool_size", Number, "", Same), of("port", Number, "6432", Same)];
+
 /// Of the strings in `[users]`.
 pub(super) static OF_USERS: &[Known] = &[
     of("client_idle_timeout", Seconds, "", Same),
@@ -227,7 +230,7 @@ mod tests {
 
     #[test]
     fn tables_are_in_order() {
-        for table in [OPTIONS, OF_DATABASES, OF_USERS] {
+        for table in [OPTIONS, OF_DATABASES, OF_PEERS, OF_USERS] {
             assert!(table.is_sorted_by_key(|known| known.name));
         }
     }

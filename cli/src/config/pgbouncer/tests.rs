@@ -7,7 +7,7 @@ use gprxy_proto::policy::HostOrder;
 use tempfile::TempDir;
 
 use super::super::{Loaded, Overlay, Settable, Settings, Sources, load, settable};
-use super::options::{Fate, OF_DATABASES, OF_USERS, OPTIONS};
+use super::options::{Fate, OF_DATABASES, OF_PEERS, OF_USERS, OPTIONS};
 use super::{convert, translate};
 use crate::config::settings::Proof;
 
@@ -274,7 +274,11 @@ fn what_is_carried_over_and_what_is_not() {
     for known in OPTIONS.iter().filter(|known| known.fate == Fate::Same && translate::home(known.name).is_none()) {
         absent.push(known.name.to_owned());
     }
-    let tables = [(OF_DATABASES, &super::super::schema::DATABASES), (OF_USERS, &super::super::schema::ROLE)];
+    let tables = [
+        (OF_DATABASES, &super::super::schema::DATABASES),
+        (OF_PEERS, &super::super::schema::PEERS),
+        (OF_USERS, &super::super::schema::ROLE),
+    ];
     for (table, section) in tables {
         let known = table.iter().filter(|known| carried(known.fate) && known.name != "reserve_pool");
         absent.extend(
@@ -286,6 +290,62 @@ fn what_is_carried_over_and_what_is_not() {
     let expected = ["min_pool_size", "databases.min_pool_size"];
     let later: Vec<&String> = absent.iter().filter(|name| !expected.contains(&name.as_str())).collect();
     assert!(later.is_empty(), "no setting any more: {later:?}");
+}
+
+#[test]
+fn peers_are_taken_with_their_numbers() {
+    const PEERED: &str = "\
+[databases]
+app = host=127.0.0.1
+[pgbouncer]
+auth_type = trust
+auth_file = DIR/userlist.txt
+peer_id = 2
+server_tls_sslmode = require
+[peers]
+1 = host=DIR/one
+2 = host=10.0.0.2 port=6433 pool_size=-1
+3 = host=10.0.0.3 pool_size=7
+";
+    let case = Case::new(PEERED);
+    let settings = case.settings();
+    assert_eq!(settings.peer_id.map(|id| id.number()), Some(2));
+    let dir = case.dir.path().display().to_string();
+    let shown: Vec<_> =
+        settings.peers.iter().map(|(id, it)| format!("{id} {} {}", it.endpoint, it.pool_size)).collect();
+    assert_eq!(
+        shown,
+        [format!("1 {dir}/one/.s.PGSQL.6432 100"), "2 10.0.0.2:6433 100".into(), "3 10.0.0.3:6432 7".into()]
+    );
+    use gprxy_proto::policy::SslMode;
+    let modes: Vec<_> = settings.peers.values().map(|it| it.sslmode).collect();
+    assert_eq!(modes, [SslMode::Disable, SslMode::Require, SslMode::Require]);
+    let converted = convert(&case.dir.path().join("pgbouncer.ini"));
+    for line in ["peer_id = 2 ", "[peers.1]", "[peers.3]", "pool_size = 7 ", "port = 6432 "] {
+        assert!(converted.text.contains(line), "{line} is not in\n{}", converted.text);
+    }
+    assert_eq!(Case::new(TYPICAL).settings().peer_id, None);
+
+    for (wrong, complaint) in [
+        ("2 = host=a\n2 = host=b", "peers.2 (DIR/pgbouncer.ini:9): found a second peer of this number"),
+        ("0 = host=a", "peers.0 (DIR/pgbouncer.ini:8): found \"0\"; expected the number of a peer from 1 to 16383"),
+        ("16384 = host=a", "peers.16384 (DIR/pgbouncer.ini:8): found \"16384\""),
+        ("two = host=a", "peers.two (DIR/pgbouncer.ini:8): found \"two\""),
+        ("2 = port=1", "peers.2.host (DIR/pgbouncer.ini:8): found nothing; expected a host name"),
+        ("2 = host=a,b", "peers.2.host (DIR/pgbouncer.ini:8): found \"a,b\""),
+        ("2 = host=a port=0", "peers.2.port (DIR/pgbouncer.ini:8): found \"0\""),
+        ("2 = host=a dbname=x", "[peers] 2 (DIR/pgbouncer.ini:8): found an unknown name"),
+        ("2 = host=a pool_size=0", "peers.2.pool_size (DIR/pgbouncer.ini:8): found \"0\""),
+    ] {
+        let head = &PEERED[..PEERED.find("server_tls").unwrap()];
+        let case = Case::new(&format!("{head}[peers]\n{wrong}\n"));
+        let complaint = complaint.replace("DIR", &case.dir.path().display().to_string());
+        assert!(case.problems().iter().any(|told| told.starts_with(&complaint)), "{wrong}: {:?}", case.problems());
+    }
+    let case = Case::new(&PEERED.replace("peer_id = 2", "peer_id = 0"));
+    let told = case.load().warnings;
+    assert!(told.iter().any(|line| line.starts_with("[peers] has no effect without peer_id")), "{told:?}");
+    assert!(!Case::new(&PEERED.replace("peer_id = 2", "peer_id = 16384")).problems().is_empty());
 }
 
 #[test]
@@ -313,6 +373,7 @@ fn set_takes_nothing_that_would_have_no_effect() {
         ("pkt_buf", "has no effect"),
         ("syslog", "has no effect"),
         ("listen_port", "cannot be changed while"),
+        ("peer_id", "cannot be changed while"),
         ("user", "cannot be changed while"),
         ("no_such_option", "there is no setting"),
     ] {

@@ -55,6 +55,13 @@ pub(crate) fn convert(path: &Path) -> Converted {
                         writer.table(section, &header, database, "DB", name);
                     }
                 }
+                "peers" => {
+                    for (name, peer) in &merged.peers {
+                        let bare = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+                        let key = if bare { name.clone() } else { toml_string(name) };
+                        writer.table(section, &format!("[peers.{key}]"), peer, "", "");
+                    }
+                }
                 name => {
                     if let Some(entry) = merged.single(name).filter(|entry| !entry.values.is_empty()) {
                         writer.table(section, &format!("[{name}]"), entry, "", "");

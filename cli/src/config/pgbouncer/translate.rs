@@ -1,5 +1,7 @@
 //! From PgBouncer's options to the settings of the house.
 
+mod entries;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,16 +9,14 @@ use std::time::Duration;
 
 use gprxy_proto::secret::Secret;
 
-use super::super::document::Value;
 use super::super::draft::Draft;
 use super::super::files;
 use super::super::merge::Merged;
 use super::super::problem::{Origin, Problem, nearest, quoted};
-use super::super::reader::{Entry, Found};
 use super::super::schema::{self, Form as Standing, Key, Section};
 use super::super::units::show_duration;
 use super::ini::{self, Assignment};
-use super::options::{self, Fate, Form, Known, OF_DATABASES, OF_USERS, OPTIONS};
+use super::options::{self, Fate, Form, Known, OPTIONS};
 
 /// Reads the file, and what was `SET` over it; everything that is wrong with it, and everything that has no effect, is noted.
 /// `None`: it cannot be read as a whole.
@@ -59,9 +59,7 @@ impl Translation<'_> {
             "pgbouncer" => self.option(&key, value.expose(), origin),
             "databases" => self.database(&key, &value, &origin),
             "users" => self.user(&key, &value, &origin),
-            "peers" => {
-                self.note(&format!("[peers] {key}"), &origin, "cancel requests are not passed on to other processes")
-            }
+            "peers" => self.peer(&key, &value, &origin),
             other => self.problem(
                 "PgBouncer's configuration",
                 &origin,
@@ -118,98 +116,6 @@ impl Translation<'_> {
             self.problem(known.name, origin, quoted(value), expected);
         }
         written
-    }
-
-    fn database(&mut self, name: &str, text: &Secret<String>, origin: &Origin) {
-        let place = format!("[databases] {name}");
-        if name == "pgbouncer" {
-            return self.problem(&place, origin, "the name of the admin console", "another name");
-        }
-        let mut entry = Entry { origin: Some(origin.clone()), ..Entry::default() };
-        for (known, value) in self.strings(&place, text, OF_DATABASES, origin) {
-            let key = match (
-                known.fate,
-                schema::DATABASES.key(if known.name == "reserve_pool" { "reserve_pool_size" } else { known.name }),
-            ) {
-                (Fate::Without(instead), _) => {
-                    self.note(&format!("{place}: {}", known.name), origin, instead);
-                    continue;
-                }
-                (Fate::Same | Fate::Woven, None) => {
-                    self.note(&format!("{place}: {}", known.name), origin, "gprxy has no such setting");
-                    continue;
-                }
-                (Fate::Same | Fate::Woven, Some(key)) => key,
-            };
-            // -1 stands for a value that is not set.
-            if value.expose() == "-1" {
-                continue;
-            }
-            self.secrets |= key.secret;
-            entry.values.insert(key.name, Found { value: Value::Text(value), origin: origin.clone() });
-        }
-        let several = entry.text("host").is_some_and(|hosts| hosts.contains(','));
-        if several && !entry.values.contains_key("load_balance_hosts") {
-            entry.set("load_balance_hosts", "round-robin", Origin::PgBouncer);
-        }
-        self.merged.databases.retain(|(earlier, _)| earlier != name);
-        self.merged.databases.push((name.to_owned(), entry));
-    }
-
-    fn user(&mut self, name: &str, text: &Secret<String>, origin: &Origin) {
-        let place = format!("[users] {name}");
-        let mut entry = Entry { origin: Some(origin.clone()), ..Entry::default() };
-        entry.set("name", name, origin.clone());
-        entry.set("account", name, origin.clone());
-        for (known, value) in self.strings(&place, text, OF_USERS, origin) {
-            match schema::ROLE.key(known.name) {
-                Some(key) if value.expose() != "-1" => entry.set(key.name, value.expose(), origin.clone()),
-                Some(_) => {}
-                None => self.note(&format!("{place}: {}", known.name), origin, "gprxy has no such setting"),
-            }
-        }
-        self.merged.roles.retain(|earlier| earlier.text("name") != Some(name));
-        self.merged.roles.push(entry);
-    }
-
-    /// The known parameters of a connection string, the last of each name.
-    fn strings(
-        &mut self,
-        place: &str,
-        text: &Secret<String>,
-        table: &'static [Known],
-        origin: &Origin,
-    ) -> Vec<(&'static Known, Secret<String>)> {
-        let mut all: Vec<(&'static Known, Secret<String>)> = Vec::new();
-        let pairs = match ini::pairs(text.expose()) {
-            Ok(pairs) => pairs,
-            Err(what) => {
-                self.problem(place, origin, what, "name=value pairs; values with blanks in single quotes");
-                return all;
-            }
-        };
-        for (name, value) in pairs {
-            let Some(known) = options::find(table, name) else {
-                let expected = match nearest(name, table.iter().map(|known| known.name)) {
-                    Some(near) => format!("a parameter of PgBouncer's; the nearest is {near}"),
-                    None => "a parameter of PgBouncer's".to_owned(),
-                };
-                // Not shown: with a quote forgotten before it, it is the rest of a password.
-                self.problem(place, origin, "an unknown name", &expected);
-                continue;
-            };
-            let value = match known.form {
-                Form::Text => value,
-                _ if value.expose() == "-1" => value,
-                _ => match self.value(known, value.expose(), origin) {
-                    Some(value) => Secret::new(value),
-                    None => continue,
-                },
-            };
-            all.retain(|(earlier, _)| earlier.name != known.name);
-            all.push((known, value));
-        }
-        all
     }
 
     /// Everything of the section `[pgbouncer]` that stands for itself, and what several options say together.
@@ -344,7 +250,7 @@ impl Translation<'_> {
         let (authorities, file_origin) = self.given("server_tls_ca_file");
         // "allow" begins without TLS; "prefer" is the stronger of the two and serves the same servers.
         let mode = if mode == "allow" { "prefer" } else { &mode };
-        for (_, entry) in &mut self.merged.databases {
+        for (_, entry) in self.merged.databases.iter_mut().chain(&mut self.merged.peers) {
             let is_socket =
                 entry.text("host").is_some_and(|hosts| hosts.split(',').all(|host| host.trim().starts_with('/')));
             entry.set("sslmode", if is_socket { "disable" } else { mode }, mode_origin.clone());

@@ -16,11 +16,7 @@ fn chapter(heading: &str) -> &'static str {
 #[test]
 fn every_setting_stands_in_the_manual_with_its_names_and_its_default() {
     for section in SECTIONS {
-        let brackets = match section.form {
-            Form::One => format!("`[{}]`", section.name),
-            Form::Many => format!("`[[{}]]`", section.name),
-            Form::Named => format!("`[{}.NAME]`", section.name),
-        };
+        let brackets = format!("`{}`", section.header());
         let text = chapter(&format!("\n## {brackets}"));
         for key in section.keys {
             let env = key.env.map_or("–".to_owned(), |name| format!("`{name}`"));

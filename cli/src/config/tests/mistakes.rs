@@ -214,3 +214,46 @@ fn roles_that_share_an_account_share_its_pool() {
     }
     assert_eq!(of("query_wait_timeout = '1s'", "query_timeout = '1s'").problems(), [""; 0], "of each session");
 }
+
+#[test]
+fn a_peer_has_a_number_and_a_place() {
+    for (text, complaint) in [
+        (
+            "[peers.0]\nhost = 'a'",
+            "peers.0 (gprxy.toml:13): found \"0\"; expected the number of a peer from 1 to 16383",
+        ),
+        (
+            "[peers.01]\nhost = 'a'",
+            "peers.01 (gprxy.toml:13): found \"01\"; expected the number of a peer from 1 to 16383",
+        ),
+        (
+            "[peers.16384]\nhost = 'a'",
+            "peers.16384 (gprxy.toml:13): found \"16384\"; expected the number of a peer from 1 to 16383",
+        ),
+        (
+            "[peers.2]",
+            "peers.2.host (gprxy.toml:13): found nothing; expected a host name, an address or the directory of a Unix socket",
+        ),
+        (
+            "[peers.2]\nhost = 'a'\nport = 0",
+            "peers.2.port (gprxy.toml:15): found 0; expected a port number from 1 to 65535",
+        ),
+        ("[peers]\n2 = 'a'", "peers.2 (gprxy.toml:14): found text; expected a table [peers.N]"),
+        (
+            "peers = 2",
+            "server.peers (gprxy.toml:13): found an unknown name; expected a setting of [server]; the nearest is peer_id",
+        ),
+    ] {
+        least_and(&format!("[server]\npeer_id = 1\n{text}"), complaint);
+    }
+    least_and(
+        "[server]\npeer_id = 16384",
+        "server.peer_id (gprxy.toml:12): found 16384; expected the number of this process among its peers, from 0 to 16383",
+    );
+    let peers = "[peers.1]\nhost = '/run/one/'\nport = 5\n[peers.2]\nhost = '::1'";
+    let settings = Case::least_and(&format!("[server]\npeer_id = 1\n{peers}")).settings();
+    let shown: Vec<_> = settings.peers.iter().map(|(id, peer)| format!("{id} {}", peer.endpoint)).collect();
+    assert_eq!(shown, ["1 /run/one/.s.PGSQL.5", "2 [::1]:7777"]);
+    let alone = Case::least_and(peers).load();
+    assert!(alone.warnings.iter().any(|told| told.starts_with("[peers] has no effect without peer_id")));
+}

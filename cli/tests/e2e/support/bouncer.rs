@@ -28,6 +28,7 @@ pub(crate) struct Ini {
     databases: Vec<String>,
     users: String,
     of_users: Vec<String>,
+    peers: Vec<String>,
     options: Vec<(String, String)>,
 }
 
@@ -45,6 +46,7 @@ impl Ini {
             databases: Vec::new(),
             users: String::new(),
             of_users: Vec::new(),
+            peers: Vec::new(),
             options: Vec::new(),
             dir: dir.clone(),
         }
@@ -91,14 +93,29 @@ impl Ini {
         self
     }
 
+    /// A line of `[peers]`.
+    pub(crate) fn peer(mut self, line: &str) -> Self {
+        self.peers.push(line.to_owned());
+        self
+    }
+
+    /// Listens where another one did, and keeps its own directory.
+    pub(crate) fn at_port(mut self, port: u16) -> Self {
+        self.port = port;
+        self.set("listen_port", &port.to_string())
+    }
+
     pub(crate) fn file(&self) -> PathBuf {
         self.dir.join("pgbouncer.ini")
     }
 
     pub(crate) fn write(&self) {
         let options: Vec<_> = self.options.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        // Older ones do not know the section.
+        let peers =
+            if self.peers.is_empty() { String::new() } else { format!("[peers]\n{}\n\n", self.peers.join("\n")) };
         let text = format!(
-            "; written by a test\n[databases]\n{}\n\n[users]\n{}\n\n[pgbouncer]\n{}\n",
+            "; written by a test\n[databases]\n{}\n\n[users]\n{}\n\n{peers}[pgbouncer]\n{}\n",
             self.databases.join("\n"),
             self.of_users.join("\n"),
             options.join("\n")

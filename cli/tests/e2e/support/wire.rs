@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,13 +128,24 @@ pub(crate) struct Wire {
     pub(crate) notices: Vec<Complaint>,
 }
 
+/// Over TCP, or at the Unix socket in the directory that is the target's host. Both are sockets to the kernel, and none of
+/// what is done with them here is TCP's own.
+fn connect(target: &Target) -> io::Result<TcpStream> {
+    if target.host.starts_with('/') {
+        let stream = UnixStream::connect(format!("{}/.s.PGSQL.{}", target.host, target.port))?;
+        return Ok(OwnedFd::from(stream).into());
+    }
+    let host = if target.host == "::1" { "::1" } else { "127.0.0.1" };
+    let stream = TcpStream::connect((host, target.port))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 impl Wire {
     /// Opens the socket and says nothing yet.
     pub(crate) fn open(target: &Target) -> Self {
-        let host = if target.host == "::1" { "::1" } else { "127.0.0.1" };
-        let stream = TcpStream::connect((host, target.port)).expect("somebody listens");
+        let stream = connect(target).expect("somebody listens");
         stream.set_read_timeout(Some(super::PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
         Self { stream: Stream::Plain(stream), parameters: BTreeMap::new(), key: (0, Vec::new()), notices: Vec::new() }
     }
 

@@ -15,9 +15,9 @@ pub(super) fn rows(snapshot: &Snapshot) -> Rows {
     [
         ("databases", snapshot.databases.len()),
         ("users", snapshot.users.len()),
-        ("peers", 0),
+        ("peers", snapshot.peers.len()),
         ("pools", snapshot.pools.len()),
-        ("peer_pools", 0),
+        ("peer_pools", snapshot.peers.len()),
         // Nothing is kept of those who have left.
         ("free_clients", 0),
         ("used_clients", snapshot.clients.len()),

@@ -6,6 +6,7 @@ mod connections;
 mod databases;
 mod empty;
 mod lists;
+mod peers;
 mod pools;
 mod statistics;
 mod users;
@@ -37,8 +38,8 @@ pub fn columns(show: Show) -> Option<Vec<Column>> {
         Show::Fds => empty::FDS.to_vec(),
         Show::Lists => lists::COLUMNS.to_vec(),
         Show::Mem => lists::MEMORY.to_vec(),
-        Show::Peers => empty::PEERS.to_vec(),
-        Show::PeerPools => empty::PEER_POOLS.to_vec(),
+        Show::Peers => peers::COLUMNS.to_vec(),
+        Show::PeerPools => peers::POOLS.to_vec(),
         Show::Pools => pools::COLUMNS.to_vec(),
         Show::State => STATE.to_vec(),
         Show::Stats => statistics::columns(),
@@ -63,6 +64,8 @@ pub fn rows(show: Show, snapshot: &Snapshot) -> Rows {
         Show::Databases => snapshot.databases.iter().map(databases::row).collect(),
         Show::Lists => lists::rows(snapshot),
         Show::Mem => snapshot.memory.iter().map(lists::memory).collect(),
+        Show::Peers => snapshot.peers.iter().map(peers::row).collect(),
+        Show::PeerPools => snapshot.peers.iter().map(peers::pool).collect(),
         Show::Pools => snapshot.pools.iter().map(pools::row).collect(),
         Show::State => state(snapshot),
         Show::Stats => snapshot.statistics.iter().map(statistics::row).collect(),
@@ -71,7 +74,7 @@ pub fn rows(show: Show, snapshot: &Snapshot) -> Rows {
         Show::Totals => statistics::all(&snapshot.statistics),
         Show::Users => snapshot.users.iter().map(users::row).collect(),
         Show::Version => vec![vec![Value::text(version())]],
-        Show::DnsHosts | Show::DnsZones | Show::Fds | Show::Help | Show::Peers | Show::PeerPools => Vec::new(),
+        Show::DnsHosts | Show::DnsZones | Show::Fds | Show::Help => Vec::new(),
     }
 }
 

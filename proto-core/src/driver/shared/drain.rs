@@ -41,6 +41,16 @@ impl Drop for Watching<'_> {
     }
 }
 
+/// Clients come to a listener until this is dropped.
+pub(in crate::driver) struct Accepting<R: Runtime>(Arc<Shared<R>>);
+
+impl<R: Runtime> Drop for Accepting<R> {
+    fn drop(&mut self) {
+        self.0.accepting.fetch_sub(1, Ordering::AcqRel);
+        self.0.wake_watchers();
+    }
+}
+
 impl<R: Runtime> Shared<R> {
     /// Whether the process is being stopped.
     #[must_use]
@@ -100,6 +110,17 @@ impl<R: Runtime> Shared<R> {
     /// Resolves when nobody is accepted any more.
     pub async fn accepting_ended(&self) {
         self.watch(|| self.is_closed()).await;
+    }
+
+    /// Clients come to one more listener until this is dropped.
+    pub(in crate::driver) fn begin_accepting(self: &Arc<Self>) -> Accepting<R> {
+        self.accepting.fetch_add(1, Ordering::AcqRel);
+        Accepting(self.clone())
+    }
+
+    /// Resolves when the last clients have come who had connected before nobody was to be accepted any more.
+    pub async fn arrivals_ended(&self) {
+        self.watch(|| self.accepting.load(Ordering::Acquire) == 0).await;
     }
 
     /// Resolves when sessions are told to end.

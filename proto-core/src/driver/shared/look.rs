@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::Shared;
 use crate::console::snapshot::{
-    ClientFacts, ClientState, DatabaseFacts, DatabaseStatistics, Figures, MemoryFacts, PoolFacts, ServerFacts,
-    ServerState, Snapshot, State, UserFacts,
+    ClientFacts, ClientState, DatabaseFacts, DatabaseStatistics, Figures, MemoryFacts, PeerFacts, PoolFacts,
+    ServerFacts, ServerState, Snapshot, State, UserFacts,
 };
 use crate::console::{ConsoleAccess, Show};
 use crate::driver::card::Card;
@@ -48,6 +48,7 @@ impl<R: Runtime> Shared<R> {
                 snapshot.servers = self.servers(&snapshot.clients, now);
             }
             Show::Pools => snapshot.pools = self.pools(&self.clients(now), now),
+            Show::Peers | Show::PeerPools => snapshot.peers = self.peers(),
             Show::Databases => snapshot.databases = self.databases(&self.clients(now)),
             Show::Users => snapshot.users = self.users(&self.clients(now)),
             Show::Lists => {
@@ -56,6 +57,7 @@ impl<R: Runtime> Shared<R> {
                 snapshot.pools = self.pools(&snapshot.clients, now);
                 snapshot.databases = self.databases(&snapshot.clients);
                 snapshot.users = self.users(&snapshot.clients);
+                snapshot.peers = self.peers();
             }
             Show::Mem => snapshot.memory = self.memory(),
             _ => {}
@@ -210,6 +212,28 @@ impl<R: Runtime> Shared<R> {
             }
         });
         users.collect()
+    }
+
+    fn peers(&self) -> Vec<PeerFacts> {
+        let hub = lock(&self.hub);
+        let peers = hub.cancels.peers().map(|it| {
+            let (host, port) = match &it.settings.endpoint {
+                Endpoint::Tcp { host, port } => (&**host, *port),
+                Endpoint::Unix(path) => {
+                    let parts = path.rsplit_once("/.s.PGSQL.");
+                    parts.map_or((&**path, 0), |(directory, port)| (directory, port.parse().unwrap_or(0)))
+                }
+            };
+            PeerFacts {
+                id: it.id.number(),
+                host: host.to_owned(),
+                port,
+                pool_size: it.settings.pool_size,
+                connecting: it.connecting,
+                sent: it.sent,
+            }
+        });
+        peers.collect()
     }
 
     fn memory(&self) -> Vec<MemoryFacts> {

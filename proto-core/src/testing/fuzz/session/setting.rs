@@ -68,6 +68,7 @@ pub(super) fn profile(setup: u8) -> Profile {
         startup: StartupRules::default(),
         sockets: SocketOptions::default(),
         console: None,
+        peers: Arc::default(),
         log: LogTerms::default(),
         audit: (setup & 16 == 0).then_some(audit),
     }
