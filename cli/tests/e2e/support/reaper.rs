@@ -5,13 +5,15 @@
 //! would leave the shared servers behind.
 
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
+
+use socket2::{Domain, Socket, Type};
 
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
@@ -125,12 +127,20 @@ pub(crate) fn free_port() -> u16 {
         assert!(step < 20_000, "no free port");
         let port = 12_000 + ((std::process::id().wrapping_mul(61) + step) % 18_000) as u16;
         let Some(claim) = claim(port) else { continue };
-        // At any address of this machine.
-        if TcpListener::bind(("0.0.0.0", port)).is_ok() {
+        if probe(port).is_ok() {
             CLAIMS.lock().unwrap().push(claim);
             return port;
         }
     }
+}
+
+/// A socket at any address of this machine, refused where somebody listens. It does not listen itself: a child that another
+/// thread is starting just now holds a copy of it until its `exec`, and would keep the port from its owner for so long.
+fn probe(port: u16) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
+    Ok(socket)
 }
 
 /// A name that the kernel gives to one process at a time, in the same namespace as its ports, and frees with it.
@@ -144,7 +154,10 @@ fn a_port_is_given_to_one_run_at_a_time() {
     let ports: Vec<u16> = (0..20).map(|_| free_port()).collect();
     for (at, port) in ports.iter().enumerate() {
         assert!(!ports[..at].contains(port));
-        TcpListener::bind(("127.0.0.1", *port)).unwrap();
+        let copy = probe(*port).unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", *port)).expect("a copy of what looked is in nobody's way");
+        assert!(probe(*port).is_err(), "somebody listens");
+        drop((copy, listener));
         assert!(claim(*port).is_none(), "as another run would find it");
     }
 }
