@@ -235,6 +235,11 @@ impl Registry {
         Some(now.tick.since(order.since))
     }
 
+    /// The server connections that cancels are on their way to.
+    pub fn cancelled_slots(&self) -> impl Iterator<Item = SlotId> {
+        self.by_slot.keys().copied()
+    }
+
     /// How many sessions have a key.
     #[cfg(any(test, feature = "testing"))]
     #[must_use]

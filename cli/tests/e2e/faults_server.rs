@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
+use crate::console::table;
+use crate::support::bouncer::{Ini, Kind};
 use crate::support::eventually;
 use crate::support::fault::FaultProxy;
-use crate::support::fixtures::WRITER;
+use crate::support::fixtures::{DATABASE, READER, WRITER};
 use crate::support::gprxy::{Config, Gprxy};
 use crate::support::postgres::{Cluster, Version};
 use crate::support::provider::Provider;
@@ -288,6 +290,35 @@ fn a_cancel_that_cannot_be_delivered_is_given_up_and_hurts_nobody() {
     wire.quit();
     assert_whole(&target, 1);
     gprxy.assert_alive();
+}
+
+#[test]
+fn a_cancel_on_its_way_is_shown_with_its_pool() {
+    let ini =
+        Ini::new(Cluster::shared(Version::V15)).user(READER).set("auth_type", "trust").set("admin_users", READER.0);
+    let way = FaultProxy::before(ini.server.port);
+    let ini = ini.set("server_tls_sslmode", "disable").set("cancel_wait_timeout", "600");
+    let entry = format!("{DATABASE} = host=127.0.0.1 port={} password={}", way.port, READER.1);
+    let mut bouncer = ini.database(&entry).start(Kind::Gprxy);
+    let mut wire = Wire::login(&bouncer.target(DATABASE, READER)).unwrap();
+    wire.send(&query("select 'slept' from pg_sleep(1) /* shown */"));
+    bouncer.ini.server.await_running("shown");
+    way.set_black_hole(true);
+    let (target, (pid, key)) = (bouncer.target(DATABASE, READER), wire.key.clone());
+    let mut console = Wire::login(&bouncer.target("pgbouncer", READER)).unwrap();
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| cancel(&target, pid, &key));
+        let under_way = |console: &mut Wire| {
+            let rows = table(console, "show pools");
+            let pool = rows.into_iter().find(|row| row["database"] == DATABASE).expect("its pool");
+            [&pool["cl_active_cancel_req"], &pool["sv_active_cancel"]].map(|count| count.parse::<u32>().unwrap())
+        };
+        eventually("the cancel to be under way", || (under_way(&mut console) == [1, 1]).then_some(()));
+        way.let_go();
+        waits.join().unwrap();
+        eventually("it to be over", || (under_way(&mut console) == [0, 0]).then_some(()));
+    });
+    bouncer.assert_alive();
 }
 
 fn behind(way: &FaultProxy) -> Config {

@@ -50,7 +50,7 @@ shows! {
     Lists = "lists",
     /// Memory.
     Mem = "mem",
-    /// Other poolers that share cancel keys: there are none.
+    /// Other processes that cancel requests are passed on to.
     Peers = "peers",
     /// The same for their pools.
     PeerPools = "peer_pools",

@@ -168,6 +168,8 @@ pub struct PoolFacts {
     pub key: PoolKey,
     /// When connections come back.
     pub mode: PoolMode,
+    /// Which of its database's hosts is tried first; `None` when there is only one.
+    pub host_order: Option<HostOrder>,
     /// Sessions that use it and do not wait.
     pub clients: usize,
     /// Sessions that wait.
@@ -199,8 +201,8 @@ pub struct DatabaseFacts {
     pub host: String,
     /// The port of the first.
     pub port: u16,
-    /// Which of several hosts is tried first.
-    pub host_order: HostOrder,
+    /// Which of its hosts is tried first; `None` when there is only one.
+    pub host_order: Option<HostOrder>,
     /// Its name there.
     pub dbname: Arc<str>,
     /// Whom everybody runs as there.

@@ -177,6 +177,11 @@ impl Translation<'_> {
         } else if !directory.is_empty() {
             self.set("server", "unix_socket_dir", &directory, origin);
         }
+        // A switch there, for a time that cannot be chosen.
+        let (deferred, origin) = self.given("tcp_defer_accept");
+        if !["", "0"].contains(&deferred.as_str()) {
+            self.set("server", "tcp_defer_accept", "45s", origin);
+        }
         // Without a host PgBouncer connects to a socket in the same directory.
         for (_, entry) in &mut self.merged.databases {
             if !entry.values.contains_key("host") && !directory.is_empty() {

@@ -30,7 +30,7 @@ struct Shared {
     accepted: AtomicU64,
     /// Connections accepted before this number stand still.
     frozen_below: AtomicU64,
-    /// Kept open, never touched.
+    /// Kept open, never touched until they are let go.
     swallowed: Mutex<Vec<TcpStream>>,
 }
 
@@ -77,6 +77,11 @@ impl FaultProxy {
     /// From now on new connections hear nothing, or are relayed again.
     pub(crate) fn set_black_hole(&self, on: bool) {
         self.shared.black_hole.store(on, Ordering::SeqCst);
+    }
+
+    /// Connections that have heard nothing end.
+    pub(crate) fn let_go(&self) {
+        self.shared.swallowed.lock().unwrap().clear();
     }
 
     /// From now on new connections are told that there is no TLS.

@@ -1,9 +1,8 @@
 //! SHOW DATABASES.
 
-use super::{Columns, mode};
+use super::{Columns, host_order, mode};
 use crate::console::snapshot::DatabaseFacts;
 use crate::console::table::{Kind, Value};
-use crate::policy::HostOrder;
 
 pub(super) const COLUMNS: Columns = &[
     ("name", Kind::Text),
@@ -26,7 +25,6 @@ pub(super) const COLUMNS: Columns = &[
 ];
 
 pub(super) fn row(it: &DatabaseFacts) -> Vec<Value> {
-    let several = it.host.contains(',');
     vec![
         Value::text(&*it.name),
         Value::text(&*it.host),
@@ -38,11 +36,7 @@ pub(super) fn row(it: &DatabaseFacts) -> Vec<Value> {
         Value::count(it.settings.reserve_pool_size),
         Value::count(it.settings.server_lifetime.as_secs()),
         Value::text(mode(it.settings.pool_mode)),
-        Value::or_null(several.then_some(match it.host_order {
-            HostOrder::RoundRobin => "round-robin",
-            HostOrder::LastGood => "disable",
-            HostOrder::Listed => "listed",
-        })),
+        Value::or_null(it.host_order.map(host_order)),
         Value::count(it.settings.max_db_connections),
         Value::count(it.connections),
         Value::count(it.settings.max_db_client_connections),

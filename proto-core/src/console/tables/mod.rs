@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use super::command::Show;
 use super::snapshot::Snapshot;
 use super::table::{Column, Kind, Value};
+use crate::policy::HostOrder;
 use crate::pool::PoolMode;
 use crate::time::UnixMicros;
 
@@ -126,6 +127,15 @@ const fn mode(mode: PoolMode) -> &'static str {
         PoolMode::Session => "session",
         PoolMode::Transaction => "transaction",
         PoolMode::Statement => "statement",
+    }
+}
+
+/// In PgBouncer's words, where it has one.
+const fn host_order(order: HostOrder) -> &'static str {
+    match order {
+        HostOrder::RoundRobin => "round-robin",
+        HostOrder::LastGood => "disable",
+        HostOrder::Listed => "listed",
     }
 }
 

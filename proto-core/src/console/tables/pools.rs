@@ -1,6 +1,6 @@
 //! SHOW POOLS.
 
-use super::{Columns, mode};
+use super::{Columns, host_order, mode};
 use crate::console::snapshot::PoolFacts;
 use crate::console::table::{Kind, Value};
 
@@ -36,7 +36,7 @@ pub(super) fn row(it: &PoolFacts) -> Vec<Value> {
         Value::count(it.cancels),
         Value::Int(0),
         Value::count(it.active),
-        Value::Int(0),
+        Value::count(it.cancels),
         Value::Int(0),
         Value::count(it.idle),
         Value::Int(0),
@@ -45,7 +45,7 @@ pub(super) fn row(it: &PoolFacts) -> Vec<Value> {
         Value::count(it.oldest_wait.as_secs()),
         Value::count(it.oldest_wait.subsec_micros()),
         Value::text(mode(it.mode)),
-        Value::Null,
+        Value::or_null(it.host_order.map(host_order)),
         Value::count(it.key.own_password),
         Value::count(it.paused),
         Value::count(it.replaced),

@@ -1,6 +1,6 @@
 //! Looking around for the admin console: what sessions, pools and settings are at one moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Shared;
@@ -110,13 +110,20 @@ impl<R: Runtime> Shared<R> {
                 *at_work.entry((account, database)).or_default() += 1;
             }
         }
+        let profile = &self.terms().profile;
         let hub = lock(&self.hub);
+        let mut cancels: BTreeMap<&pool::PoolKey, usize> = BTreeMap::new();
+        let cancelled: BTreeSet<pool::SlotId> = hub.cancels.cancelled_slots().collect();
+        for server in hub.pools.servers().filter(|server| cancelled.contains(&server.slot)) {
+            *cancels.entry(server.key).or_default() += 1;
+        }
         let pools = hub.pools.snapshot().map(|it| PoolFacts {
             key: it.key.clone(),
             mode: it.settings.pool_mode,
+            host_order: profile.databases.find(&it.key.database).and_then(|database| host_order(&database)),
             clients: at_work.get(&(&*it.key.account, &*it.key.database)).copied().unwrap_or(0),
             waiting: it.waiting,
-            cancels: 0,
+            cancels: cancels.get(it.key).copied().unwrap_or(0),
             active: it.active,
             idle: it.idle,
             tested: it.tested,
@@ -159,7 +166,7 @@ impl<R: Runtime> Shared<R> {
                 name: name.into(),
                 host: hosts.join(","),
                 port,
-                host_order: database.host_order,
+                host_order: host_order(database),
                 dbname: database.dbname.clone().unwrap_or_else(|| name.into()),
                 user: database.account.as_ref().map(|account| account.name.clone()),
                 settings: database.pool.clone(),
@@ -319,6 +326,11 @@ impl<R: Runtime> Shared<R> {
     }
 }
 
+/// Which of several hosts is tried first.
+fn host_order(database: &Database) -> Option<HostOrder> {
+    (database.endpoints.len() > 1).then_some(database.host_order)
+}
+
 fn server_facts(it: &pool::ServerFacts<'_>, now: Now) -> ServerFacts {
     let at = |tick: Tick| {
         let ago = i64::try_from(now.tick.since(tick).as_micros()).unwrap_or(i64::MAX);
@@ -356,7 +368,7 @@ fn console_facts(usual: &PoolSettings, clients: usize) -> DatabaseFacts {
         name: OWN.into(),
         host: String::new(),
         port: 0,
-        host_order: HostOrder::default(),
+        host_order: None,
         dbname: OWN.into(),
         user: Some(OWN.into()),
         settings: Arc::new(PoolSettings { pool_mode: PoolMode::Statement, min_pool_size: 0, ..usual.clone() }),
