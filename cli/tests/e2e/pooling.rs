@@ -381,15 +381,29 @@ fn pgbench_runs_in_every_mode_on_few_connections() {
     server.await_idle("bench_few", 2);
 }
 
+/// Of 15 only: pg_dump refuses servers that are newer than itself, and the one at hand is 15's.
 #[test]
 fn pg_dump_runs_twice_over_a_pool_of_one() {
     let gprxy = transaction(Version::V15).pool_of(1).start();
-    let dump = || psql::finish(psql::tool(&gprxy.target("bob"), "pg_dump")).ok();
+    // A database of its own: others make things in the shared one meanwhile.
+    gprxy.server().create_database("dumped_twice");
+    gprxy.server().sql_in(
+        "dumped_twice",
+        "create table kept (id int primary key, body text); insert into kept values (1, 'a row'), (2, null); \
+         create sequence numbers; create view texts as select body from kept; \
+         create function twice(n int) returns int language sql as 'select 2 * n'; \
+         grant select on all tables in schema public to app_writer; \
+         grant select on all sequences in schema public to app_writer",
+    );
+    let target = gprxy.target("bob").with_database("dumped_twice");
+    let dump = || psql::finish(psql::tool(&target, "pg_dump")).ok();
     // Since 15.14 it brackets itself with a random key.
     let body =
         |dump: String| dump.lines().filter(|line| !line.contains("restrict")).map(str::to_owned).collect::<Vec<_>>();
     let first = body(dump());
-    assert!(first.iter().any(|line| line.starts_with("CREATE TABLE")), "{first:?}");
+    for what in ["CREATE TABLE", "CREATE SEQUENCE", "CREATE VIEW", "CREATE FUNCTION", "1\ta row"] {
+        assert!(first.iter().any(|line| line.starts_with(what)), "{what} in {first:?}");
+    }
     assert_eq!(body(dump()), first);
 }
 
