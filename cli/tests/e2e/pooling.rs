@@ -163,8 +163,9 @@ fn startup_settings_hold_on_whatever_connection() {
 
 #[test]
 fn prepared_statements_follow_their_session() {
-    for version in BOTH {
-        let gprxy = transaction(version).pool_of(1).start();
+    for (version, mode) in BOTH.into_iter().flat_map(|version| ["transaction", "statement"].map(|mode| (version, mode)))
+    {
+        let gprxy = transaction(version).set("pool.pool_mode", mode).pool_of(1).start();
         let (mut bob, mut eve) = (log_in(&gprxy.target("bob")), log_in(&eve(&gprxy)));
         // The same name for two texts, the same text under two names.
         assert_eq!(tags(&ask(&mut bob, &[parse("s", "select 'bob ' || $1"), sync()])), "1Z");
@@ -285,13 +286,19 @@ fn what_cannot_follow_keeps_its_connection_and_is_told_once() {
 
 #[test]
 fn statement_mode_refuses_transaction_blocks() {
-    let gprxy = Config::new(Version::V15).set("pool.pool_mode", "statement").pool_of(1).start();
-    let mut bob = log_in(&gprxy.target("bob"));
-    assert_eq!(bob.value("select 1"), "1");
-    bob.send(&query("begin"));
-    let complaint = bob.drain().expect("refused");
-    assert!(complaint.message.contains("transaction blocks not allowed"), "{complaint:?}");
-    assert_eq!(log_in(&gprxy.target("bob")).value("select 'goes on'"), "goes on");
+    for version in BOTH {
+        let gprxy = Config::new(version).set("pool.pool_mode", "statement").pool_of(1).start();
+        let extended = [parse("", "begin"), bind("", &[]), describe_and_execute(), sync()].concat();
+        for begin in [query("begin"), extended] {
+            let mut bob = log_in(&gprxy.target("bob"));
+            assert_eq!(bob.value("select 1"), "1");
+            bob.send(&begin);
+            let complaint = bob.expect_fatal();
+            assert_eq!(complaint.code, "08P01", "{complaint:?}");
+            assert!(complaint.message.contains("transaction blocks not allowed"), "{complaint:?}");
+            assert_eq!(log_in(&gprxy.target("bob")).value("select 'goes on'"), "goes on");
+        }
+    }
 }
 
 #[test]
