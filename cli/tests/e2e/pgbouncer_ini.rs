@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::console::table;
 use crate::drivers;
 use crate::support::bouncer::{Bouncer, Ini, Kind};
 use crate::support::fixtures::{CLEARTEXT, DATABASE, MD5, READER, SCRAM, TRUST};
@@ -269,12 +270,18 @@ fn the_log_tells_of_clients_and_servers_in_pgbouncers_words() {
 
 #[test]
 fn sigusr1_pauses_sigusr2_resumes_and_sigquit_ends() {
-    let mut bouncer = trusting(Cluster::shared(Version::V15)).start(Kind::Gprxy);
+    let mut bouncer = trusting(Cluster::shared(Version::V15)).set("admin_users", SCRAM.0).start(Kind::Gprxy);
+    let mut desk = log_in(&bouncer, "pgbouncer");
     let mut wire = log_in(&bouncer, DATABASE);
     assert_eq!(wire.value("select 1"), "1");
     bouncer.child.signal("USR1");
     eventually("the pause", || bouncer.log().contains("SIGUSR1").then_some(()));
     wire.send(&query("select 'after the pause'"));
+    eventually("the client waits", || {
+        let pools = table(&mut desk, "SHOW POOLS");
+        pools.iter().any(|pool| pool["database"] == DATABASE && pool["cl_waiting"] == "1").then_some(())
+    });
+    assert!(!wire.has_something(), "nothing is answered while paused");
     bouncer.child.signal("USR2");
     let answer = wire.read_until_ready();
     assert!(answer.iter().any(|message| message.tag == 'D'), "{answer:?}");

@@ -163,8 +163,9 @@ fn startup_settings_hold_on_whatever_connection() {
 
 #[test]
 fn prepared_statements_follow_their_session() {
-    for version in BOTH {
-        let gprxy = transaction(version).pool_of(1).start();
+    for (version, mode) in BOTH.into_iter().flat_map(|version| ["transaction", "statement"].map(|mode| (version, mode)))
+    {
+        let gprxy = transaction(version).set("pool.pool_mode", mode).pool_of(1).start();
         let (mut bob, mut eve) = (log_in(&gprxy.target("bob")), log_in(&eve(&gprxy)));
         // The same name for two texts, the same text under two names.
         assert_eq!(tags(&ask(&mut bob, &[parse("s", "select 'bob ' || $1"), sync()])), "1Z");
@@ -285,13 +286,19 @@ fn what_cannot_follow_keeps_its_connection_and_is_told_once() {
 
 #[test]
 fn statement_mode_refuses_transaction_blocks() {
-    let gprxy = Config::new(Version::V15).set("pool.pool_mode", "statement").pool_of(1).start();
-    let mut bob = log_in(&gprxy.target("bob"));
-    assert_eq!(bob.value("select 1"), "1");
-    bob.send(&query("begin"));
-    let complaint = bob.drain().expect("refused");
-    assert!(complaint.message.contains("transaction blocks not allowed"), "{complaint:?}");
-    assert_eq!(log_in(&gprxy.target("bob")).value("select 'goes on'"), "goes on");
+    for version in BOTH {
+        let gprxy = Config::new(version).set("pool.pool_mode", "statement").pool_of(1).start();
+        let extended = [parse("", "begin"), bind("", &[]), describe_and_execute(), sync()].concat();
+        for begin in [query("begin"), extended] {
+            let mut bob = log_in(&gprxy.target("bob"));
+            assert_eq!(bob.value("select 1"), "1");
+            bob.send(&begin);
+            let complaint = bob.expect_fatal();
+            assert_eq!(complaint.code, "08P01", "{complaint:?}");
+            assert!(complaint.message.contains("transaction blocks not allowed"), "{complaint:?}");
+            assert_eq!(log_in(&gprxy.target("bob")).value("select 'goes on'"), "goes on");
+        }
+    }
 }
 
 #[test]
@@ -381,15 +388,29 @@ fn pgbench_runs_in_every_mode_on_few_connections() {
     server.await_idle("bench_few", 2);
 }
 
+/// Of 15 only: pg_dump refuses servers that are newer than itself, and the one at hand is 15's.
 #[test]
 fn pg_dump_runs_twice_over_a_pool_of_one() {
     let gprxy = transaction(Version::V15).pool_of(1).start();
-    let dump = || psql::finish(psql::tool(&gprxy.target("bob"), "pg_dump")).ok();
+    // A database of its own: others make things in the shared one meanwhile.
+    gprxy.server().create_database("dumped_twice");
+    gprxy.server().sql_in(
+        "dumped_twice",
+        "create table kept (id int primary key, body text); insert into kept values (1, 'a row'), (2, null); \
+         create sequence numbers; create view texts as select body from kept; \
+         create function twice(n int) returns int language sql as 'select 2 * n'; \
+         grant select on all tables in schema public to app_writer; \
+         grant select on all sequences in schema public to app_writer",
+    );
+    let target = gprxy.target("bob").with_database("dumped_twice");
+    let dump = || psql::finish(psql::tool(&target, "pg_dump")).ok();
     // Since 15.14 it brackets itself with a random key.
     let body =
         |dump: String| dump.lines().filter(|line| !line.contains("restrict")).map(str::to_owned).collect::<Vec<_>>();
     let first = body(dump());
-    assert!(first.iter().any(|line| line.starts_with("CREATE TABLE")), "{first:?}");
+    for what in ["CREATE TABLE", "CREATE SEQUENCE", "CREATE VIEW", "CREATE FUNCTION", "1\ta row"] {
+        assert!(first.iter().any(|line| line.starts_with(what)), "{what} in {first:?}");
+    }
     assert_eq!(body(dump()), first);
 }
 
