@@ -298,8 +298,8 @@ fn a_cancel_on_its_way_is_shown_with_its_pool() {
         Ini::new(Cluster::shared(Version::V15)).user(READER).set("auth_type", "trust").set("admin_users", READER.0);
     let way = FaultProxy::before(ini.server.port);
     let ini = ini.set("server_tls_sslmode", "disable").set("cancel_wait_timeout", "600");
-    let entry = format!("{DATABASE} = host=127.0.0.1 port={} password={}", way.port, READER.1);
-    let mut bouncer = ini.database(&entry).start(Kind::Gprxy);
+    let entry = format!("{DATABASE} = host=127.0.0.1 port={}", way.port);
+    let bouncer = ini.database(&entry).start(Kind::Gprxy);
     let mut wire = Wire::login(&bouncer.target(DATABASE, READER)).unwrap();
     wire.send(&query("select 'slept' from pg_sleep(1) /* shown */"));
     bouncer.ini.server.await_running("shown");
@@ -318,7 +318,6 @@ fn a_cancel_on_its_way_is_shown_with_its_pool() {
         waits.join().unwrap();
         eventually("it to be over", || (under_way(&mut console) == [0, 0]).then_some(()));
     });
-    bouncer.assert_alive();
 }
 
 fn behind(way: &FaultProxy) -> Config {

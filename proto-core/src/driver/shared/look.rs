@@ -120,7 +120,7 @@ impl<R: Runtime> Shared<R> {
         let pools = hub.pools.snapshot().map(|it| PoolFacts {
             key: it.key.clone(),
             mode: it.settings.pool_mode,
-            host_order: profile.databases.find(&it.key.database).and_then(|database| host_order(&database)),
+            host_order: profile.databases.find(&it.key.database).and_then(|database| host_order(database)),
             clients: at_work.get(&(&*it.key.account, &*it.key.database)).copied().unwrap_or(0),
             waiting: it.waiting,
             cancels: cancels.get(it.key).copied().unwrap_or(0),
