@@ -108,6 +108,23 @@ fn clients_and_servers_are_shown_with_who_they_are() {
     let clients = table(&mut ann, "SHOW CLIENTS");
     let found = clients.iter().find(|row| row["identity"] == "bob@corp.example").expect("bob is there");
     assert_eq!(found["pinned"], "LISTEN");
+    let pins = |ann: &mut Wire| {
+        let stats = table(ann, "SHOW STATS");
+        stats
+            .iter()
+            .find(|row| row["database"] == gprxy.target("bob").database)
+            .map(|row| row["total_pin_count"].clone())
+    };
+    assert_eq!(pins(&mut ann).as_deref(), Some("1"));
+    bob.rows("unlisten *").unwrap();
+    bob.rows("create temp table kept as select 1").unwrap();
+    bob.quit();
+    let totals = eventually("bob to be gone", || {
+        let is_gone = !table(&mut ann, "SHOW CLIENTS").iter().any(|row| row["identity"] == "bob@corp.example");
+        is_gone.then(|| table(&mut ann, "SHOW TOTALS"))
+    });
+    assert_eq!(pins(&mut ann).as_deref(), Some("2"), "a count outlives its session");
+    assert!(totals.iter().any(|row| row["name"] == "total_pin_count" && row["value"] == "2"), "{totals:?}");
 }
 
 #[test]

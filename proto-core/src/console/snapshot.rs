@@ -280,6 +280,8 @@ pub struct Figures {
     pub binds: u64,
     /// Logins that succeeded.
     pub logins: u64,
+    /// Times that a session began to keep its server connection, because of state that cannot follow it.
+    pub pins: u64,
 }
 
 impl Figures {
@@ -297,6 +299,7 @@ impl Figures {
         server_parses: 0,
         binds: 0,
         logins: 0,
+        pins: 0,
     };
 
     /// Adds others.
@@ -313,6 +316,7 @@ impl Figures {
         self.server_parses += other.server_parses;
         self.binds += other.binds;
         self.logins += other.logins;
+        self.pins += other.pins;
     }
 }
 

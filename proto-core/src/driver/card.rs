@@ -41,7 +41,7 @@ pub(super) struct Card {
     pub(super) at_console: AtomicBool,
 }
 
-const FIGURES: usize = 12;
+const FIGURES: usize = 13;
 
 impl Card {
     pub(super) fn new(id: SessionId, address: Arc<str>, local: Option<SocketAddr>, connected: UnixMicros) -> Self {
@@ -104,6 +104,7 @@ impl Card {
             server,
             binds,
             logins,
+            pins,
         ] = self.figures.each_ref().map(|figure| figure.load(RELAXED));
         Figures {
             assignments,
@@ -118,6 +119,7 @@ impl Card {
             server_parses: server,
             binds,
             logins,
+            pins,
         }
     }
 
@@ -237,6 +239,8 @@ impl Gauge {
             self.transaction = Some(tick);
         }
         self.figures.logins |= u64::from(progress.logged_in);
+        // A session that is ending has forgotten.
+        self.figures.pins = self.figures.pins.max(u64::from(session.times_pinned()));
         let waits = progress.state == ClientState::Waiting;
         if waits && self.waiting.is_none() {
             self.waiting = Some(tick);
@@ -269,6 +273,7 @@ impl Gauge {
             figures.server_parses,
             figures.binds,
             figures.logins,
+            figures.pins,
         ];
         for (place, value) in card.figures.iter().zip(values) {
             place.store(value, RELAXED);

@@ -44,7 +44,7 @@ pub fn columns(show: Show) -> Option<Vec<Column>> {
         Show::Pools => pools::COLUMNS.to_vec(),
         Show::State => STATE.to_vec(),
         Show::Stats => statistics::columns(),
-        Show::StatsTotals => statistics::TOTALS.to_vec(),
+        Show::StatsTotals => statistics::TOTALS.iter().chain(statistics::OURS).copied().collect(),
         Show::StatsAverages => statistics::AVERAGES.to_vec(),
         Show::Totals => statistics::ALL.to_vec(),
         Show::Users => users::COLUMNS.to_vec(),

@@ -24,6 +24,9 @@ pub(super) const TOTALS: Columns = &[
     ("client_login_count", N),
 ];
 
+/// What is counted besides, behind PgBouncer's columns.
+pub(super) const OURS: Columns = &[("pin_count", N)];
+
 /// PgBouncer says `avg_` in front of some of them only.
 pub(super) const AVERAGES: Columns = &[
     ("database", Kind::Text),
@@ -75,17 +78,20 @@ const IN_TOTALS: [&str; 12] = [
     "client_login_count",
 ];
 
+/// As SHOW STATS and SHOW TOTALS name it.
+const TOTAL_PINS: &str = "total_pin_count";
+
 pub(super) fn columns() -> Vec<(&'static str, Kind)> {
     let names = IN_STATS.iter().map(|names| names.0).chain(IN_STATS.iter().map(|names| names.1));
-    std::iter::once(("database", Kind::Text)).chain(names.map(|name| (name, N))).collect()
+    std::iter::once(("database", Kind::Text)).chain(names.map(|name| (name, N))).chain([(TOTAL_PINS, N)]).collect()
 }
 
 pub(super) fn row(it: &DatabaseStatistics) -> Vec<Value> {
-    named(it, figures(&it.now).into_iter().chain(average(it)))
+    named(it, figures(&it.now).into_iter().chain(average(it)).chain([it.now.pins.into()]))
 }
 
 pub(super) fn totals(it: &DatabaseStatistics) -> Vec<Value> {
-    named(it, figures(&it.now))
+    named(it, figures(&it.now).into_iter().chain([it.now.pins.into()]))
 }
 
 pub(super) fn averages(it: &DatabaseStatistics) -> Vec<Value> {
@@ -109,7 +115,8 @@ pub(super) fn all(databases: &[DatabaseStatistics]) -> Rows {
             .zip(values)
             .map(move |(name, value)| vec![Value::text(format!("{prefix}{name}")), Value::count(value)])
     };
-    rows("total_", figures(&sum.now)).chain(rows("avg_", average(&sum))).collect()
+    let pins = vec![Value::text(TOTAL_PINS), Value::count(sum.now.pins)];
+    rows("total_", figures(&sum.now)).chain(rows("avg_", average(&sum))).chain([pins]).collect()
 }
 
 fn named(it: &DatabaseStatistics, values: impl IntoIterator<Item = u128>) -> Vec<Value> {

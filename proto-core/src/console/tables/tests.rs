@@ -159,7 +159,14 @@ fn every_row_has_as_many_values_as_its_table_has_columns() {
 #[test]
 fn averages_are_per_second_and_times_per_event() {
     let before = Figures { queries: 100, transactions: 10, query_time: Duration::from_secs(1), ..Figures::default() };
-    let now = Figures { queries: 300, transactions: 10, query_time: Duration::from_secs(3), received: 4000, ..before };
+    let now = Figures {
+        queries: 300,
+        transactions: 10,
+        query_time: Duration::from_secs(3),
+        received: 4000,
+        pins: 5,
+        ..before
+    };
     let period = Duration::from_secs(20);
     let database = DatabaseStatistics { name: "app".into(), now, before, period };
     let snapshot = Snapshot { statistics: vec![database.clone(), database], ..Snapshot::default() };
@@ -174,7 +181,8 @@ fn averages_are_per_second_and_times_per_event() {
     let totals = rows(Show::Totals, &snapshot);
     assert!(totals.contains(&vec![Value::text("total_query_count"), Value::Int(600)]));
     assert!(totals.contains(&vec![Value::text("avg_query_count"), Value::Int(20)]));
-    assert_eq!(totals.len(), 24);
+    assert_eq!((of("total_pin_count"), totals.len()), (Value::Int(5), 25));
+    assert!(totals.contains(&vec![Value::text("total_pin_count"), Value::Int(10)]));
 }
 
 #[test]
