@@ -9,7 +9,7 @@ use crate::support::gprxy::{Config, Gprxy};
 use crate::support::postgres::Version;
 use crate::support::provider::Provider;
 use crate::support::target::Target;
-use crate::support::wire::{Wire, cancel, query};
+use crate::support::wire::{Wire, cancel, parse, query, sync};
 use crate::support::{deps, eventually, psql};
 
 fn config() -> Config {
@@ -125,6 +125,23 @@ fn clients_and_servers_are_shown_with_who_they_are() {
     });
     assert_eq!(pins(&mut ann).as_deref(), Some("2"), "a count outlives its session");
     assert!(totals.iter().any(|row| row["name"] == "total_pin_count" && row["value"] == "2"), "{totals:?}");
+}
+
+/// pgcli decides by the SQLSTATE of `SELECT 1` whether it is at a pooler's console, where it asks no catalog.
+#[test]
+fn pgcli_is_told_in_its_own_way_that_this_is_no_database() {
+    let gprxy = config().start();
+    let target = person(&gprxy, "ann", "dba", "pgbouncer");
+    let mut pgcli = Wire::login_with(&target, &[("application_name", "pgcli")]).unwrap();
+    for sql in ["SELECT 1", "select 1; show version", "SELECT * FROM pg_class", "select current_schemas(true)"] {
+        assert_eq!(code(&mut pgcli, sql), "08P01", "{sql}");
+    }
+    pgcli.send(&[parse("", "SELECT 1"), sync()].concat());
+    let messages = pgcli.read_until_ready();
+    assert!(messages.iter().any(|message| message.tag == 'E' && message.complaint().code == "08P01"), "{messages:?}");
+    assert_eq!(table(&mut pgcli, "SHOW STATE")[0].len(), 2);
+    assert_eq!(code(&mut pgcli, "NONSENSE"), "42601");
+    assert_eq!(admin(&gprxy).value("SELECT 1"), "1", "to others it is a courtesy");
 }
 
 #[test]

@@ -161,6 +161,13 @@ impl Verb {
     }
 }
 
+impl Command {
+    /// Whether it is a SELECT that is answered out of courtesy.
+    pub(super) fn is_select(&self) -> bool {
+        matches!(self, Self::Courtesy(Courtesy::Row { tag, .. }) if tag.starts_with("SELECT"))
+    }
+}
+
 /// Reads all statements of a text, with the text of each.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::command::{self, Command};
 use super::courtesy::{PARAMETERS, Speaker};
-use super::refusals::{cancelled, syntax, unknown};
+use super::refusals::{cancelled, no_sql_here, syntax, unknown};
 use super::run::Running;
 use super::table::{Column, Format, Formats, Value, describe};
 use super::{Errand, MAX_TEXT, Standing, tables};
@@ -272,7 +272,7 @@ impl Console {
             self.refuse_text(text, &not_utf8(), now);
             return Ok(());
         };
-        match command::parse(text) {
+        match self.understand(text) {
             Err(refusal) => self.refuse_text(text.as_bytes(), &refusal, now),
             Ok(commands) if commands.is_empty() => {
                 emit_bare(&mut self.answer, back::EMPTY_QUERY_RESPONSE);
@@ -323,6 +323,20 @@ impl Console {
         })
     }
 
+    /// The commands of a text. pgcli takes a server for a pooler's console, and asks no catalog of it, when `SELECT 1` is
+    /// refused as PgBouncer does that; anything else is a database to it, whose catalogs it cannot do without.
+    fn understand<'a>(&self, text: &'a str) -> Result<Vec<(&'a str, Command)>, Refusal> {
+        let commands = command::parse(text);
+        if self.visitor.application.as_deref() != Some("pgcli") {
+            return commands;
+        }
+        match commands {
+            Ok(commands) if commands.iter().any(|(_, command)| command.is_select()) => Err(no_sql_here(text)),
+            Err(refusal) if refusal.code == SqlState::FEATURE_NOT_SUPPORTED => Err(no_sql_here(text)),
+            other => other,
+        }
+    }
+
     fn parse(&mut self, body: &[u8], now: Now) -> Result<Result<(), Refusal>, Malformed> {
         let mut reader = Reader::new(body);
         let (name, text) = (reader.cstr()?, reader.cstr()?);
@@ -354,7 +368,7 @@ impl Console {
             return Err(Refusal::new(SqlState::LIMIT_EXCEEDED, words));
         }
         let text = std::str::from_utf8(text).map_err(|_| not_utf8())?;
-        let mut commands = command::parse(text)?;
+        let mut commands = self.understand(text)?;
         if commands.len() > 1 {
             return Err(syntax("cannot insert multiple commands into a prepared statement".into()));
         }

@@ -25,6 +25,11 @@ pub(super) fn no_sql(text: &str) -> Refusal {
     .hint("SHOW HELP lists the commands; for SQL, connect to one of the databases (SHOW DATABASES).")
 }
 
+/// The same with PgBouncer's SQLSTATE, for a client that knows its console by it.
+pub(super) fn no_sql_here(text: &str) -> Refusal {
+    Refusal { code: SqlState::PROTOCOL_VIOLATION, ..no_sql(text) }
+}
+
 /// Somebody may look and not touch.
 pub(super) fn admin_only() -> Refusal {
     Refusal::new(SqlState::INSUFFICIENT_PRIVILEGE, "admin access needed")
