@@ -115,15 +115,16 @@ fn clients_and_servers_are_shown_with_who_they_are() {
             .find(|row| row["database"] == gprxy.target("bob").database)
             .map(|row| row["total_pin_count"].clone())
     };
-    assert_eq!(pins(&mut ann).as_deref(), Some("1"));
+    eventually("the first pin to be counted", || (pins(&mut ann)? == "1").then_some(()));
     bob.rows("unlisten *").unwrap();
     bob.rows("create temp table kept as select 1").unwrap();
     bob.quit();
-    let totals = eventually("bob to be gone", || {
-        let is_gone = !table(&mut ann, "SHOW CLIENTS").iter().any(|row| row["identity"] == "bob@corp.example");
-        is_gone.then(|| table(&mut ann, "SHOW TOTALS"))
+    eventually("bob to be gone", || {
+        let mut clients = table(&mut ann, "SHOW CLIENTS").into_iter();
+        (!clients.any(|row| row["identity"] == "bob@corp.example")).then_some(())
     });
     assert_eq!(pins(&mut ann).as_deref(), Some("2"), "a count outlives its session");
+    let totals = table(&mut ann, "SHOW TOTALS");
     assert!(totals.iter().any(|row| row["name"] == "total_pin_count" && row["value"] == "2"), "{totals:?}");
 }
 

@@ -239,8 +239,7 @@ impl Gauge {
             self.transaction = Some(tick);
         }
         self.figures.logins |= u64::from(progress.logged_in);
-        // A session that is ending has forgotten.
-        self.figures.pins = self.figures.pins.max(u64::from(session.times_pinned()));
+        self.figures.pins = u64::from(progress.times_pinned);
         let waits = progress.state == ClientState::Waiting;
         if waits && self.waiting.is_none() {
             self.waiting = Some(tick);

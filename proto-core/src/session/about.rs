@@ -48,6 +48,8 @@ pub struct Progress {
     pub prepared: (u64, u64, u64),
     /// What ties it to its server connection.
     pub pins: Pins,
+    /// How often it has begun to keep that between transactions.
+    pub times_pinned: u32,
 }
 
 impl Session {
@@ -112,6 +114,7 @@ impl Session {
                     statements: relay.statements(),
                     prepared: relay.prepared(),
                     pins: relay.pins(),
+                    times_pinned: relaying.times_held,
                 }
             }
         }
